@@ -1,0 +1,47 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+
+#include "shunt/core/shape.hpp"
+
+namespace shunt {
+
+/// Where and how a primitive runs. A policy names its memory; the backend that serves it is found
+/// by its type.
+template <class P>
+concept execution = requires {
+  { P::memory } -> std::convertible_to<space>;
+};
+
+/// Instruction sets of the host backend. `best` is what the processor (CPUID) and the environment
+/// variable SHUNT_ISA (portable, avx2, avx512) allow.
+enum class isa : std::uint8_t { best, portable, avx2, avx512 };
+
+[[nodiscard]] constexpr char const* to_string(isa which) noexcept {
+  switch (which) {
+    case isa::portable: return "portable";
+    case isa::avx2: return "avx2";
+    case isa::avx512: return "avx512";
+    case isa::best: break;
+  }
+  return "best";
+}
+
+/// An engine's own thread pool, plugged in by one hook: `run` calls `body(context, w)` once for each
+/// w in [0, workers), on any threads, together or one after another, and returns when all are done.
+struct host_runner {
+  void* self = nullptr;
+  int workers = 1;  ///< how many workers the pool likes to be given
+  void (*run)(void* self, int workers, void (*body)(void* context, int worker),
+              void* context) = nullptr;
+};
+
+/// The host backend. Results never depend on any of these three.
+struct on_host {
+  static constexpr space memory = space::host;
+  int threads = 0;                       ///< 0: all cores (or the runner's workers)
+  host_runner const* runner = nullptr;   ///< null: Shunt's own pool
+  isa instructions = isa::best;
+};
+
+}  // namespace shunt

@@ -1,0 +1,17 @@
+#pragma once
+#include <cstdint>
+
+namespace shunt {
+
+using index_t = std::int32_t;   ///< a count of tokens, experts, rows or columns
+using offset_t = std::int64_t;  ///< an address, a product of counts: never narrower than 64 bits
+
+/// Which memory a pointer may be followed in.
+enum class space { host, device };
+
+/// The letters of the docs, in words: T tokens, H hidden, I intermediate, E experts, K top_k.
+struct shape {
+  index_t tokens = 0, hidden = 0, intermediate = 0, experts = 0, top_k = 0;
+};
+
+}  // namespace shunt

@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+
+namespace shunt {
+
+enum class error : std::uint8_t {
+  none,
+  bad_argument,      ///< an option or a combination of options that has no meaning
+  bad_shape,         ///< extents that do not fit each other
+  null_pointer,      ///< no memory where some is needed
+  arena_too_small,   ///< the sentence says how many bytes are needed
+  overlap,           ///< input and output share memory where that is not allowed
+  too_large,         ///< a count that does not fit its type
+  unsupported,       ///< this build or this processor cannot do it
+  backend            ///< the device runtime reported an error
+};
+
+/// What a primitive answers: `ok()`, or an error with a sentence that names the argument, what it
+/// was and what it must be. Never allocates; trivially copyable. Returned before anything is written.
+class [[nodiscard]] status {
+ public:
+  constexpr status() noexcept = default;
+
+  /// A failed status; `format` is printf's. Longer sentences are cut at 223 characters.
+  [[gnu::format(printf, 2, 3)]] static status fail(error code, char const* format, ...) noexcept {
+    status result;
+    result.code_ = code;
+    std::va_list arguments;
+    va_start(arguments, format);
+    std::vsnprintf(result.sentence_, sizeof result.sentence_, format, arguments);
+    va_end(arguments);
+    return result;
+  }
+
+  [[nodiscard]] constexpr bool ok() const noexcept { return code_ == error::none; }
+  [[nodiscard]] constexpr error code() const noexcept { return code_; }
+  /// Empty when ok; lives as long as this status.
+  [[nodiscard]] constexpr char const* message() const noexcept { return sentence_; }
+
+ private:
+  error code_ = error::none;
+  char sentence_[224] = {};
+};
+
+/// The first of two checks that failed, or ok: `first_of(check_a(), check_b())`.
+template <class... Rest>
+status first_of(status const& first, Rest const&... rest) noexcept {
+  if constexpr (sizeof...(rest) == 0) {
+    return first;
+  } else {
+    return first.ok() ? first_of(rest...) : first;
+  }
+}
+
+}  // namespace shunt

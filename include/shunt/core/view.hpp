@@ -1,0 +1,142 @@
+#pragma once
+#include <concepts>
+#include <cstddef>
+#include <type_traits>
+
+#include "shunt/core/macros.hpp"
+#include "shunt/core/shape.hpp"
+
+namespace shunt {
+
+/// N numbers, one an axis; like std::array, but its members may be called on a device too.
+template <int N>
+struct axes {
+  offset_t at[N > 0 ? N : 1];
+  SHUNT_HD constexpr offset_t& operator[](std::size_t d) noexcept { return at[d]; }
+  SHUNT_HD constexpr offset_t operator[](std::size_t d) const noexcept { return at[d]; }
+  friend constexpr bool operator==(axes const&, axes const&) = default;
+};
+
+/// Pointer, extents and strides (in elements): what every primitive takes. Trivially copyable, owns
+/// nothing. Made from a pointer and extents (row-major), with strides of one's own, from any
+/// mdspan-like object, or, at rank 1, from any contiguous container of host memory.
+template <class T, int Rank, space S = space::host>
+class view {
+  static_assert(Rank >= 1 && Rank <= 5, "shunt::view: rank must be 1 to 5");
+
+ public:
+  using element_type = T;
+  using value_type = std::remove_cv_t<T>;
+  using extents_type = axes<Rank>;
+  static constexpr space memory = S;
+  [[nodiscard]] static constexpr int rank() noexcept { return Rank; }
+
+  constexpr view() noexcept = default;
+
+  constexpr view(T* data, extents_type extents) noexcept : data_(data), extents_(extents) {
+    offset_t stride = 1;
+    for (std::size_t d = Rank; d-- > 0;) {
+      strides_[d] = stride;
+      stride *= extents[d];
+    }
+  }
+
+  constexpr view(T* data, extents_type extents, extents_type strides) noexcept
+      : data_(data), extents_(extents), strides_(strides) {}
+
+  /// A view of const elements from one of mutable ones.
+  template <class U>
+    requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
+  constexpr view(view<U, Rank, S> other) noexcept
+      : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
+
+  /// From std::mdspan, cuda::std::mdspan, Kokkos' or raft's: data_handle(), extent(d), stride(d).
+  template <class M>
+    requires(M::rank() == static_cast<std::size_t>(Rank) &&
+             requires(M const& m) {
+               { m.data_handle() } -> std::convertible_to<T*>;
+               m.extent(0);
+               m.stride(0);
+             })
+  constexpr view(M const& m) noexcept : data_(m.data_handle()) {
+    for (std::size_t d = 0; d < Rank; ++d) {
+      extents_[d] = static_cast<offset_t>(m.extent(d));
+      strides_[d] = static_cast<offset_t>(m.stride(d));
+    }
+  }
+
+  /// From std::vector, std::array, std::span: rank 1 and host memory only.
+  template <class C>
+    requires(Rank == 1 && S == space::host && !requires { C::rank(); } &&
+             requires(C& c) {
+               { c.data() } -> std::convertible_to<T*>;
+               { c.size() } -> std::convertible_to<std::size_t>;
+             })
+  constexpr view(C& c) noexcept
+      : data_(c.data()), extents_{{static_cast<offset_t>(c.size())}}, strides_{{1}} {}
+
+  [[nodiscard]] SHUNT_HD constexpr T* data() const noexcept { return data_; }
+  [[nodiscard]] constexpr extents_type const& extents() const noexcept { return extents_; }
+  [[nodiscard]] constexpr extents_type const& strides() const noexcept { return strides_; }
+  [[nodiscard]] SHUNT_HD constexpr offset_t extent(int d) const noexcept {
+    return extents_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] SHUNT_HD constexpr offset_t stride(int d) const noexcept {
+    return strides_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] constexpr offset_t size() const noexcept {
+    offset_t n = 1;
+    for (std::size_t d = 0; d < Rank; ++d) n *= extents_[d];
+    return n;
+  }
+  [[nodiscard]] constexpr bool empty() const noexcept { return size() == 0; }
+  /// True where the optional argument was given.
+  [[nodiscard]] SHUNT_HD constexpr explicit operator bool() const noexcept {
+    return data_ != nullptr;
+  }
+
+  template <class... Index>
+    requires(sizeof...(Index) == static_cast<std::size_t>(Rank))
+  [[nodiscard]] SHUNT_HD constexpr T& operator()(Index... index) const noexcept {
+    offset_t at = 0;
+    int d = 0;
+    ((at += static_cast<offset_t>(index) * stride(d++)), ...);
+    return data_[at];
+  }
+  [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept
+    requires(Rank == 1)
+  {
+    return data_[i * stride(0)];
+  }
+
+  /// The view of rank one less at index i of the first axis.
+  [[nodiscard]] constexpr auto operator[](offset_t i) const noexcept
+    requires(Rank > 1)
+  {
+    axes<Rank - 1> extents{}, strides{};
+    for (std::size_t d = 1; d < Rank; ++d) {
+      extents[d - 1] = extents_[d];
+      strides[d - 1] = strides_[d];
+    }
+    return view<T, Rank - 1, S>(data_ + i * strides_[0], extents, strides);
+  }
+
+  /// Entries [first, first + count) of the first axis.
+  [[nodiscard]] constexpr view slice(offset_t first, offset_t count) const noexcept {
+    extents_type extents = extents_;
+    extents[0] = count;
+    return view(data_ + first * strides_[0], extents, strides_);
+  }
+
+  /// True when the last axis is contiguous: what every primitive asks of its rows.
+  [[nodiscard]] constexpr bool rows_contiguous() const noexcept {
+    return strides_[Rank - 1] == 1 || extents_[Rank - 1] <= 1;
+  }
+
+ private:
+  T* data_ = nullptr;
+  extents_type extents_{};
+  extents_type strides_{};
+};
+
+}  // namespace shunt
