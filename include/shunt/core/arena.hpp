@@ -12,8 +12,7 @@ namespace shunt {
 /// arena without memory (`arena<S>::measuring()`) hands out null pointers and counts, so the size
 /// asked for and the size used cannot disagree. Each piece starts on 64 bytes of the address.
 ///   auto work = shunt::arena<>::measuring();  carve(work);  std::vector<std::byte> bytes(work.needed());
-template <space S = space::host>
-class arena {
+template <space S = space::host> class arena {
  public:
   static constexpr space memory = S;
   static constexpr std::size_t alignment = 64;
@@ -23,10 +22,10 @@ class arena {
       : base_(static_cast<std::byte*>(bytes)), size_(size) {}
   /// From any contiguous container of bytes.
   template <class C>
-    requires requires(C& c) {
-      c.data();
-      sizeof(typename C::value_type) == 1;
-    }
+  requires requires(C& c) {
+    c.data();
+    sizeof(typename C::value_type) == 1;
+  }
   constexpr arena(C& bytes) noexcept : arena(bytes.data(), bytes.size()) {}
 
   [[nodiscard]] static constexpr arena measuring() noexcept {
@@ -37,19 +36,18 @@ class arena {
 
   /// `count` elements of T, or null when measuring, when the memory does not suffice (`fits()` then
   /// turns false) and when count is 0. The elements are not initialised.
-  template <class T>
-  T* take(offset_t count) noexcept {
+  template <class T> T* take(offset_t count) noexcept {
     if (count <= 0) return nullptr;
     std::size_t const most = std::numeric_limits<std::size_t>::max() / 4 / sizeof(T);
-    std::size_t const bytes =
-        static_cast<std::size_t>(count) > most ? most * sizeof(T)
-                                               : static_cast<std::size_t>(count) * sizeof(T);
+    std::size_t const bytes = static_cast<std::size_t>(count) > most
+                                  ? most * sizeof(T)
+                                  : static_cast<std::size_t>(count) * sizeof(T);
     // Counted as if the memory began just after an aligned address: enough for any start.
     needed_ += (bytes + alignment - 1) / alignment * alignment;
     if (measuring_ || base_ == nullptr) return nullptr;
-    std::size_t const start = (reinterpret_cast<std::uintptr_t>(base_ + used_) + alignment - 1) /
-                                  alignment * alignment -
-                              reinterpret_cast<std::uintptr_t>(base_);
+    std::size_t const start =
+        (reinterpret_cast<std::uintptr_t>(base_ + used_) + alignment - 1) / alignment * alignment -
+        reinterpret_cast<std::uintptr_t>(base_);
     if (start > size_ || bytes > size_ - start) {
       overflow_ = true;
       return nullptr;

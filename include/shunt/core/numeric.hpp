@@ -1,5 +1,4 @@
 #pragma once
-#include <bit>
 #include <concepts>
 #include <cstdint>
 
@@ -34,6 +33,12 @@ concept storage = std::same_as<T, float> || std::same_as<T, bf16> || std::same_a
 
 namespace detail {
 
+/// std::bit_cast, but callable on a device.
+template <class To, class From> SHUNT_HD constexpr To bit_copy(From from) noexcept {
+  static_assert(sizeof(To) == sizeof(From));
+  return __builtin_bit_cast(To, from);
+}
+
 /// Rounds float bits to a small format of `Exponent` and `Mantissa` bits, sign stripped; the result
 /// may carry into the exponent, as it should, and may exceed the format's largest value.
 template <int Exponent, int Mantissa>
@@ -42,8 +47,7 @@ SHUNT_HD constexpr std::uint32_t narrow(std::uint32_t magnitude) noexcept {
   constexpr std::uint32_t least_normal = static_cast<std::uint32_t>(127 - bias + 1) << 23;
   if (magnitude >= least_normal) {
     constexpr int drop = 23 - Mantissa;
-    std::uint32_t const rebased =
-        magnitude - (static_cast<std::uint32_t>(127 - bias) << 23);
+    std::uint32_t const rebased = magnitude - (static_cast<std::uint32_t>(127 - bias) << 23);
     return (rebased + ((1u << (drop - 1)) - 1) + ((rebased >> drop) & 1u)) >> drop;
   }
   // Subnormal in the target: shift the full mantissa right, keep what falls off for rounding.
@@ -62,11 +66,11 @@ SHUNT_HD constexpr float widen(std::uint32_t magnitude) noexcept {
   std::uint32_t const exponent = magnitude >> Mantissa;
   std::uint32_t const mantissa = magnitude & ((1u << Mantissa) - 1);
   if (exponent != 0) {
-    return std::bit_cast<float>((magnitude << (23 - Mantissa)) +
-                                (static_cast<std::uint32_t>(127 - bias) << 23));
+    return detail::bit_copy<float>((magnitude << (23 - Mantissa)) +
+                                   (static_cast<std::uint32_t>(127 - bias) << 23));
   }
   constexpr float unit =
-      std::bit_cast<float>(static_cast<std::uint32_t>(127 - bias + 1 - Mantissa) << 23);
+      detail::bit_copy<float>(static_cast<std::uint32_t>(127 - bias + 1 - Mantissa) << 23);
   return static_cast<float>(mantissa) * unit;
 }
 
@@ -75,7 +79,7 @@ SHUNT_HD constexpr float widen(std::uint32_t magnitude) noexcept {
 SHUNT_HD constexpr float to_float(float x) noexcept { return x; }
 
 SHUNT_HD constexpr float to_float(bf16 x) noexcept {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+  return detail::bit_copy<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
 SHUNT_HD constexpr float to_float(fp16 x) noexcept {
@@ -84,32 +88,31 @@ SHUNT_HD constexpr float to_float(fp16 x) noexcept {
   std::uint32_t const wide =
       magnitude >= 0x7c00u
           ? 0x7f800000u | ((magnitude & 0x3ffu) << 13) | (magnitude > 0x7c00u ? 0x400000u : 0u)
-          : std::bit_cast<std::uint32_t>(detail::widen<5, 10>(magnitude));
-  return std::bit_cast<float>(sign | wide);
+          : detail::bit_copy<std::uint32_t>(detail::widen<5, 10>(magnitude));
+  return detail::bit_copy<float>(sign | wide);
 }
 
 SHUNT_HD constexpr float to_float(fp8_e4m3 x) noexcept {
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x80u) << 24;
   std::uint32_t const magnitude = x.bits & 0x7fu;
-  std::uint32_t const wide =
-      magnitude == 0x7fu ? 0x7fc00000u
-                         : std::bit_cast<std::uint32_t>(detail::widen<4, 3>(magnitude));
-  return std::bit_cast<float>(sign | wide);
+  std::uint32_t const wide = magnitude == 0x7fu
+                                 ? 0x7fc00000u
+                                 : detail::bit_copy<std::uint32_t>(detail::widen<4, 3>(magnitude));
+  return detail::bit_copy<float>(sign | wide);
 }
 
 SHUNT_HD constexpr float to_float(fp8_e5m2 x) noexcept {
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x80u) << 24;
   std::uint32_t const magnitude = x.bits & 0x7fu;
-  std::uint32_t const wide =
-      magnitude >= 0x7cu ? (magnitude == 0x7cu ? 0x7f800000u : 0x7fc00000u)
-                         : std::bit_cast<std::uint32_t>(detail::widen<5, 2>(magnitude));
-  return std::bit_cast<float>(sign | wide);
+  std::uint32_t const wide = magnitude >= 0x7cu
+                                 ? (magnitude == 0x7cu ? 0x7f800000u : 0x7fc00000u)
+                                 : detail::bit_copy<std::uint32_t>(detail::widen<5, 2>(magnitude));
+  return detail::bit_copy<float>(sign | wide);
 }
 
 /// `from_float<T>(x)`: the nearest T.
-template <class T>
-SHUNT_HD constexpr T from_float(float x) noexcept {
-  std::uint32_t const bits = std::bit_cast<std::uint32_t>(x);
+template <class T> SHUNT_HD constexpr T from_float(float x) noexcept {
+  std::uint32_t const bits = detail::bit_copy<std::uint32_t>(x);
   std::uint32_t const magnitude = bits & 0x7fffffffu;
   bool const nan = magnitude > 0x7f800000u;
   if constexpr (std::same_as<T, float>) {
@@ -119,9 +122,7 @@ SHUNT_HD constexpr T from_float(float x) noexcept {
     return {static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16)};
   } else if constexpr (std::same_as<T, fp16>) {
     std::uint32_t const sign = (bits >> 16) & 0x8000u;
-    if (nan) {
-      return {static_cast<std::uint16_t>(sign | 0x7e00u | ((bits >> 13) & 0x1ffu))};
-    }
+    if (nan) { return {static_cast<std::uint16_t>(sign | 0x7e00u | ((bits >> 13) & 0x1ffu))}; }
     std::uint32_t const small =
         magnitude >= 0x47800000u ? 0x7c00u : detail::narrow<5, 10>(magnitude);
     return {static_cast<std::uint16_t>(sign | small)};
@@ -138,8 +139,9 @@ SHUNT_HD constexpr T from_float(float x) noexcept {
     std::uint32_t const sign = (bits >> 24) & 0x80u;
     std::uint32_t small = 0x7fu;
     if (!nan) {
-      small = magnitude == 0x7f800000u ? 0x7cu
-              : magnitude >= 0x47700000u ? 0x7bu : detail::narrow<5, 2>(magnitude);
+      small = magnitude == 0x7f800000u   ? 0x7cu
+              : magnitude >= 0x47700000u ? 0x7bu
+                                         : detail::narrow<5, 2>(magnitude);
       if (small > 0x7bu && magnitude != 0x7f800000u) small = 0x7bu;
     }
     return {static_cast<std::uint8_t>(sign | small)};

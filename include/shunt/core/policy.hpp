@@ -39,8 +39,8 @@ struct host_runner {
 /// The host backend. Results never depend on any of these three.
 struct on_host {
   static constexpr space memory = space::host;
-  int threads = 0;                       ///< 0: all cores (or the runner's workers)
-  host_runner const* runner = nullptr;   ///< null: Shunt's own pool
+  int threads = 0;                      ///< 0: all cores (or the runner's workers)
+  host_runner const* runner = nullptr;  ///< null: Shunt's own pool
   isa instructions = isa::best;
 };
 

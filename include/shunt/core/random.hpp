@@ -14,19 +14,17 @@ struct random_words {
 
 SHUNT_HD constexpr random_words random_at(std::uint64_t seed, std::uint64_t position,
                                           std::uint64_t stream = 0) noexcept {
-  std::uint32_t c[4] = {static_cast<std::uint32_t>(position),
-                        static_cast<std::uint32_t>(position >> 32),
-                        static_cast<std::uint32_t>(stream),
-                        static_cast<std::uint32_t>(stream >> 32)};
+  std::uint32_t c[4] = {
+      static_cast<std::uint32_t>(position), static_cast<std::uint32_t>(position >> 32),
+      static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)};
   std::uint32_t key0 = static_cast<std::uint32_t>(seed);
   std::uint32_t key1 = static_cast<std::uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
     std::uint64_t const a = std::uint64_t{0xD2511F53u} * c[0];
     std::uint64_t const b = std::uint64_t{0xCD9E8D57u} * c[2];
-    std::uint32_t const next[4] = {static_cast<std::uint32_t>(b >> 32) ^ c[1] ^ key0,
-                                   static_cast<std::uint32_t>(b),
-                                   static_cast<std::uint32_t>(a >> 32) ^ c[3] ^ key1,
-                                   static_cast<std::uint32_t>(a)};
+    std::uint32_t const next[4] = {
+        static_cast<std::uint32_t>(b >> 32) ^ c[1] ^ key0, static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ c[3] ^ key1, static_cast<std::uint32_t>(a)};
     for (int i = 0; i < 4; ++i) c[i] = next[i];
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;

@@ -7,14 +7,14 @@ namespace shunt {
 
 enum class error : std::uint8_t {
   none,
-  bad_argument,      ///< an option or a combination of options that has no meaning
-  bad_shape,         ///< extents that do not fit each other
-  null_pointer,      ///< no memory where some is needed
-  arena_too_small,   ///< the sentence says how many bytes are needed
-  overlap,           ///< input and output share memory where that is not allowed
-  too_large,         ///< a count that does not fit its type
-  unsupported,       ///< this build or this processor cannot do it
-  backend            ///< the device runtime reported an error
+  bad_argument,     ///< an option or a combination of options that has no meaning
+  bad_shape,        ///< extents that do not fit each other
+  null_pointer,     ///< no memory where some is needed
+  arena_too_small,  ///< the sentence says how many bytes are needed
+  overlap,          ///< input and output share memory where that is not allowed
+  too_large,        ///< a count that does not fit its type
+  unsupported,      ///< this build or this processor cannot do it
+  backend           ///< the device runtime reported an error
 };
 
 /// What a primitive answers: `ok()`, or an error with a sentence that names the argument, what it
@@ -45,8 +45,7 @@ class [[nodiscard]] status {
 };
 
 /// The first of two checks that failed, or ok: `first_of(check_a(), check_b())`.
-template <class... Rest>
-status first_of(status const& first, Rest const&... rest) noexcept {
+template <class... Rest> status first_of(status const& first, Rest const&... rest) noexcept {
   if constexpr (sizeof...(rest) == 0) {
     return first;
   } else {

@@ -9,8 +9,7 @@
 namespace shunt {
 
 /// N numbers, one an axis; like std::array, but its members may be called on a device too.
-template <int N>
-struct axes {
+template <int N> struct axes {
   offset_t at[N > 0 ? N : 1];
   SHUNT_HD constexpr offset_t& operator[](std::size_t d) noexcept { return at[d]; }
   SHUNT_HD constexpr offset_t operator[](std::size_t d) const noexcept { return at[d]; }
@@ -20,8 +19,7 @@ struct axes {
 /// Pointer, extents and strides (in elements): what every primitive takes. Trivially copyable, owns
 /// nothing. Made from a pointer and extents (row-major), with strides of one's own, from any
 /// mdspan-like object, or, at rank 1, from any contiguous container of host memory.
-template <class T, int Rank, space S = space::host>
-class view {
+template <class T, int Rank, space S = space::host> class view {
   static_assert(Rank >= 1 && Rank <= 5, "shunt::view: rank must be 1 to 5");
 
  public:
@@ -46,19 +44,19 @@ class view {
 
   /// A view of const elements from one of mutable ones.
   template <class U>
-    requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
-  constexpr view(view<U, Rank, S> other) noexcept
+  requires(!std::same_as<U, T> &&
+           std::is_convertible_v<U (*)[], T (*)[]>) constexpr view(view<U, Rank, S> other) noexcept
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   /// From std::mdspan, cuda::std::mdspan, Kokkos' or raft's: data_handle(), extent(d), stride(d).
   template <class M>
-    requires(M::rank() == static_cast<std::size_t>(Rank) &&
-             requires(M const& m) {
-               { m.data_handle() } -> std::convertible_to<T*>;
-               m.extent(0);
-               m.stride(0);
-             })
-  constexpr view(M const& m) noexcept : data_(m.data_handle()) {
+  requires(M::rank() == static_cast<std::size_t>(Rank) &&
+           requires(M const& m) {
+             { m.data_handle() } -> std::convertible_to<T*>;
+             m.extent(0);
+             m.stride(0);
+           }) constexpr view(M const& m) noexcept
+      : data_(m.data_handle()) {
     for (std::size_t d = 0; d < Rank; ++d) {
       extents_[d] = static_cast<offset_t>(m.extent(d));
       strides_[d] = static_cast<offset_t>(m.stride(d));
@@ -67,12 +65,12 @@ class view {
 
   /// From std::vector, std::array, std::span: rank 1 and host memory only.
   template <class C>
-    requires(Rank == 1 && S == space::host && !requires { C::rank(); } &&
-             requires(C& c) {
-               { c.data() } -> std::convertible_to<T*>;
-               { c.size() } -> std::convertible_to<std::size_t>;
-             })
-  constexpr view(C& c) noexcept
+  requires(
+      Rank == 1 && S == space::host && !requires { C::rank(); } &&
+      requires(C & c) {
+        { c.data() } -> std::convertible_to<T*>;
+        { c.size() } -> std::convertible_to<std::size_t>;
+      }) constexpr view(C& c) noexcept
       : data_(c.data()), extents_{{static_cast<offset_t>(c.size())}}, strides_{{1}} {}
 
   [[nodiscard]] SHUNT_HD constexpr T* data() const noexcept { return data_; }
@@ -96,23 +94,19 @@ class view {
   }
 
   template <class... Index>
-    requires(sizeof...(Index) == static_cast<std::size_t>(Rank))
-  [[nodiscard]] SHUNT_HD constexpr T& operator()(Index... index) const noexcept {
+  requires(sizeof...(Index) == static_cast<std::size_t>(Rank)) [[nodiscard]] SHUNT_HD constexpr T&
+  operator()(Index... index) const noexcept {
     offset_t at = 0;
     int d = 0;
     ((at += static_cast<offset_t>(index) * stride(d++)), ...);
     return data_[at];
   }
-  [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept
-    requires(Rank == 1)
-  {
+  [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept requires(Rank == 1) {
     return data_[i * stride(0)];
   }
 
   /// The view of rank one less at index i of the first axis.
-  [[nodiscard]] constexpr auto operator[](offset_t i) const noexcept
-    requires(Rank > 1)
-  {
+  [[nodiscard]] constexpr auto operator[](offset_t i) const noexcept requires(Rank > 1) {
     axes<Rank - 1> extents{}, strides{};
     for (std::size_t d = 1; d < Rank; ++d) {
       extents[d - 1] = extents_[d];

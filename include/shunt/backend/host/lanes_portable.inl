@@ -1,0 +1,45 @@
+// No include guard: what the portable region does in its own way. 16 bytes: SSE2, NEON.
+using vf = float __attribute__((vector_size(16)));
+using vu = unsigned __attribute__((vector_size(16)));
+using vh = unsigned short __attribute__((vector_size(8)));
+
+/// Exact also where the processor has no FMA: the product of two floats is exact in double; the sum
+/// is rounded to odd there, so that the last rounding is the only one.
+SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
+#if defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__FMA__)
+  return (vf)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#else
+  using vd = double __attribute__((vector_size(32)));
+  using vl = long long __attribute__((vector_size(32)));
+  vd const product = __builtin_convertvector(a, vd) * __builtin_convertvector(b, vd);
+  vd const addend = __builtin_convertvector(c, vd);
+  vd const sum = product + addend;
+  vd const back = sum - product;
+  vd const lost = (product - (sum - back)) + (addend - back);
+  vl const bits = (vl)sum, even = (bits & 1) == 0;
+  vl const inexact = (lost > 0.0) | (lost < 0.0);
+  vl const outward = (lost > 0.0) == (sum > 0.0);  // away from zero: one more in the last place
+  vl const step = (outward & 1) * 2 - 1;
+  return __builtin_convertvector((vd)(bits + (step & inexact & even)), vf);
+#endif
+}
+
+SHUNT_LANES vf sqrt(vf x) noexcept {
+  vf y = x;
+  for (int i = 0; i < 4; ++i) y[i] = __builtin_sqrtf(x[i]);
+  return y;
+}
+
+SHUNT_LANES vf widen_half(vh h) noexcept {
+  vf y = {};
+  for (int i = 0; i < 4; ++i) y[i] = ::shunt::to_float(fp16{h[i]});
+  return y;
+}
+
+SHUNT_LANES vh narrow_half(vf x) noexcept {
+  vh y = {};
+  for (int i = 0; i < 4; ++i) y[i] = ::shunt::from_float<fp16>(x[i]).bits;
+  return y;
+}

@@ -1,0 +1,60 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "shunt/backend/host/abi.hpp"
+#include "shunt/backend/host/isa.hpp"
+#include "shunt/core/numeric.hpp"
+
+// Instruction-set regions: a room writes its kernels once, in a file that ends in _kernels.inl, and
+//   #define SHUNT_REGION_FILE "shunt/backend/host/<room>_kernels.inl"
+//   #include "shunt/backend/host/for_each_region.inl"
+// compiles it into shunt::host::portable, ::avx2 and ::avx512, whatever flags the user gave. A kernel
+// there uses the region's vectors (lanes.inl), its math (math_functions.inl), always-inline helpers
+// and types, and calls no inline function from outside: that one would be compiled for this region
+// and shared with all others. SHUNT_ISA_PICK takes the one to run:
+//   auto* kernel = SHUNT_ISA_PICK(on, sum_rows<T>);
+#define SHUNT_LANES inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define SHUNT_REGION_BEGIN_(features) \
+  SHUNT_PRAGMA_(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define SHUNT_REGION_END SHUNT_PRAGMA_(clang attribute pop)
+#else
+#define SHUNT_REGION_BEGIN_(features) \
+  SHUNT_PRAGMA_(GCC push_options) SHUNT_PRAGMA_(GCC target(features))
+#define SHUNT_REGION_END SHUNT_PRAGMA_(GCC pop_options)
+#endif
+#define SHUNT_PRAGMA_(text) _Pragma(#text)
+#define SHUNT_REGION_BEGIN_AVX2 SHUNT_REGION_BEGIN_("avx2,fma,f16c,bmi,bmi2")
+#define SHUNT_REGION_BEGIN_AVX512 \
+  SHUNT_REGION_BEGIN_("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
+
+#if defined(__x86_64__)
+#define SHUNT_ISA_PICK(on, ...)                                                 \
+  ::shunt::host::pick((on).instructions, &::shunt::host::portable::__VA_ARGS__, \
+                      &::shunt::host::avx2::__VA_ARGS__, &::shunt::host::avx512::__VA_ARGS__)
+#else
+#define SHUNT_ISA_PICK(on, ...) \
+  ::shunt::host::pick((on).instructions, &::shunt::host::portable::__VA_ARGS__)
+#endif
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+template <class Kernel>
+Kernel* pick(isa asked, Kernel* plain, Kernel* avx2, Kernel* avx512) noexcept {
+  isa const which = resolve(asked);
+  return which == isa::avx512 ? avx512 : which == isa::avx2 ? avx2 : plain;
+}
+template <class Kernel> Kernel* pick(isa, Kernel* plain) noexcept { return plain; }
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host
+
+#define SHUNT_REGION_FILE "shunt/backend/host/region_prelude.inl"
+#include "shunt/backend/host/for_each_region.inl"

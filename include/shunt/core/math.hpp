@@ -1,0 +1,39 @@
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#include "shunt/core/macros.hpp"
+#include "shunt/core/numeric.hpp"
+
+/// Shunt's own elementary functions for one float: bit for bit those that the vector code and the
+/// device compute. Never use the C library's beside them where results must agree.
+namespace shunt::math {
+
+using vf = float;
+using vu = std::uint32_t;
+
+SHUNT_HD inline vf fill(float x) noexcept { return x; }
+SHUNT_HD inline vf fma(vf a, vf b, vf c) noexcept {
+#if defined(__CUDA_ARCH__)
+  return __fmaf_rn(a, b, c);
+#else
+  return __builtin_fmaf(a, b, c);
+#endif
+}
+SHUNT_HD inline vf sqrt(vf x) noexcept {
+#if defined(__CUDA_ARCH__)
+  return __fsqrt_rn(x);
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+SHUNT_HD inline vf select(bool which, vf yes, vf no) noexcept { return which ? yes : no; }
+SHUNT_HD inline vu as_bits(vf x) noexcept { return shunt::detail::bit_copy<vu>(x); }
+SHUNT_HD inline vf as_float(vu x) noexcept { return shunt::detail::bit_copy<vf>(x); }
+SHUNT_HD inline vf to_float_lanes(vu x) noexcept { return static_cast<vf>(x); }
+
+#define SHUNT_MATH SHUNT_HD inline
+#include "shunt/core/math_functions.inl"
+#undef SHUNT_MATH
+
+}  // namespace shunt::math
