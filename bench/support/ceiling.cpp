@@ -1,0 +1,184 @@
+#include "support/ceiling.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <shunt/backend/host/isa.hpp>
+#include <thread>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace bench {
+namespace {
+
+// Keeps a value alive that nothing else needs.
+template <class T> void keep(T const& value) {
+  __asm__ __volatile__("" : : "g"(&value) : "memory");
+}
+
+// Twelve chains: more than latency (4) times ports (2), fewer than the sixteen AVX2 registers.
+#define BENCH_TWELVE(STEP) \
+  STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)
+constexpr double chains = 12;
+
+#if defined(__x86_64__)
+[[gnu::target("avx512f")]] double fma_avx512(std::int64_t steps) {
+  __m512 const a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+#define BENCH_START(i) __m512 c##i = _mm512_set1_ps(float(i));
+#define BENCH_STEP(i) c##i = _mm512_fmadd_ps(c##i, a, b);
+#define BENCH_KEEP(i) keep(c##i);
+  BENCH_TWELVE(BENCH_START)
+  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
+  BENCH_TWELVE(BENCH_KEEP)
+#undef BENCH_START
+#undef BENCH_STEP
+  return chains * 16 * 2;
+}
+
+[[gnu::target("avx2,fma")]] double fma_avx2(std::int64_t steps) {
+  __m256 const a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
+#define BENCH_START(i) __m256 c##i = _mm256_set1_ps(float(i));
+#define BENCH_STEP(i) c##i = _mm256_fmadd_ps(c##i, a, b);
+  BENCH_TWELVE(BENCH_START)
+  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
+  BENCH_TWELVE(BENCH_KEEP)
+#undef BENCH_START
+#undef BENCH_STEP
+#undef BENCH_KEEP
+  return chains * 8 * 2;
+}
+#endif
+
+// Vectors of four that every compiler knows; the compiler fuses where the plain target has FMA.
+double fma_portable(std::int64_t steps) {
+  using four = float __attribute__((vector_size(16)));
+  four const a = {0.999f, 0.999f, 0.999f, 0.999f}, b = {0.001f, 0.001f, 0.001f, 0.001f};
+#define BENCH_START(i) four c##i = {float(i), float(i), float(i), float(i)};
+#define BENCH_STEP(i) c##i = c##i * a + b;
+#define BENCH_KEEP(i) keep(c##i);
+  BENCH_TWELVE(BENCH_START)
+  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
+  BENCH_TWELVE(BENCH_KEEP)
+#undef BENCH_START
+#undef BENCH_STEP
+#undef BENCH_KEEP
+  return chains * 4 * 2;
+}
+#undef BENCH_TWELVE
+
+// The flops of one of `steps` steps on the calling thread.
+double fma_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  switch (shunt::instructions_of(shunt::on_host{})) {
+    case shunt::isa::avx512: return fma_avx512(steps);
+    case shunt::isa::avx2: return fma_avx2(steps);
+    default: break;
+  }
+#endif
+  return fma_portable(steps);
+}
+
+std::uint64_t read_all(std::uint64_t const* data, std::size_t count) {
+  using four = std::uint64_t __attribute__((vector_size(32)));
+  four sum[4] = {};
+  for (std::size_t i = 0; i + 16 <= count; i += 16) {
+    for (std::size_t j = 0; j < 4; ++j) {
+      four v;
+      __builtin_memcpy(&v, data + i + 4 * j, sizeof v);
+      sum[j] ^= v;
+    }
+  }
+  four const all = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+  return all[0] ^ all[1] ^ all[2] ^ all[3];
+}
+
+// Seconds from the moment all threads stand ready until the last has done its work(thread).
+double together(int threads, std::function<void(int)> const& work) {
+  std::atomic<int> ready{0};
+  std::atomic<bool> go{false};
+  std::vector<std::thread> crew;
+  for (int t = 1; t < threads; ++t) {
+    crew.emplace_back([&, t] {
+      ready.fetch_add(1);
+      while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
+      work(t);
+    });
+  }
+  while (ready.load() < threads - 1) std::this_thread::yield();
+  auto const start = std::chrono::steady_clock::now();
+  go.store(true, std::memory_order_release);
+  work(0);
+  for (auto& one : crew) one.join();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double measure_fma(int threads) {
+  constexpr std::int64_t steps = 4'000'000;  // 5 to 20 ms: the clock of a busy core has settled
+  double best = 0;
+  for (int attempt = 0; attempt < 12; ++attempt) {
+    double flops = 0;
+    double const seconds = together(threads, [&](int t) {
+      double const one = fma_steps(steps);
+      if (t == 0) flops = one * double(steps);
+    });
+    best = std::max(best, flops * threads / seconds / 1e9);
+  }
+  return best;
+}
+
+double measure_read(int threads) {
+  long const cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  std::size_t const bytes = std::clamp<std::size_t>(cache > 0 ? 4 * std::size_t(cache) : 0,
+                                                    std::size_t{256} << 20, std::size_t{1} << 30);
+  void* const memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 0;
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  auto* const data = static_cast<std::uint64_t*>(memory);
+  std::size_t const part = bytes / sizeof *data / std::size_t(threads);
+  together(threads, [&](int t) {
+    std::uint64_t* const mine = data + std::size_t(t) * part;
+    for (std::size_t i = 0; i < part; ++i) mine[i] = i;
+  });
+  double best = 0;
+  for (int attempt = 0; attempt < 6; ++attempt) {
+    double const seconds =
+        together(threads, [&](int t) { keep(read_all(data + std::size_t(t) * part, part)); });
+    best = std::max(best, double(part * sizeof *data) * threads / seconds);
+  }
+  munmap(memory, bytes);
+  return best;
+}
+
+double once_for(int threads, std::map<int, double>& known, double (*measure)(int)) {
+  static std::mutex one_at_a_time;
+  std::lock_guard const lock(one_at_a_time);
+  auto const found = known.find(threads);
+  return found != known.end() ? found->second : known[threads] = measure(threads);
+}
+
+}  // namespace
+
+double fma_gflops(int threads) {
+  static std::map<int, double> known;
+  return once_for(threads, known, measure_fma);
+}
+
+double read_bandwidth(int threads) {
+  static std::map<int, double> known;
+  return once_for(threads, known, measure_read);
+}
+
+int cores() { return std::max(1, int(std::thread::hardware_concurrency())); }
+
+}  // namespace bench

@@ -1,0 +1,18 @@
+#pragma once
+#include <cstddef>
+
+/// What this machine can do at most, measured in this process: the denominators of `of_ceiling` and
+/// `of_roofline`. Machines differ from day to day, shares of these do not.
+namespace bench {
+
+/// Float fused multiply-adds of `threads` threads at once, in GFLOP/s (an FMA counts as two), with
+/// the widest instruction set that the library would choose (see SHUNT_ISA). Measured once a count.
+[[nodiscard]] double fma_gflops(int threads);
+
+/// Bytes per second that `threads` threads read at once from memory that no cache holds.
+[[nodiscard]] double read_bandwidth(int threads);
+
+/// Threads of the machine.
+[[nodiscard]] int cores();
+
+}  // namespace bench
