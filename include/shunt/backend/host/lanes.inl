@@ -5,7 +5,7 @@ inline constexpr int lanes = static_cast<int>(sizeof(vf) / sizeof(float));
 inline constexpr int strip_width = 32;
 inline constexpr int strip_vectors = strip_width / lanes;
 
-SHUNT_LANES vf fill(float x) noexcept { return vf{} + x; }
+SHUNT_LANES vf fill(float x) noexcept { return x - vf{}; }  // of -0.0f too
 SHUNT_LANES vu as_bits(vf x) noexcept { return (vu)x; }
 SHUNT_LANES vf as_float(vu x) noexcept { return (vf)x; }
 /// Of integers below 2^31.
