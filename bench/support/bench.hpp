@@ -9,13 +9,13 @@
 #include <shunt/core/shape.hpp>
 
 #include "support/ceiling.hpp"
-#include "support/skew.hpp"
+#include "support/inputs.hpp"
 
 /// What every benchmark of the house shares: names, verification before timing, counters.
 ///
 ///   void bench::register_all() {
 ///     for (int threads : bench::thread_counts()) {
-///       bench::add(bench::name("combine", s, "bf16", threads, skew::zipf), [=](auto& state) {
+///       bench::add(bench::name("combine", s, "bf16", threads, "zipf"), [=](auto& state) {
 ///         …buffers…
 ///         bench::measure(state, threads, {.flops = f, .bytes = b}, verify, [&] { …one call… });
 ///       });
