@@ -1,0 +1,271 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "../examples/support/safetensors.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A folder of this test's own, removed at its end.
+class Safetensors : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("shunt_safetensors." + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  [[nodiscard]] fs::path place(std::string const& name) const { return folder_ / name; }
+
+  [[nodiscard]] static std::string content(fs::path const& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  }
+  static void put(fs::path const& path, std::string const& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+  }
+
+  /// The bytes of a file with this header and this much data.
+  [[nodiscard]] static std::string file_of(std::string const& header, std::size_t data) {
+    std::string bytes(8, '\0');
+    for (std::size_t i = 0; i < 8; ++i) {
+      bytes[i] = static_cast<char>(std::uint64_t{header.size()} >> (8 * i));
+    }
+    return bytes + header + std::string(data, 'x');
+  }
+
+  /// The sentence with which a file of these bytes is refused; empty where it is read.
+  [[nodiscard]] std::string refusal(std::string const& bytes) const {
+    put(place("hostile"), bytes);
+    try {
+      lm::safetensors_file file(place("hostile"));
+      file.verify(false);
+    } catch (lm::problem const& p) { return p.what(); }
+    return {};
+  }
+
+  void write_sample(fs::path const& path) const {
+    lm::write_safetensors(path,
+                          {{"b.bytes", "U8", {3}, "abc"},
+                           {"weights", "F32", {2, 3}, weights_},
+                           {"none", "F32", {0, 7}, nullptr},
+                           {"step", "I64", {}, &step_}},
+                          {{"step", "41"}, {"text", "ü \"quoted\"\n"}});
+  }
+
+  float weights_[6] = {1.5f, -0.0f, std::numeric_limits<float>::infinity(), 1e-42f, 3.f, 4.f};
+  std::int64_t step_ = 41;
+  fs::path folder_;
+};
+
+TEST_F(Safetensors, GivesBackEveryBitItWasGiven) {
+  write_sample(place("sample"));
+  lm::safetensors_file file(place("sample"));
+  file.verify(true);
+  EXPECT_EQ(file.tensors().size(), 4u);
+  EXPECT_EQ(file.metadata().at("step"), "41");
+  EXPECT_EQ(file.metadata().at("text"), "ü \"quoted\"\n");
+  float weights[6];
+  file.read("weights", "F32", std::vector<std::uint64_t>{2, 3}, weights);
+  EXPECT_EQ(std::memcmp(weights, weights_, sizeof weights), 0);
+  std::int64_t step = 0;
+  file.read("step", "I64", {}, &step);
+  EXPECT_EQ(step, 41);
+  char text[3];
+  file.read("b.bytes", "U8", std::vector<std::uint64_t>{3}, text);
+  EXPECT_EQ(std::string(text, 3), "abc");
+  file.read("none", "F32", std::vector<std::uint64_t>{0, 7}, nullptr);
+}
+
+TEST_F(Safetensors, AlignsTensorsToTheirElements) {
+  write_sample(place("sample"));
+  std::string const bytes = content(place("sample"));
+  std::uint64_t length = 0;
+  std::memcpy(&length, bytes.data(), 8);
+  EXPECT_EQ(length % 8, 0u);
+  lm::safetensors_file file(place("sample"));
+  for (auto const& [name, entry] : file.tensors()) {
+    EXPECT_EQ(entry.begin % lm::bytes_of_kind(entry.kind), 0u) << name;
+  }
+}
+
+TEST_F(Safetensors, TheSameContentGivesTheSameFile) {
+  write_sample(place("a"));
+  write_sample(place("b"));
+  EXPECT_EQ(content(place("a")), content(place("b")));
+}
+
+TEST_F(Safetensors, ATornFileIsRefusedWhereverItWasTorn) {
+  write_sample(place("sample"));
+  std::string const whole = content(place("sample"));
+  ASSERT_EQ(refusal(whole), "");
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_NE(refusal(whole.substr(0, size)), "") << "torn after " << size << " bytes";
+  }
+  EXPECT_NE(refusal(whole + "x"), "") << "with a byte behind its end";
+}
+
+TEST_F(Safetensors, AFlippedBitIsNoticedAnywhere) {
+  write_sample(place("sample"));
+  std::string const whole = content(place("sample"));
+  std::uint64_t header = 0;
+  std::memcpy(&header, whole.data(), 8);
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    for (int bit = 0; bit < 8; ++bit) {
+      std::string damaged = whole;
+      damaged[at] = static_cast<char>(damaged[at] ^ (1 << bit));
+      // Blanks behind the header may become line ends: still the same header.
+      bool const blank = at >= 8 && at < 8 + header && whole.find('}', at) > 8 + header;
+      if (blank) continue;
+      put(place("damaged"), damaged);
+      EXPECT_THROW(
+          {
+            lm::safetensors_file file(place("damaged"));
+            file.verify(true);
+          },
+          lm::problem)
+          << "byte " << at << " bit " << bit;
+    }
+  }
+}
+
+TEST_F(Safetensors, ForeignFilesAreRefusedWithASentence) {
+  EXPECT_NE(refusal("").find("less than a length"), std::string::npos);
+  EXPECT_NE(refusal("PK\3\4 this is something else entirely").find("bytes"), std::string::npos);
+  EXPECT_NE(refusal(std::string(64, '\0')).find("does not begin with {"), std::string::npos);
+  EXPECT_NE(refusal(file_of("[1,2]  ", 0)).find("does not begin with {"), std::string::npos);
+  EXPECT_NE(refusal(file_of("{nonsense", 0)).find("not a JSON object"), std::string::npos);
+  EXPECT_THROW(lm::safetensors_file{place("absent")}, lm::problem);
+  EXPECT_THROW(lm::safetensors_file{folder_}, lm::problem);
+}
+
+TEST_F(Safetensors, HostileHeadersAreRefusedWithASentence) {
+  auto const tensor = [](std::string const& dtype, std::string const& shape,
+                         std::string const& offsets) {
+    return R"({"t":{"dtype":)" + dtype + R"(,"shape":)" + shape + R"(,"data_offsets":)" + offsets +
+           "}}";
+  };
+  struct {
+    char const *what, *sentence;
+    std::string bytes;
+  } const cases[] = {
+      {"a length of 2^64-1", "are allowed", std::string(8, '\xff') + "{}"},
+      {"a header longer than allowed", "are allowed",
+       std::string("\x01\xe1\xf5\x05\0\0\0\0", 8) + "{}"},
+      {"a header longer than the file", "beyond the file", std::string("\x40\0\0\0\0\0\0\0{}", 10)},
+      {"offsets beyond the data", "lies at", file_of(tensor("\"U8\"", "[9]", "[0,9]"), 8)},
+      {"offsets in reverse", "lies at", file_of(tensor("\"U8\"", "[4]", "[8,4]"), 8)},
+      {"offsets near 2^64", "lies at",
+       file_of(tensor("\"U8\"", "[2]", "[18446744073709551614,18446744073709551615]"), 8)},
+      {"a negative offset", "not a count", file_of(tensor("\"U8\"", "[8]", "[-8,0]"), 8)},
+      {"a fractional extent", "not a count", file_of(tensor("\"U8\"", "[8.0]", "[0,8]"), 8)},
+      {"an extent beyond 64 bits", "not a count",
+       file_of(tensor("\"U8\"", "[99999999999999999999999]", "[0,8]"), 8)},
+      {"a product that overflows", "not give",
+       file_of(tensor("\"F32\"", "[4294967296,4294967296,2]", "[0,8]"), 8)},
+      {"a product that overflows to the right size", "not give",
+       file_of(tensor("\"U8\"", "[9223372036854775812,2]", "[0,8]"), 8)},
+      {"a size that the shape does not give", "not give",
+       file_of(tensor("\"F32\"", "[3]", "[0,8]"), 8)},
+      {"an unknown type", "unknown type", file_of(tensor("\"F33\"", "[2]", "[0,8]"), 8)},
+      {"a type that is no string", "must have dtype", file_of(tensor("32", "[2]", "[0,8]"), 8)},
+      {"three offsets", "two data_offsets", file_of(tensor("\"U8\"", "[8]", "[0,4,8]"), 8)},
+      {"a shape that is no list", "not a list", file_of(tensor("\"U8\"", "8", "[0,8]"), 8)},
+      {"a tensor that is no object", "must have dtype", file_of(R"({"t":[1]})", 0)},
+      {"data that nobody owns", "follow its last tensor", file_of("{}", 8)},
+      {"a gap", "overlap or leave a gap", file_of(tensor("\"U8\"", "[4]", "[4,8]"), 8)},
+      {"an overlap", "overlap or leave a gap",
+       file_of(R"({"a":{"dtype":"U8","shape":[6],"data_offsets":[0,6]},)"
+               R"("b":{"dtype":"U8","shape":[6],"data_offsets":[2,8]}})",
+               8)},
+      {"the same bytes twice", "overlap or leave a gap",
+       file_of(R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+               R"("b":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}})",
+               8)},
+      {"a name twice", "twice",
+       file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+               R"("a":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
+               8)},
+      {"a key twice inside a tensor", "twice",
+       file_of(R"({"a":{"dtype":"U8","dtype":"I8","shape":[8],"data_offsets":[0,8]}})", 8)},
+      {"metadata that are no strings", "not a string", file_of(R"({"__metadata__":{"n":1}})", 0)},
+      {"metadata that are no object", "not an object", file_of(R"({"__metadata__":[]})", 0)},
+      {"ten thousand brackets", "", file_of("{\"t\":" + std::string(10000, '['), 0)},
+      {"half a character", "", file_of("{\"\xc3\":1}", 0)},
+  };
+  for (auto const& c : cases) {
+    std::string const sentence = refusal(c.bytes);
+    ASSERT_NE(sentence, "") << c.what << " was read";
+    EXPECT_NE(sentence.find("is refused"), std::string::npos) << sentence;
+    EXPECT_NE(sentence.find(c.sentence), std::string::npos) << c.what << ": " << sentence;
+  }
+}
+
+TEST_F(Safetensors, ReadsAFileThatOthersWrote) {
+  EXPECT_EQ(refusal(file_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}   )", 8)),
+            "");
+  lm::safetensors_file file(place("hostile"));
+  EXPECT_THROW(file.verify(true), lm::problem) << "it has no checksum";
+  char bytes[8];
+  file.read("t", "F32", std::vector<std::uint64_t>{2}, bytes);
+  EXPECT_EQ(std::string(bytes, 8), "xxxxxxxx");
+}
+
+TEST_F(Safetensors, TypeAndShapeMustBeThoseAskedFor) {
+  write_sample(place("sample"));
+  lm::safetensors_file file(place("sample"));
+  float w[6];
+  auto const sentence = [&](std::string const& name, std::string const& kind,
+                            std::vector<std::uint64_t> const& shape) -> std::string {
+    try {
+      file.read(name, kind, shape, w);
+    } catch (lm::problem const& p) { return p.what(); }
+    return {};
+  };
+  EXPECT_NE(sentence("weights", "F32", {3, 2}).find("shape [2,3]; it must be [3,2]"),
+            std::string::npos);
+  EXPECT_NE(sentence("weights", "F32", {6}).find("it must be [6]"), std::string::npos);
+  EXPECT_NE(sentence("weights", "BF16", {2, 3}).find("is F32; it must be BF16"), std::string::npos);
+  EXPECT_NE(sentence("absent", "F32", {2, 3}).find("no tensor absent"), std::string::npos);
+  EXPECT_EQ(sentence("weights", "F32", {2, 3}), "");
+}
+
+TEST_F(Safetensors, AFailedWriteLeavesTheOldFileWhole) {
+  write_sample(place("sample"));
+  std::string const before = content(place("sample"));
+  {
+    lm::atomic_file half(place("sample"));
+    half.write("half of a new file");
+  }  // not committed: as after an exception
+  EXPECT_EQ(content(place("sample")), before);
+  EXPECT_THROW(lm::write_safetensors(place("sample"), {{"t", "F33", {1}, "x"}}), lm::problem);
+  EXPECT_THROW(lm::write_safetensors(place("no/such/folder"), {{"t", "U8", {1}, "x"}}),
+               lm::problem);
+  EXPECT_EQ(content(place("sample")), before);
+  std::size_t files = 0;
+  for ([[maybe_unused]] auto const& entry : fs::directory_iterator(folder_)) ++files;
+  EXPECT_EQ(files, 1u) << "something was left behind";
+}
+
+TEST_F(Safetensors, AFullDiskIsReportedAndTheOldFileStays) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "there is no /dev/full here";
+  // A write to a full disk fails at once; a link stands for the file beside the old one.
+  fs::path const path = place("sample");
+  write_sample(path);
+  std::string const before = content(path);
+  fs::create_symlink("/dev/full", path.string() + ".part." + std::to_string(::getpid()));
+  EXPECT_THROW(write_sample(path), lm::problem);
+  EXPECT_EQ(content(path), before);
+}
+
+}  // namespace
