@@ -1,0 +1,146 @@
+#pragma once
+#include <cstdint>
+
+#include "shunt/backend/host/pool.hpp"
+#include "shunt/backend/host/regions.hpp"
+#include "shunt/core/numeric.hpp"
+#include "shunt/core/policy.hpp"
+#include "shunt/core/shape.hpp"
+
+namespace shunt::host {
+
+/// What a matrix is stored as, once its element type has been put aside: one driver serves all.
+enum class stored : std::uint8_t { f32, bf16, fp16 };
+template <storage T>
+inline constexpr stored stored_as = std::same_as<T, float>  ? stored::f32
+                                    : std::same_as<T, bf16> ? stored::bf16
+                                                            : stored::fp16;
+
+/// Rows of tokens or of experts' work. With `slot` they are gathered: row r lies at row
+/// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by
+/// scale[r] (rounded to float) before use.
+struct gemm_rows {
+  void const* data = nullptr;
+  stored type = stored::f32;
+  std::int64_t stride = 0;  ///< elements from row to row
+  index_t const* slot = nullptr;
+  index_t top_k = 1;
+  float const* scale = nullptr;
+};
+
+/// How the caller's 2I rows of a gated matrix lie: logical row n is of half n / half_rows (0 gate,
+/// 1 up). block 0: one half behind the other; b: blocks of b rows in turn. half_rows 0: no pairs.
+struct gemm_pairs {
+  std::int64_t half_rows = 0;
+  std::int64_t block = 0;
+  bool up_first = false;
+};
+
+/// E matrices W[e][n][k]: at data + e * expert_stride, or at each[e]; element (n, k) at
+/// n * row_stride + k * column_stride. Packed: see gemm_packed_size.
+template <class Void> struct gemm_experts {
+  Void* data = nullptr;
+  Void* const* each = nullptr;
+  stored type = stored::f32;
+  std::int64_t expert_stride = 0, row_stride = 0, column_stride = 1;
+  bool packed = false;
+  gemm_pairs pairs{};
+};
+
+enum class gemm_kind : std::uint8_t {
+  forward,  ///< c[r][n]  = sum over k of a[r][k] w[e][n][k]
+  dgrad,    ///< c[r][k]  = sum over n of a[r][n] w[e][n][k]
+  wgrad     ///< dw[e][n][k] (+)= sum over r of a[r][n] b[r][k]
+};
+
+struct gemm_job;
+
+/// One block of a product, all of its sums done, in float: rows [row, row + rows) of the output and
+/// columns [column, column + columns). In a paired job `second` holds the up half of the same columns.
+struct gemm_block {
+  float* first = nullptr;
+  float* second = nullptr;
+  std::int64_t stride = 0;
+  std::int64_t row = 0, rows = 0, column = 0, columns = 0;
+  std::int64_t expert = 0;
+};
+/// Writes a finished block. A region function.
+using gemm_finish = void (*)(gemm_job const&, gemm_block const&);
+
+/// Everything about one grouped product. Output element = one chain of fma in ascending index of
+/// the sum, starting from 0.0f; what happens to it then is `finish`.
+struct gemm_job {
+  gemm_kind kind = gemm_kind::forward;
+  index_t experts = 1;
+  index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
+  std::int64_t rows = 0;
+  std::int64_t outs = 0, ins = 0;  ///< N and K of w[e][n][k]
+  gemm_rows a{};
+  gemm_rows b{};                       ///< wgrad only
+  gemm_experts<void const> w{};        ///< forward and dgrad
+  bool paired = false;                 ///< forward: gate and up columns come together
+  bool skip_empty = false;             ///< wgrad: an empty segment leaves its output alone
+  std::uint8_t const* skip = nullptr;  ///< wgrad: experts that want no gradient
+  int strip = 8;                       ///< panels a task computes; chosen by gemm()
+  gemm_finish finish = nullptr;
+  void const* finish_context = nullptr;  ///< what `finish` needs beside
+};
+
+/// Numbers of the blocking. The result does not depend on them.
+inline constexpr std::int64_t gemm_panel = 16;   ///< columns of a panel: one cache line of floats
+inline constexpr std::int64_t gemm_depth = 256;  ///< k of a block: a panel takes 16 KB, half an L1
+inline constexpr std::int64_t gemm_block_rows = 96;   ///< a multiple of every region's tile
+inline constexpr std::int64_t gemm_block_panels = 8;  ///< so that 96 x 128 sums take 48 KB of L2
+
+inline constexpr std::int64_t gemm_group_panels = 4;  ///< packed together where rows run along them
+
+/// The context of finish_store: c = sum, or c = c + sum, rounded to what c is stored as.
+struct gemm_store {
+  void* data = nullptr;
+  stored type = stored::f32;
+  std::int64_t stride = 0;
+  bool add = false;
+};
+
+/// What the workers of one product share.
+struct gemm_shared {
+  gemm_job const* job = nullptr;
+  std::int64_t next = 0;  // the next task; taken atomically
+};
+
+}  // namespace shunt::host
+
+#define SHUNT_REGION_FILE "shunt/backend/host/gemm_kernels.inl"
+#include "shunt/backend/host/for_each_region.inl"
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+/// Tasks of a job for strips of `strip` panels.
+inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  std::int64_t const columns = job.kind == gemm_kind::forward ? job.outs : job.ins;
+  std::int64_t const width = strip * gemm_panel;  // of both halves together where there are two
+  std::int64_t const strips = (columns + width - 1) / width;
+  std::int64_t blocks = 0;
+  for (index_t e = 0; e < job.experts; ++e) {
+    std::int64_t const rows = job.offset == nullptr ? job.rows : job.offset[e + 1] - job.offset[e];
+    blocks += ((wgrad ? job.outs : rows) + gemm_block_rows - 1) / gemm_block_rows;
+  }
+  return blocks * strips;
+}
+
+/// Runs a job. Each worker uses at most 240 KB of its stack, and nothing is allocated.
+inline void gemm(on_host const& on, gemm_job job) noexcept {
+  int const workers = workers_of(on);
+  job.strip = static_cast<int>(gemm_block_panels);
+  while (workers > 1 && job.strip > 4 && gemm_tasks(job, job.strip) < 4 * workers) job.strip /= 2;
+  std::int64_t const tasks = gemm_tasks(job, job.strip);
+  if (tasks == 0) return;
+  gemm_shared shared{&job};
+  auto* const work = SHUNT_ISA_PICK(on, gemm_work);
+  parallel(on, tasks < workers ? tasks : workers, [&](std::int64_t, int) { work(shared); });
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host

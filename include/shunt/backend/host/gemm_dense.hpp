@@ -1,0 +1,72 @@
+#pragma once
+#include "shunt/backend/host/gemm.hpp"
+#include "shunt/core/view.hpp"
+
+/// One matrix, no experts: what a gate projection or a linear layer needs. The same arithmetic as the
+/// grouped products: one chain of fma in ascending index of the sum, from 0.0f. Arguments are not
+/// checked here.
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+template <storage T> gemm_rows rows_of(view<T const, 2> x) noexcept {
+  return {x.data(), stored_as<T>, x.stride(0)};
+}
+
+/// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.
+template <storage X, storage W, storage Y>
+void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2> y,
+           bool add = false) noexcept {
+  gemm_store const to{y.data(), stored_as<Y>, y.stride(0), add};
+  gemm_job job;
+  job.rows = x.extent(0);
+  job.outs = w.extent(0);
+  job.ins = w.extent(1);
+  job.a = rows_of(x);
+  job.w.data = w.data();
+  job.w.type = stored_as<W>;
+  job.w.row_stride = w.stride(0);
+  job.w.column_stride = w.stride(1);
+  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish_context = &to;
+  gemm(on, job);
+}
+
+/// dx[r][k] = sum over n of dy[r][n] w[n][k]; add: onto what dx holds.
+template <storage Y, storage W, storage X>
+void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, view<X, 2> dx,
+                 bool add = false) noexcept {
+  gemm_store const to{dx.data(), stored_as<X>, dx.stride(0), add};
+  gemm_job job;
+  job.kind = gemm_kind::dgrad;
+  job.rows = dy.extent(0);
+  job.outs = w.extent(0);
+  job.ins = w.extent(1);
+  job.a = rows_of(dy);
+  job.w.data = w.data();
+  job.w.type = stored_as<W>;
+  job.w.row_stride = w.stride(0);
+  job.w.column_stride = w.stride(1);
+  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish_context = &to;
+  gemm(on, job);
+}
+
+/// dw[n][k] = sum over r of dy[r][n] x[r][k]; add: onto what dw holds.
+template <storage Y, storage X>
+void dense_wgrad(on_host const& on, view<Y const, 2> dy, view<X const, 2> x, view<float, 2> dw,
+                 bool add = false) noexcept {
+  gemm_store const to{dw.data(), stored::f32, dw.stride(0), add};
+  gemm_job job;
+  job.kind = gemm_kind::wgrad;
+  job.rows = dy.extent(0);
+  job.outs = dw.extent(0);
+  job.ins = dw.extent(1);
+  job.a = rows_of(dy);
+  job.b = rows_of(x);
+  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish_context = &to;
+  gemm(on, job);
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host

@@ -1,0 +1,180 @@
+// No include guard: the driver of every product, once in each region.
+#include "shunt/backend/host/gemm_tile.inl"
+//
+#include "shunt/backend/host/gemm_pack.inl"
+//
+#include "shunt/backend/host/gemm_panels.inl"
+
+/// What a worker computes in: 208 KB of its stack.
+struct gemm_scratch {
+  alignas(64) float sums[gemm_block_rows * gemm_block_panels * gemm_panel];
+  alignas(64) float left[gemm_block_rows * gemm_depth];
+  alignas(64) float right[gemm_group_panels * gemm_depth * gemm_panel];
+};
+
+/// Rows of sums [0, rows) times one or two neighbouring panels, in tiles of nearly equal height.
+template <int Vectors, int Rows> SHUNT_LANES void tile_of(int rows, tile_at const& at) noexcept {
+  if constexpr (Rows > 0) {
+    if (rows == Rows) {
+      tile<Rows, Vectors>(at);
+    } else {
+      tile_of<Vectors, Rows - 1>(rows, at);
+    }
+  }
+}
+template <int Vectors> SHUNT_LANES void tile_rows_of(std::int64_t rows, tile_at at) noexcept {
+  std::int64_t const tiles = (rows + tile_rows - 1) / tile_rows;
+  std::int64_t const low = rows / tiles, more = rows % tiles;
+  for (std::int64_t i = 0; i < tiles; ++i) {
+    std::int64_t const height = low + (i < more ? 1 : 0);
+    tile_of<Vectors, tile_rows>(static_cast<int>(height), at);
+    at.a += height * at.a_row;
+    at.c += height * at.c_row;
+  }
+}
+
+/// `panels` neighbouring panels, `panel_stride` floats apart.
+inline void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride,
+                     tile_at at) noexcept {
+  constexpr int tiles_a_panel = panel_columns / tile_columns;  // 0: a tile spans two panels
+  if constexpr (tiles_a_panel == 0) {
+    for (; panels >= 2; panels -= 2) {
+      at.b_vector = panel_stride;
+      tile_rows_of<2>(rows, at);
+      at.b += 2 * panel_stride;
+      at.c += 2 * panel_columns;
+    }
+    at.b_vector = 0;
+    if (panels == 1) tile_rows_of<1>(rows, at);
+  } else {
+    at.b_vector = lanes;
+    for (std::int64_t p = 0; p < panels; ++p) {
+      tile_at part = at;
+      part.b += p * panel_stride;
+      part.c += p * panel_columns;
+      for (int t = 0; t < tiles_a_panel; ++t) {
+        tile_rows_of<tile_vectors>(rows, part);
+        part.b += tile_columns;
+        part.c += tile_columns;
+      }
+    }
+  }
+}
+
+/// One block of the output.
+inline void gemm_task(gemm_job const& job, gemm_scratch& scratch, gemm_segment const& segment,
+                      std::int64_t row, std::int64_t rows, std::int64_t column,
+                      std::int64_t columns) noexcept {
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  std::int64_t const depth = wgrad                            ? segment.rows
+                             : job.kind == gemm_kind::forward ? job.ins
+                                                              : job.outs;
+  constexpr std::int64_t stride = gemm_block_panels * gemm_panel;
+  std::int64_t const panels = (columns + panel_columns - 1) / panel_columns;
+  int const halves = job.paired ? 2 : 1;
+  tile_at at{};
+  at.c_row = stride;
+  for (std::int64_t k = 0; k < depth; k += gemm_depth) {
+    at.depth = depth - k < gemm_depth ? depth - k : gemm_depth;
+    at.resume = k > 0;
+    if (wgrad) {
+      at.a_row = 1;
+      if (in_place(job.a)) {
+        at.a = row_of<float>(job.a, segment.first + k) + row;
+        at.a_step = job.a.stride;
+      } else {
+        copy_rows(job.a, segment.first + k, at.depth, row, rows, scratch.left, gemm_block_rows);
+        at.a = scratch.left;
+        at.a_step = gemm_block_rows;
+      }
+    } else {
+      at.a_step = 1;
+      if (in_place(job.a)) {
+        at.a = row_of<float>(job.a, segment.first + row) + k;
+        at.a_row = job.a.stride;
+      } else {
+        copy_rows(job.a, segment.first + row, rows, k, at.depth, scratch.left, gemm_depth);
+        at.a = scratch.left;
+        at.a_row = gemm_depth;
+      }
+    }
+    for (int half = 0; half < halves; ++half) {
+      for (std::int64_t p = 0, group = 0; p < panels; p += group) {
+        gemm_panels const right =
+            panels_of(job, segment, half, column + p * panel_columns, columns - p * panel_columns,
+                      k, at.depth, scratch.right);
+        group = right.panels;
+        at.b = right.data;
+        at.c = scratch.sums + half * (stride / 2) + p * panel_columns;
+        multiply(rows, group, right.stride, at);
+      }
+    }
+  }
+  if (depth == 0) {
+    for (std::int64_t r = 0; r < rows; ++r) zero_row(scratch.sums + r * stride, stride);
+  }
+  gemm_block block{};
+  block.first = scratch.sums;
+  block.second = job.paired ? scratch.sums + stride / 2 : nullptr;
+  block.stride = stride;
+  block.row = wgrad ? row : segment.first + row;
+  block.rows = rows;
+  block.column = column;
+  block.columns = columns;
+  block.expert = segment.expert;
+  job.finish(job, block);
+}
+
+/// A worker: takes tasks until none is left. A task is one expert's block of rows and strip of
+/// columns; neighbours in number share a strip, so its weights come from a cache the second time.
+inline void gemm_work(gemm_shared& shared) noexcept {
+  gemm_job const& job = *shared.job;
+  gemm_scratch scratch;
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  std::int64_t const all_columns = job.kind != gemm_kind::forward ? job.ins
+                                   : job.paired                   ? job.outs / 2
+                                                                  : job.outs;
+  std::int64_t const width = (job.paired ? job.strip / 2 : job.strip) * panel_columns;
+  std::int64_t const strips = (all_columns + width - 1) / width;
+  gemm_segment segment{};
+  std::int64_t begin = 0, end = 0, blocks = 0, all_rows = 0;  // tasks of the segment
+  segment.expert = -1;
+  for (;;) {
+    std::int64_t const task = __atomic_fetch_add(&shared.next, 1, __ATOMIC_RELAXED);
+    while (task >= end) {
+      if (++segment.expert >= job.experts) return;
+      std::int64_t const e = segment.expert;
+      segment.first = job.offset != nullptr ? job.offset[e] : 0;
+      segment.rows = job.offset != nullptr ? job.offset[e + 1] - segment.first : job.rows;
+      bool const left_out = wgrad && ((job.skip != nullptr && job.skip[e] != 0) ||
+                                      (job.skip_empty && segment.rows == 0));
+      all_rows = left_out ? 0 : wgrad ? job.outs : segment.rows;
+      blocks = (all_rows + gemm_block_rows - 1) / gemm_block_rows;
+      begin = end;
+      end += blocks * strips;
+    }
+    std::int64_t const strip = (task - begin) / blocks, block = (task - begin) % blocks;
+    std::int64_t const low = all_rows / blocks, more = all_rows % blocks;
+    std::int64_t const row = block * low + (block < more ? block : more);
+    std::int64_t const column = strip * width;
+    gemm_task(job, scratch, segment, row, low + (block < more ? 1 : 0), column,
+              all_columns - column < width ? all_columns - column : width);
+  }
+}
+
+/// The sums as they are, or added to what is there, rounded to what the output is stored as.
+inline void finish_store(gemm_job const& job, gemm_block const& block) noexcept {
+  gemm_store const& to = *static_cast<gemm_store const*>(job.finish_context);
+  with_stored(to.type, [&](auto* tag) {
+    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      element* const out =
+          static_cast<element*>(to.data) + (block.row + r) * to.stride + block.column;
+      float const* const sum = block.first + r * block.stride;
+      put_row(sum, block.columns, to.add, out);
+      if (block.second != nullptr) {
+        put_row(block.second + r * block.stride, block.columns, to.add, out + job.outs / 2);
+      }
+    }
+  });
+}

@@ -1,0 +1,192 @@
+// No include guard: operands brought into the form that the tile reads: floats, panels of 16 columns.
+
+/// Calls body with a null T const* whose T is what `type` says.
+template <class Body> SHUNT_LANES void with_stored(stored type, Body&& body) noexcept {
+  switch (type) {
+    case stored::f32: body(static_cast<float const*>(nullptr)); break;
+    case stored::bf16: body(static_cast<bf16 const*>(nullptr)); break;
+    case stored::fp16: body(static_cast<fp16 const*>(nullptr)); break;
+  }
+}
+
+/// `count` elements widened to float.
+template <class T>
+SHUNT_LANES void widen_row(T const* from, std::int64_t count, float* to) noexcept {
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(to + i, load(from + i));
+  if (i < count) store_first(to + i, load_first(from + i, count - i), count - i);
+}
+template <class T>
+SHUNT_LANES void widen_row_scaled(T const* from, std::int64_t count, float scale,
+                                  float* to) noexcept {
+  vf const s = fill(scale);
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(to + i, load(from + i) * s);
+  if (i < count) store_first(to + i, load_first(from + i, count - i) * s, count - i);
+}
+/// `count` floats, or what is there plus them, rounded to T.
+template <class T>
+SHUNT_LANES void put_row(float const* from, std::int64_t count, bool add, T* to) noexcept {
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    store(to + i, add ? load(to + i) + load(from + i) : load(from + i));
+  }
+  if (i == count) return;
+  std::int64_t const left = count - i;
+  vf const x = load_first(from + i, left);
+  store_first(to + i, add ? load_first(to + i, left) + x : x, left);
+}
+SHUNT_LANES void zero_row(float* to, std::int64_t count) noexcept {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = 0.0f;
+}
+
+/// The place of row r, or null where it reads as zeros.
+template <class T> SHUNT_LANES T const* row_of(gemm_rows const& rows, std::int64_t r) noexcept {
+  T const* const data = static_cast<T const*>(rows.data);
+  if (rows.slot == nullptr) return data + r * rows.stride;
+  index_t const slot = rows.slot[r];
+  return slot < 0 ? nullptr : data + static_cast<std::int64_t>(slot / rows.top_k) * rows.stride;
+}
+SHUNT_LANES bool in_place(gemm_rows const& rows) noexcept {
+  return rows.type == stored::f32 && rows.slot == nullptr && rows.scale == nullptr;
+}
+
+/// Elements [first, first + count) of rows [row, row + rows), as floats, one row each `to_stride`.
+inline void copy_rows(gemm_rows const& from, std::int64_t row, std::int64_t rows,
+                      std::int64_t first, std::int64_t count, float* to,
+                      std::int64_t to_stride) noexcept {
+  with_stored(from.type, [&](auto* tag) {
+    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      auto const* const at = row_of<element>(from, row + r);
+      float* const out = to + r * to_stride;
+      if (at == nullptr) {
+        zero_row(out, count);
+      } else if (from.scale != nullptr) {
+        widen_row_scaled(at + first, count, from.scale[row + r], out);
+      } else {
+        widen_row(at + first, count, out);
+      }
+    }
+  });
+}
+
+/// Exchanges rows and columns of a square block.
+#if SHUNT_REGION == 256
+SHUNT_LANES void transpose(vf (&r)[8]) noexcept {
+  __m256 t[8], u[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
+    r[i + 4] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
+  }
+}
+#elif SHUNT_REGION == 512
+SHUNT_LANES void transpose(vf (&r)[16]) noexcept {
+  constexpr __mmask16 all = 0xffff;
+  __m512 t[16], u[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_maskz_unpacklo_ps(all, (__m512)r[i], (__m512)r[i + 1]);
+    t[i + 1] = _mm512_maskz_unpackhi_ps(all, (__m512)r[i], (__m512)r[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    u[i] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0x44);
+    u[i + 1] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0xee);
+    u[i + 2] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0x44);
+    u[i + 3] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0xee);
+  }
+  // u[4 q + i] holds, in its 128-bit part p, column 4 p + i of rows 4 q to 4 q + 3.
+  for (int i = 0; i < 4; ++i) {
+    __m512 const a = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0x88);       // q01, p 0 2
+    __m512 const b = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0xdd);       // q01, p 1 3
+    __m512 const c = _mm512_maskz_shuffle_f32x4(all, u[i + 8], u[i + 12], 0x88);  // q23, p 0 2
+    __m512 const d = _mm512_maskz_shuffle_f32x4(all, u[i + 8], u[i + 12], 0xdd);  // q23, p 1 3
+    r[i] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0x88);
+    r[i + 4] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0x88);
+    r[i + 8] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0xdd);
+    r[i + 12] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0xdd);
+  }
+}
+#else
+SHUNT_LANES void transpose(vf (&r)[4]) noexcept {
+  vf const a = r[0], b = r[1], c = r[2], d = r[3];
+  r[0] = vf{a[0], b[0], c[0], d[0]};
+  r[1] = vf{a[1], b[1], c[1], d[1]};
+  r[2] = vf{a[2], b[2], c[2], d[2]};
+  r[3] = vf{a[3], b[3], c[3], d[3]};
+}
+#endif
+
+/// A panel of 16 columns, each of which lies contiguous in memory: panel[k][j] = column[j][k].
+template <class T>
+SHUNT_LANES void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
+                             float* panel) noexcept {
+  std::int64_t k = 0;
+  for (; k + lanes <= depth; k += lanes) {
+    for (int j = 0; j < panel_columns; j += lanes) {
+      vf block[lanes];
+      for (int i = 0; i < lanes; ++i) block[i] = load(column[j + i] + k);
+      transpose(block);
+      for (int i = 0; i < lanes; ++i) store(panel + (k + i) * panel_columns + j, block[i]);
+    }
+  }
+  for (int j = 0; k < depth && j < panel_columns; ++j) {
+    float rest[lanes];
+    store(rest, load_first(column[j] + k, depth - k));
+    for (std::int64_t i = k; i < depth; ++i) panel[i * panel_columns + j] = rest[i - k];
+  }
+}
+
+/// One row of neighbouring panels: columns [0, count) of a row that lies contiguous in memory (null:
+/// zeros), panels `panel_stride` apart. What lies behind `count` in the last panel is zero.
+template <class T>
+SHUNT_LANES void pack_along(T const* row, std::int64_t count, float* to,
+                            std::int64_t panel_stride) noexcept {
+  for (std::int64_t j = 0; j < count; j += panel_columns, to += panel_stride) {
+    for (int i = 0; i < panel_columns; i += lanes) {
+      std::int64_t const left = count - j - i;
+      vf const x = row == nullptr || left <= 0 ? vf{}
+                   : left >= lanes             ? load(row + j + i)
+                                               : load_first(row + j + i, left);
+      store(to + i, x);
+    }
+  }
+}
+
+/// Where logical row n of a gated matrix lies among the caller's rows.
+SHUNT_LANES std::int64_t physical_row(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  std::int64_t const half = pairs.half_rows;
+  if (half == 0) return n;
+  bool const up = n >= half;
+  bool const second = up != pairs.up_first;
+  std::int64_t const j = up ? n - half : n;
+  if (pairs.block == 0) return second ? half + j : j;
+  std::int64_t const start = j / pairs.block * pairs.block;
+  std::int64_t const width = half - start < pairs.block ? half - start : pairs.block;
+  return 2 * start + (second ? width : 0) + (j - start);
+}
+
+template <class T, class Void>
+SHUNT_LANES T* expert_of(gemm_experts<Void> const& w, std::int64_t e) noexcept {
+  return w.each != nullptr ? static_cast<T*>(w.each[e])
+                           : static_cast<T*>(w.data) + e * w.expert_stride;
+}
+
+/// Panels of a packed matrix: each half of a gated one starts a panel of its own.
+SHUNT_LANES std::int64_t packed_panel(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  std::int64_t const half = pairs.half_rows;
+  if (half == 0 || n < half) return n / panel_columns;
+  return (half + panel_columns - 1) / panel_columns + (n - half) / panel_columns;
+}
+SHUNT_LANES std::int64_t packed_lane(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  return (pairs.half_rows == 0 || n < pairs.half_rows ? n : n - pairs.half_rows) % panel_columns;
+}
