@@ -1,0 +1,339 @@
+// No include guard: causal attention in blocks. Every sum is one chain of fma in ascending index,
+// blocks of keys stand at multiples of 64 of the key's position: neither the instruction set nor
+// the block of queries nor the tokens that follow can be seen in the result.
+namespace nn {
+
+/// C(m, n) (+)= Σ_k A(m, k)·B(k, n), k ascending: A at a + m·a_row + k·a_step, rows of B and C.
+template <int Rows, int Vectors, class B>
+SHUNT_LANES void product_tile(float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
+                              std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t depth,
+                              bool resume) noexcept {
+  vf sum[Rows][Vectors];
+  nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      sum[m.value][v.value] = resume ? load(c + m.value * c_row + v.value * lanes) : vf{};
+    });
+  });
+  for (std::int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
+    vf right[Vectors];
+    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      right[v.value] = load(b + v.value * lanes);
+    });
+    nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+      vf const left = fill(a[m.value * a_row]);
+      nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        sum[m.value][v.value] = fma(left, right[v.value], sum[m.value][v.value]);
+      });
+    });
+  }
+  nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      store(c + m.value * c_row + v.value * lanes, sum[m.value][v.value]);
+    });
+  });
+}
+
+/// The same for up to six rows and any number of whole pairs of vectors.
+template <class B>
+void product_rows(int rows, float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
+                  std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t columns,
+                  std::int64_t depth, bool resume) noexcept {
+  std::int64_t n = 0;
+  if (rows == 1) {  // a chain waits for itself: more chains at once
+    for (; n + 4 * lanes <= columns; n += 4 * lanes) {
+      product_tile<1, 4>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+    }
+  }
+  for (; n < columns; n += 2 * lanes) {
+    switch (rows) {
+      case 1:
+        product_tile<1, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+      case 2:
+        product_tile<2, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+      case 3:
+        product_tile<3, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+      case 4:
+        product_tile<4, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+      case 5:
+        product_tile<5, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+      default:
+        product_tile<6, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
+        break;
+    }
+  }
+}
+
+/// 0, 1, 2, … one a lane.
+SHUNT_LANES vf lane_numbers() noexcept {
+  float x[lanes];
+  for (int i = 0; i < lanes; ++i) x[i] = static_cast<float>(i);
+  return load(x);
+}
+
+/// One row of `from`, widened and scaled, zeros up to `wide`.
+template <class T>
+SHUNT_LANES void widen_row(T const* from, std::int64_t n, std::int64_t wide, float scale,
+                           float* to) noexcept {
+  for (std::int64_t i = 0; i < wide; i += lanes) {
+    store(to + i, i < n ? load_up_to(from + i, n - i) * fill(scale) : fill(0.0f));
+  }
+}
+
+/// Keys [first, last) of one sequence and head into panels of 64 keys, [key / 64][D][64], values
+/// into rows of `wide`. What a panel holds behind the last key is left as it was.
+template <class T, class To>
+void pack_keys(attention_pack_args<T, To> const& a, std::int64_t batch, std::int64_t head,
+               std::int64_t first, std::int64_t last) noexcept {
+  std::int64_t const part = batch * a.kv_heads + head;
+  To* const keys = a.keys + part * a.keys_stride;
+  To* const values = a.values + part * a.values_stride;
+  for (std::int64_t j = first; j < last; ++j) {
+    T const* const k = a.k + batch * a.k_batch + j * a.k_token + head * a.k_head;
+    T const* const v = a.v + batch * a.v_batch + j * a.v_token + head * a.v_head;
+    std::int64_t const at = j + a.first_position;
+    To* const panel =
+        keys + at / attention_keys * attention_keys * a.head_dim + at % attention_keys;
+    for (std::int64_t d = 0; d < a.head_dim; ++d) {
+      if constexpr (sizeof(T) == sizeof(To)) {
+        panel[d * attention_keys] = k[d];
+      } else {
+        panel[d * attention_keys] = widen(k[d]);
+      }
+    }
+    To* const row = values + at * a.wide;
+    for (std::int64_t d = 0; d < a.wide; d += lanes) {
+      store(row + d, d < a.head_dim ? load_up_to(v + d, a.head_dim - d) : fill(0.0f));
+    }
+  }
+}
+
+/// Queries of one block, `rows` of them, numbered query · group + head within the group.
+struct query_rows {
+  std::int64_t first, rows;
+  std::int64_t group, first_position;
+  /// How many of the keys from `key` on row r sees: 0 to 64.
+  SHUNT_LANES std::int64_t seen(std::int64_t r, std::int64_t key) const noexcept {
+    std::int64_t const n = (first + r) / group + first_position + 1 - key;
+    return n < 0 ? 0 : n > attention_keys ? attention_keys : n;
+  }
+};
+
+/// s[r][j] = q[r]·k[j] for the keys that some row of each tile of six sees.
+template <class K>
+SHUNT_LANES void scores(query_rows const& which, std::int64_t key, float const* q,
+                        std::int64_t wide, K const* panel, std::int64_t depth, float* s) noexcept {
+  for (std::int64_t r = 0; r < which.rows; r += 6) {
+    int const rows = static_cast<int>(which.rows - r < 6 ? which.rows - r : 6);
+    std::int64_t const seen = which.seen(r + rows - 1, key);
+    std::int64_t const step = 2 * lanes, columns = (seen + step - 1) / step * step;
+    product_rows(rows, q + r * wide, wide, 1, panel, attention_keys, s + r * attention_keys,
+                 attention_keys, columns, depth, false);
+  }
+}
+
+/// s becomes e^(s − peak), 0 where not seen; peak and sum go on, o is scaled to the new peak.
+SHUNT_LANES void soften(float* s, std::int64_t seen, vf numbers, float& peak, float& sum, float* o,
+                        std::int64_t wide) noexcept {
+  constexpr int vectors = attention_keys / lanes;
+  vf const least = fill(-__builtin_inff()), count = fill(static_cast<float>(seen));
+  if (seen < attention_keys) {
+    for (int i = 0; i < vectors; ++i) {
+      vf const number = numbers + fill(static_cast<float>(i * lanes));
+      store(s + i * lanes, select(number < count, load(s + i * lanes), least));
+    }
+  }
+  strip top = strip_of(-__builtin_inff());
+  nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+    vf& best = top.part[i.value % strip_vectors];
+    vf const x = load(s + i.value * lanes);
+    best = select(best < x, x, best);
+  });
+  float const block = max_of(top);
+  float const next = peak < block ? block : peak;
+  float const shrink = exp(fill(peak - next))[0];
+  strip total = strip_of(0.0f);
+  nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+    vf p = exp(load(s + i.value * lanes) - fill(next));
+    store(s + i.value * lanes, p);
+    total.part[i.value % strip_vectors] = total.part[i.value % strip_vectors] + p;
+  });
+  sum = fma(fill(sum), fill(shrink), fill(sum_of(total)))[0];
+  if (shrink != 1.0f) {
+    for (std::int64_t i = 0; i < wide; i += lanes) store(o + i, load(o + i) * fill(shrink));
+  }
+  peak = next;
+}
+
+/// The rows [first, first + rows) of one sequence and key/value head, from the first key on.
+template <class T, class K>
+void attend_rows(attention_args<T, K> const& a, std::int64_t batch, std::int64_t kv_head,
+                 std::int64_t first, std::int64_t rows, float* scratch) noexcept {
+  std::int64_t const wide = a.wide, depth = a.head_dim;
+  float* const q = scratch;
+  float* const o = q + attention_rows * wide;
+  float* const s = o + attention_rows * wide;
+  float peak[attention_rows], sum[attention_rows];
+  vf const numbers = lane_numbers();
+  query_rows const which{first, rows, a.group, a.first_position};
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int64_t const token = (first + r) / a.group;
+    std::int64_t const head = kv_head * a.group + (first + r) % a.group;
+    widen_row(a.q + batch * a.q_batch + token * a.q_token + head * a.q_head, depth, wide, a.scale,
+              q + r * wide);
+    for (std::int64_t i = 0; i < wide; i += lanes) store(o + r * wide + i, fill(0.0f));
+    peak[r] = -__builtin_inff();
+    sum[r] = 0.0f;
+  }
+  K const* const keys = a.keys + (batch * a.kv_heads + kv_head) * a.keys_stride;
+  K const* const values = a.values + (batch * a.kv_heads + kv_head) * a.values_stride;
+  for (std::int64_t key = 0; which.seen(rows - 1, key) > 0; key += attention_keys) {
+    scores(which, key, q, wide, keys + key * depth, depth, s);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::int64_t const seen = which.seen(r, key);
+      if (seen > 0) {
+        soften(s + r * attention_keys, seen, numbers, peak[r], sum[r], o + r * wide, wide);
+      } else {
+        for (int i = 0; i < attention_keys; i += lanes) store(s + r * attention_keys + i, vf{});
+      }
+    }
+    for (std::int64_t r = 0; r < rows; r += 6) {
+      int const part = static_cast<int>(rows - r < 6 ? rows - r : 6);
+      product_rows(part, s + r * attention_keys, attention_keys, 1, values + key * wide, wide,
+                   o + r * wide, wide, wide, which.seen(r + part - 1, key), true);
+    }
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int64_t const token = (first + r) / a.group;
+    std::int64_t const head = kv_head * a.group + (first + r) % a.group;
+    T* const out = a.out + batch * a.out_batch + token * a.out_token + head * a.out_head;
+    vf const share = fill(1.0f / sum[r]);
+    for (std::int64_t i = 0; i < depth; i += lanes) {
+      store_up_to(out + i, load(o + r * wide + i) * share, depth - i);
+    }
+    if (a.log_sum != nullptr) {
+      a.log_sum[batch * a.log_sum_batch + head * a.log_sum_head + token * a.log_sum_token] =
+          peak[r] + log(fill(sum[r]))[0];
+    }
+  }
+}
+
+/// C[j][:] += Σ_r w[r][j]·x[r][:] over the rows that see key j, for the 64 keys of a panel.
+SHUNT_LANES void spread(query_rows const& which, std::int64_t key, float const* w, float const* x,
+                        std::int64_t wide, float* c) noexcept {
+  std::int64_t const seen = which.seen(which.rows - 1, key);
+  for (std::int64_t j = 0; j < seen; j += 6) {
+    int const part = static_cast<int>(seen - j < 6 ? seen - j : 6);
+    std::int64_t r = 0;  // earlier rows have zeros there
+    while (which.seen(r, key) <= j) ++r;
+    product_rows(part, w + r * attention_keys + j, 1, attention_keys, x + r * wide, wide,
+                 c + j * wide, wide, wide, which.rows - r, true);
+  }
+}
+
+/// All gradients of one sequence and key/value head: blocks of query rows in order, each over the
+/// keys from the first on.
+template <class T>
+void attend_backward(attention_backward_args<T> const& a, std::int64_t batch, std::int64_t kv_head,
+                     float* scratch) noexcept {
+  std::int64_t const wide = a.wide, depth = a.head_dim, length = a.length;
+  std::int64_t const blocks = (length + attention_keys - 1) / attention_keys;
+  std::int64_t const padded = blocks * attention_keys;
+  float* const keys = scratch;                      // panels [blocks][D][64]
+  float* const values = keys + padded * depth;      // the same of the values
+  float* const key_rows = values + padded * depth;  // [S][wide]
+  float* const d_k = key_rows + padded * wide;      // [S][wide]
+  float* const d_v = d_k + padded * wide;           // [S][wide]
+  float* const q = d_v + padded * wide;             // [48][wide] each
+  float* const d_o = q + attention_rows * wide;
+  float* const d_q = d_o + attention_rows * wide;
+  float* const p = d_q + attention_rows * wide;  // [48][64] each
+  float* const d_p = p + attention_rows * attention_keys;
+  float shift[attention_rows], delta[attention_rows];
+  vf const numbers = lane_numbers();
+
+  for (std::int64_t j = 0; j < length; ++j) {
+    T const* const k = a.k + batch * a.k_batch + j * a.k_token + kv_head * a.k_head;
+    T const* const v = a.v + batch * a.v_batch + j * a.v_token + kv_head * a.v_head;
+    widen_row(k, depth, wide, 1.0f, key_rows + j * wide);
+    std::int64_t const at = j / attention_keys * attention_keys * depth + j % attention_keys;
+    for (std::int64_t d = 0; d < depth; ++d) {
+      keys[at + d * attention_keys] = widen(k[d]);
+      values[at + d * attention_keys] = widen(v[d]);
+    }
+    for (std::int64_t i = 0; i < wide; i += lanes) {
+      store(d_k + j * wide + i, vf{});
+      store(d_v + j * wide + i, vf{});
+    }
+  }
+  for (std::int64_t j = length; j < padded; ++j) {  // never seen, but multiplied
+    std::int64_t const at = j / attention_keys * attention_keys * depth + j % attention_keys;
+    for (std::int64_t d = 0; d < depth; ++d) {
+      keys[at + d * attention_keys] = 0.0f;
+      values[at + d * attention_keys] = 0.0f;
+    }
+  }
+
+  for (std::int64_t first = 0; first < length * a.group; first += attention_rows) {
+    std::int64_t const left = length * a.group - first;
+    std::int64_t const rows = left < attention_rows ? left : attention_rows;
+    query_rows const which{first, rows, a.group, 0};
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::int64_t const token = (first + r) / a.group;
+      std::int64_t const head = kv_head * a.group + (first + r) % a.group;
+      widen_row(a.q + batch * a.q_batch + token * a.q_token + head * a.q_head, depth, wide, a.scale,
+                q + r * wide);
+      T const* const gradient =
+          a.d_out + batch * a.d_out_batch + token * a.d_out_token + head * a.d_out_head;
+      T const* const out = a.out + batch * a.out_batch + token * a.out_token + head * a.out_head;
+      widen_row(gradient, depth, wide, 1.0f, d_o + r * wide);
+      delta[r] = row_dot(gradient, out, depth);
+      shift[r] =
+          a.log_sum[batch * a.log_sum_batch + head * a.log_sum_head + token * a.log_sum_token];
+    }
+    for (std::int64_t key = 0; which.seen(rows - 1, key) > 0; key += attention_keys) {
+      scores(which, key, q, wide, keys + key * depth, depth, p);
+      scores(which, key, d_o, wide, values + key * depth, depth, d_p);
+      for (std::int64_t r = 0; r < rows; ++r) {
+        vf const count = fill(static_cast<float>(which.seen(r, key)));
+        for (int i = 0; i < attention_keys; i += lanes) {
+          auto const seen = numbers + fill(static_cast<float>(i)) < count;
+          float* const at = p + r * attention_keys + i;
+          float* const d_at = d_p + r * attention_keys + i;
+          vf const share = select(seen, exp(load(at) - fill(shift[r])), vf{});
+          store(d_at, select(seen, share * (load(d_at) - fill(delta[r])), vf{}));
+          store(at, share);
+        }
+      }
+      spread(which, key, p, d_o, wide, d_v + key * wide);
+      spread(which, key, d_p, q, wide, d_k + key * wide);
+      for (std::int64_t r = 0; r < rows; r += 6) {
+        int const part = static_cast<int>(rows - r < 6 ? rows - r : 6);
+        product_rows(part, d_p + r * attention_keys, attention_keys, 1, key_rows + key * wide, wide,
+                     d_q + r * wide, wide, wide, which.seen(r + part - 1, key), key > 0);
+      }
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::int64_t const token = (first + r) / a.group;
+      std::int64_t const head = kv_head * a.group + (first + r) % a.group;
+      T* const to = a.d_q + batch * a.d_q_batch + token * a.d_q_token + head * a.d_q_head;
+      for (std::int64_t i = 0; i < depth; i += lanes) {
+        store_up_to(to + i, load(d_q + r * wide + i) * fill(a.scale), depth - i);
+      }
+    }
+  }
+  for (std::int64_t j = 0; j < length; ++j) {
+    T* const to_k = a.d_k + batch * a.d_k_batch + j * a.d_k_token + kv_head * a.d_k_head;
+    T* const to_v = a.d_v + batch * a.d_v_batch + j * a.d_v_token + kv_head * a.d_v_head;
+    for (std::int64_t i = 0; i < depth; i += lanes) {
+      store_up_to(to_k + i, load(d_k + j * wide + i), depth - i);
+      store_up_to(to_v + i, load(d_v + j * wide + i), depth - i);
+    }
+  }
+}
+
+}  // namespace nn

@@ -1,0 +1,238 @@
+#pragma once
+#include "shunt/backend/host/nn/attention.hpp"
+#include "shunt/core/check.hpp"
+#include "shunt/core/concepts.hpp"
+
+namespace shunt::nn {
+
+struct attention_options {
+  float scale = 0.0f;  ///< of the scores; 0: 1 / sqrt(head width)
+};
+
+/// B sequences of S tokens; heads a multiple of kv_heads (grouped queries).
+struct attention_shape {
+  index_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
+};
+
+namespace detail {
+constexpr host::attention_sizes sizes_of(attention_shape const& s) noexcept {
+  return {s.batch, s.length, s.heads, s.kv_heads, s.head_dim};
+}
+inline float scale_of(attention_options const& options, offset_t head_dim) noexcept {
+  if (options.scale != 0.0f || head_dim == 0) return options.scale;
+  return 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
+}
+
+/// [B,S,heads,D] with D contiguous, of the extents of another.
+template <class V>
+status heads_like(char const* name, V v, offset_t batch, offset_t length, offset_t heads,
+                  offset_t head_dim) noexcept {
+  return first_of(check::rows(name, v), check::extent(name, 0, v.extent(0), batch, "sequences"),
+                  check::extent(name, 1, v.extent(1), length, "tokens"),
+                  check::extent(name, 2, v.extent(2), heads, "heads"),
+                  check::extent(name, 3, v.extent(3), head_dim, "head width"));
+}
+inline status groups(char const* name, offset_t heads, offset_t kv_heads) noexcept {
+  if (kv_heads > 0 && heads > 0 && heads % kv_heads == 0) return {};
+  return status::fail(
+      error::bad_shape,
+      "%s: %lld heads and %lld key/value heads; the first must be a multiple of the "
+      "second, both at least 1",
+      name, static_cast<long long>(heads), static_cast<long long>(kv_heads));
+}
+}  // namespace detail
+
+/// Scratch of attention() and of attention_backward(), for this policy's threads.
+[[nodiscard]] inline std::size_t attention_bytes(on_host const& on,
+                                                 attention_shape const& s) noexcept {
+  auto a = arena<>::measuring();
+  (void)host::carve_attention(a, on, detail::sizes_of(s));
+  return a.needed();
+}
+[[nodiscard]] inline std::size_t attention_backward_bytes(on_host const& on,
+                                                          attention_shape const& s) noexcept {
+  auto a = arena<>::measuring();
+  (void)host::carve_attention_backward(a, on, detail::sizes_of(s));
+  return a.needed();
+}
+
+/// Causal attention: out_i = Σ_{j ≤ i} softmax_j(scale · q_i·k_j) v_j, each head for itself; heads
+/// g·n … g·n + g − 1 share key/value head n. Blocked with an online softmax: no S × S matrix.
+/// Shapes   q, out [B,S,heads,D] · k, v [B,S,kv_heads,D], any strides with D contiguous (parts of
+///          one projection) · log_sum [B,heads,S] (log Σ e^score; optional, backward needs it)
+/// Types    q, k, v, out of one storage type; arithmetic in float
+/// Order    scores and sums over keys: chains in ascending index; a new peak each 64 keys: the same
+///          bits on any thread count, ISA and batch, and whatever tokens follow
+/// Aliasing out overlaps nothing
+/// Errors   extents that do not fit, null pointers, arena too small (says how much)
+/// Cost     2·B·heads·S²·D multiply-adds; scratch attention_bytes(); allocates nothing
+/// Source   Dao et al., "FlashAttention", NeurIPS 2022; Ainslie et al., "GQA", EMNLP 2023
+template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, output<P, 4> O>
+status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
+                 view<float, 3, P::memory> log_sum, arena<P::memory> work,
+                 attention_options const& options = {}) noexcept {
+  using type = element_t<Q>;
+  static_assert(storage<type>, "shunt::nn::attention: float, bf16 or fp16 only");
+  auto const q = as_input<P, 4>(q_in);
+  view<type const, 4, P::memory> const k = as_input<P, 4>(k_in), v = as_input<P, 4>(v_in);
+  view<type, 4, P::memory> const out = as_output<P, 4>(out_in);
+  offset_t const batch = q.extent(0), length = q.extent(1), heads = q.extent(2);
+  offset_t const kv_heads = k.extent(2), head_dim = q.extent(3);
+  if (status bad =
+          first_of(check::policy(on), check::rows("attention.q", q),
+                   detail::heads_like("attention.k", k, batch, length, kv_heads, head_dim),
+                   detail::heads_like("attention.v", v, batch, length, kv_heads, head_dim),
+                   detail::heads_like("attention.out", out, batch, length, heads, head_dim),
+                   check::apart("attention.out", out, "attention.q", q),
+                   check::apart("attention.out", out, "attention.k", k),
+                   check::apart("attention.out", out, "attention.v", v));
+      !bad.ok()) {
+    return bad;
+  }
+  if (log_sum.data() != nullptr) {
+    if (status bad =
+            first_of(check::memory("attention.log_sum", log_sum),
+                     check::extent("attention.log_sum", 0, log_sum.extent(0), batch, "sequences"),
+                     check::extent("attention.log_sum", 1, log_sum.extent(1), heads, "heads"),
+                     check::extent("attention.log_sum", 2, log_sum.extent(2), length, "tokens"));
+        !bad.ok()) {
+      return bad;
+    }
+  }
+  if (q.empty()) return {};
+  if (status bad = detail::groups("attention", heads, kv_heads); !bad.ok()) return bad;
+  host::attention_sizes const s{batch, length, heads, kv_heads, head_dim};
+  auto const scratch = host::carve_attention(work, on, s);
+  if (status bad = work.check("attention"); !bad.ok()) return bad;
+  offset_t const keys_stride = s.padded() * head_dim, values_stride = s.padded() * s.wide();
+  host::attention_pack(on,
+                       host::attention_pack_args<type, float>{
+                           k.data(), k.stride(0), k.stride(1), k.stride(2), v.data(), v.stride(0),
+                           v.stride(1), v.stride(2), scratch.keys, keys_stride, scratch.values,
+                           values_stride, kv_heads, head_dim, s.wide(), 0},
+                       batch, length);
+  host::attention(on,
+                  host::attention_args<type, float>{q.data(),
+                                                    q.stride(0),
+                                                    q.stride(1),
+                                                    q.stride(2),
+                                                    scratch.keys,
+                                                    keys_stride,
+                                                    scratch.values,
+                                                    values_stride,
+                                                    out.data(),
+                                                    out.stride(0),
+                                                    out.stride(1),
+                                                    out.stride(2),
+                                                    log_sum.data(),
+                                                    log_sum.stride(0),
+                                                    log_sum.stride(1),
+                                                    log_sum.stride(2),
+                                                    kv_heads,
+                                                    heads / kv_heads,
+                                                    head_dim,
+                                                    s.wide(),
+                                                    0,
+                                                    detail::scale_of(options, head_dim)},
+                  batch, length, scratch.rows);
+  return {};
+}
+
+/// Gradients of attention, p = e^(score − log_sum), δ_i = d_out_i·out_i:
+/// d_v_j = Σ p_ij d_out_i, ds_ij = p_ij (d_out_i·v_j − δ_i), d_q_i = scale Σ ds_ij k_j,
+/// d_k_j = scale Σ ds_ij q_i.
+/// Shapes   as attention; d_q like q, d_k and d_v like k; all overwritten
+/// Order    chains: d_q over keys ascending; d_k, d_v over queries ascending, heads of the group within
+/// Aliasing the gradients overlap nothing
+/// Cost     five products of S²/2 · D a head; parallel over B·kv_heads; scratch
+///          attention_backward_bytes(), nothing of S × S
+template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, input<P, 4> O, input<P, 4> DO,
+          output<P, 4> DQ, output<P, 4> DK, output<P, 4> DV>
+status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
+                          view<float const, 3, P::memory> log_sum, DO&& d_out_in, DQ&& d_q_in,
+                          DK&& d_k_in, DV&& d_v_in, arena<P::memory> work,
+                          attention_options const& options = {}) noexcept {
+  using type = element_t<Q>;
+  static_assert(storage<type>, "shunt::nn::attention_backward: float, bf16 or fp16 only");
+  auto const q = as_input<P, 4>(q_in);
+  view<type const, 4, P::memory> const k = as_input<P, 4>(k_in), v = as_input<P, 4>(v_in);
+  view<type const, 4, P::memory> const out = as_input<P, 4>(out_in),
+                                       d_out = as_input<P, 4>(d_out_in);
+  view<type, 4, P::memory> const d_q = as_output<P, 4>(d_q_in), d_k = as_output<P, 4>(d_k_in),
+                                 d_v = as_output<P, 4>(d_v_in);
+  offset_t const batch = q.extent(0), length = q.extent(1), heads = q.extent(2);
+  offset_t const kv_heads = k.extent(2), head_dim = q.extent(3);
+  auto like_q = [&](char const* name, auto x) {
+    return detail::heads_like(name, x, batch, length, heads, head_dim);
+  };
+  auto like_k = [&](char const* name, auto x) {
+    return detail::heads_like(name, x, batch, length, kv_heads, head_dim);
+  };
+  if (status bad = first_of(
+          check::policy(on), like_q("attention_backward.q", q), like_k("attention_backward.k", k),
+          like_k("attention_backward.v", v), like_q("attention_backward.out", out),
+          like_q("attention_backward.d_out", d_out), like_q("attention_backward.d_q", d_q),
+          like_k("attention_backward.d_k", d_k), like_k("attention_backward.d_v", d_v),
+          check::memory("attention_backward.log_sum", log_sum),
+          check::extent("attention_backward.log_sum", 0, log_sum.extent(0), batch, "sequences"),
+          check::extent("attention_backward.log_sum", 1, log_sum.extent(1), heads, "heads"),
+          check::extent("attention_backward.log_sum", 2, log_sum.extent(2), length, "tokens"),
+          check::apart("attention_backward.d_q", d_q, "attention_backward.q", q),
+          check::apart("attention_backward.d_k", d_k, "attention_backward.k", k),
+          check::apart("attention_backward.d_v", d_v, "attention_backward.v", v),
+          check::apart("attention_backward.d_q", d_q, "attention_backward.d_out", d_out));
+      !bad.ok()) {
+    return bad;
+  }
+  if (q.empty()) return {};
+  if (status bad = detail::groups("attention_backward", heads, kv_heads); !bad.ok()) return bad;
+  host::attention_sizes const s{batch, length, heads, kv_heads, head_dim};
+  float* const scratch = host::carve_attention_backward(work, on, s);
+  if (status bad = work.check("attention_backward"); !bad.ok()) return bad;
+  host::attention_backward(on,
+                           host::attention_backward_args<type>{q.data(),
+                                                               q.stride(0),
+                                                               q.stride(1),
+                                                               q.stride(2),
+                                                               k.data(),
+                                                               k.stride(0),
+                                                               k.stride(1),
+                                                               k.stride(2),
+                                                               v.data(),
+                                                               v.stride(0),
+                                                               v.stride(1),
+                                                               v.stride(2),
+                                                               out.data(),
+                                                               out.stride(0),
+                                                               out.stride(1),
+                                                               out.stride(2),
+                                                               d_out.data(),
+                                                               d_out.stride(0),
+                                                               d_out.stride(1),
+                                                               d_out.stride(2),
+                                                               d_q.data(),
+                                                               d_q.stride(0),
+                                                               d_q.stride(1),
+                                                               d_q.stride(2),
+                                                               d_k.data(),
+                                                               d_k.stride(0),
+                                                               d_k.stride(1),
+                                                               d_k.stride(2),
+                                                               d_v.data(),
+                                                               d_v.stride(0),
+                                                               d_v.stride(1),
+                                                               d_v.stride(2),
+                                                               log_sum.data(),
+                                                               log_sum.stride(0),
+                                                               log_sum.stride(1),
+                                                               log_sum.stride(2),
+                                                               length,
+                                                               heads / kv_heads,
+                                                               head_dim,
+                                                               s.wide(),
+                                                               detail::scale_of(options, head_dim)},
+                           s, scratch);
+  return {};
+}
+
+}  // namespace shunt::nn

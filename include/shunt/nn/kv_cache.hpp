@@ -1,0 +1,145 @@
+#pragma once
+#include "shunt/nn/attention.hpp"
+
+namespace shunt::nn {
+
+/// Keys and values of past tokens, in memory of the caller's, laid out as attention reads them: the
+/// keys of each sequence and head in panels [key / 64][D][64], the values in rows padded to 32.
+/// The memory needs no initial value. One per layer.
+template <class T, space S = space::host> struct kv_cache {
+  T* memory = nullptr;
+  index_t batch = 0, capacity = 0, kv_heads = 0, head_dim = 0;  ///< capacity: tokens a sequence
+
+  [[nodiscard]] constexpr offset_t padded() const noexcept {
+    return host::attention_padded(capacity, host::attention_keys);
+  }
+  [[nodiscard]] constexpr offset_t wide() const noexcept {
+    return host::attention_padded(head_dim, host::attention_strip);
+  }
+  /// Elements that `memory` must have.
+  [[nodiscard]] constexpr offset_t elements() const noexcept {
+    return offset_t{batch} * kv_heads * padded() * (head_dim + wide());
+  }
+  [[nodiscard]] constexpr T* keys() const noexcept { return memory; }
+  [[nodiscard]] constexpr T* values() const noexcept {
+    return memory + offset_t{batch} * kv_heads * padded() * head_dim;
+  }
+};
+
+namespace detail {
+template <class T>
+status cache_fits(char const* who, kv_cache<T> const& cache, offset_t batch, offset_t tokens,
+                  offset_t first_position) noexcept {
+  if (cache.memory == nullptr && cache.elements() > 0) {
+    return status::fail(error::null_pointer,
+                        "%s.cache: the pointer is null; it must point to %lld elements", who,
+                        static_cast<long long>(cache.elements()));
+  }
+  if (batch != cache.batch) {
+    return status::fail(error::bad_shape, "%s.cache is for %d sequences; it must be for %lld", who,
+                        cache.batch, static_cast<long long>(batch));
+  }
+  if (first_position < 0 || first_position + tokens > cache.capacity) {
+    return status::fail(error::bad_argument,
+                        "%s: tokens %lld to %lld of a sequence; the cache must have room for them "
+                        "and has %d",
+                        who, static_cast<long long>(first_position),
+                        static_cast<long long>(first_position + tokens), cache.capacity);
+  }
+  return {};
+}
+}  // namespace detail
+
+/// Writes the keys and values of S tokens a sequence to the cache, from `first_position` on.
+/// Shapes   k, v [B,S,kv_heads,D], any strides with D contiguous
+/// Errors   extents that differ from the cache's, no room
+/// Cost     reads k and v once
+template <execution P, input<P, 4> K, input<P, 4> V>
+status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::memory> const& cache,
+                    index_t first_position) noexcept {
+  using type = element_t<K>;
+  auto const k = as_input<P, 4>(k_in);
+  view<type const, 4, P::memory> const v = as_input<P, 4>(v_in);
+  offset_t const batch = k.extent(0), length = k.extent(1);
+  if (status bad = first_of(
+          check::policy(on),
+          detail::heads_like("cache_append.k", k, batch, length, cache.kv_heads, cache.head_dim),
+          detail::heads_like("cache_append.v", v, batch, length, cache.kv_heads, cache.head_dim),
+          detail::cache_fits("cache_append", cache, batch, length, first_position));
+      !bad.ok()) {
+    return bad;
+  }
+  if (k.empty()) return {};
+  host::attention_pack(on,
+                       host::attention_pack_args<type, type>{
+                           k.data(), k.stride(0), k.stride(1), k.stride(2), v.data(), v.stride(0),
+                           v.stride(1), v.stride(2), cache.keys(), cache.padded() * cache.head_dim,
+                           cache.values(), cache.padded() * cache.wide(), cache.kv_heads,
+                           cache.head_dim, cache.wide(), first_position},
+                       batch, length);
+  return {};
+}
+
+/// Scratch of cache_attend.
+[[nodiscard]] inline std::size_t cache_attend_bytes(on_host const& on, index_t head_dim) noexcept {
+  auto a = arena<>::measuring();
+  (void)host::carve_attention_rows(a, on, host::attention_padded(head_dim, host::attention_strip));
+  return a.needed();
+}
+
+/// Attention of S new queries a sequence, at positions first_position …, over everything that the
+/// cache holds up to each: their own keys must have been appended. The bits of attention() over the
+/// whole sequence.
+/// Shapes   q, out [B,S,heads,D]; heads a multiple of the cache's kv_heads
+/// Order, Errors, Source as attention()
+/// Cost     reads the cache once for each group of heads; scratch cache_attend_bytes()
+template <execution P, input<P, 4> Q, output<P, 4> O>
+status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> const& cache,
+                    index_t first_position, O&& out_in, arena<P::memory> work,
+                    attention_options const& options = {}) noexcept {
+  using type = element_t<Q>;
+  static_assert(storage<type>, "shunt::nn::cache_attend: float, bf16 or fp16 only");
+  auto const q = as_input<P, 4>(q_in);
+  view<type, 4, P::memory> const out = as_output<P, 4>(out_in);
+  offset_t const batch = q.extent(0), length = q.extent(1), heads = q.extent(2);
+  if (status bad = first_of(
+          check::policy(on),
+          detail::heads_like("cache_attend.q", q, batch, length, heads, cache.head_dim),
+          detail::heads_like("cache_attend.out", out, batch, length, heads, cache.head_dim),
+          detail::cache_fits("cache_attend", cache, batch, length, first_position),
+          check::apart("cache_attend.out", out, "cache_attend.q", q));
+      !bad.ok()) {
+    return bad;
+  }
+  if (q.empty()) return {};
+  if (status bad = detail::groups("cache_attend", heads, cache.kv_heads); !bad.ok()) return bad;
+  float* const rows = host::carve_attention_rows(work, on, cache.wide());
+  if (status bad = work.check("cache_attend"); !bad.ok()) return bad;
+  host::attention(on,
+                  host::attention_args<type, type>{q.data(),
+                                                   q.stride(0),
+                                                   q.stride(1),
+                                                   q.stride(2),
+                                                   cache.keys(),
+                                                   cache.padded() * cache.head_dim,
+                                                   cache.values(),
+                                                   cache.padded() * cache.wide(),
+                                                   out.data(),
+                                                   out.stride(0),
+                                                   out.stride(1),
+                                                   out.stride(2),
+                                                   nullptr,
+                                                   0,
+                                                   0,
+                                                   0,
+                                                   cache.kv_heads,
+                                                   heads / cache.kv_heads,
+                                                   cache.head_dim,
+                                                   cache.wide(),
+                                                   first_position,
+                                                   detail::scale_of(options, cache.head_dim)},
+                  batch, length, rows);
+  return {};
+}
+
+}  // namespace shunt::nn
