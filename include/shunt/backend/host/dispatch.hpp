@@ -1,0 +1,272 @@
+#pragma once
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "shunt/backend/host/dispatch_plan.hpp"
+#include "shunt/backend/host/isa.hpp"
+#include "shunt/backend/host/pool.hpp"
+#include "shunt/backend/host/regions.hpp"
+#include "shunt/dispatch/options.hpp"
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+/// One summand of a token: `row`, or, where that is null, `like`, times a factor.
+template <class R, class Y> struct row_term {
+  R const* row;
+  Y const* like;
+  float factor;
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host
+
+#define SHUNT_REGION_FILE "shunt/backend/host/dispatch_kernels.inl"
+#include "shunt/backend/host/for_each_region.inl"
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+/// Items of `bytes` each that make a task worth handing to a thread. Reasoned: 64 KiB take some
+/// 5 µs to move, as long as a fork and join.
+inline offset_t grain_of(offset_t bytes) noexcept {
+  return std::max<offset_t>(1, 65536 / std::max<offset_t>(1, bytes));
+}
+
+/// The slot of a row, or -1; the row of a slot, or -1: whatever else a plan not of ours may hold.
+inline offset_t slot_of(dispatch_plan<space::host> const& p, offset_t row) noexcept {
+  index_t const slot = p.row_slot.data()[row];
+  return slot >= 0 && slot < p.slot_row.extent(0) ? slot : -1;
+}
+inline offset_t row_of(dispatch_plan<space::host> const& p, offset_t slot) noexcept {
+  index_t const row = p.slot_row.data()[slot];
+  return row >= 0 && row < p.row_slot.extent(0) ? row : -1;
+}
+/// Rows that belong to some segment.
+inline offset_t rows_in_use(dispatch_plan<space::host> const& p) noexcept {
+  offset_t const end = p.offset[p.experts()];
+  return std::clamp<offset_t>(end, 0, p.row_slot.extent(0));
+}
+
+/// One fork for both halves of writing rows: on_token(t) for each token, and zeros into the padding
+/// rows of the segments.
+template <class Row, class OnToken>
+void write_rows(on_host const& on, dispatch_plan<space::host> const& plan,
+                view<Row, 2, space::host> rows, OnToken const& on_token) noexcept {
+  offset_t const hidden = rows.extent(1), used = rows_in_use(plan);
+  auto const row_bytes = hidden * static_cast<offset_t>(sizeof(Row));
+  offset_t const each = grain_of(row_bytes * (plan.top_k + 1)), each_row = 4096;
+  offset_t const blocks = (plan.tokens + each - 1) / each;
+  parallel(on, blocks + (used + each_row - 1) / each_row, [&](offset_t task, int) {
+    if (task < blocks) {
+      offset_t const last = std::min<offset_t>((task + 1) * each, plan.tokens);
+      for (offset_t t = task * each; t < last; ++t) on_token(t);
+      return;
+    }
+    offset_t const first = (task - blocks) * each_row, last = std::min(first + each_row, used);
+    for (offset_t r = first; r < last; ++r) {
+      if (slot_of(plan, r) >= 0 || hidden == 0) continue;
+      std::memset(static_cast<void*>(&rows(r, 0)), 0, static_cast<std::size_t>(row_bytes));
+    }
+  });
+}
+
+template <class T>
+void copy_rows(on_host const& on, view<T const, 2, space::host> x,
+               dispatch_plan<space::host> const& plan, view<T, 2, space::host> rows) noexcept {
+  auto const bytes = static_cast<std::size_t>(rows.extent(1)) * sizeof(T);
+  write_rows(on, plan, rows, [&](offset_t t) {
+    T const* const from = x.data() + t * x.stride(0);
+    for (offset_t slot = t * plan.top_k; slot < (t + 1) * plan.top_k; ++slot) {
+      offset_t const row = row_of(plan, slot);
+      if (row >= 0 && bytes > 0) std::memcpy(rows.data() + row * rows.stride(0), from, bytes);
+    }
+  });
+}
+
+/// rows = factor(token, k) · x, with conversion.
+template <class A, class B, class Factor>
+void scale_rows(on_host const& on, view<A const, 2, space::host> x,
+                dispatch_plan<space::host> const& plan, view<B, 2, space::host> rows,
+                Factor const& factor) noexcept {
+  auto* const scale = SHUNT_ISA_PICK(on, scale_row<A, B>);
+  write_rows(on, plan, rows, [&](offset_t t) {
+    for (offset_t k = 0; k < plan.top_k; ++k) {
+      offset_t const row = row_of(plan, t * plan.top_k + k);
+      if (row < 0) continue;
+      scale(x.data() + t * x.stride(0), factor(t, k), rows.data() + row * rows.stride(0),
+            rows.extent(1));
+    }
+  });
+}
+
+/// Sums tokens from their terms. A token of up to `most` terms takes one pass; one of more goes panel
+/// by panel of the columns, its sums resumed in float: the same chain.
+template <class R, class Y> class term_sum {
+ public:
+  using term_type = row_term<R, Y>;
+
+  explicit term_sum(on_host const& on) noexcept
+      : finish_(SHUNT_ISA_PICK(on, sum_terms<R, Y, Y>)),
+        resume_(SHUNT_ISA_PICK(on, sum_terms<R, Y, float>)) {}
+
+  /// terms(take): calls take(term) for each term in order, the same ones each time.
+  template <class Terms> void operator()(Terms const& terms, Y* to, offset_t n) const noexcept {
+    term_type list[most];
+    offset_t count = 0;
+    terms([&](term_type const& term) {
+      if (count < most) list[count] = term;
+      ++count;
+    });
+    if (count <= most) {
+      finish_(list, count, nullptr, 0, to, n);
+      return;
+    }
+    float sum[panel];
+    for (offset_t first = 0; first < n; first += panel) {
+      offset_t const width = std::min<offset_t>(panel, n - first);
+      float const* from = nullptr;
+      count = 0;
+      terms([&](term_type const& term) {
+        if (count == most) {
+          resume_(list, count, from, first, sum, width);
+          from = sum;
+          count = 0;
+        }
+        list[count++] = term;
+      });
+      finish_(list, count, from, first, to + first, width);
+    }
+  }
+
+ private:
+  static constexpr offset_t most = 64, panel = 1024;
+  void (*finish_)(term_type const*, std::int64_t, float const*, std::int64_t, Y*,
+                  std::int64_t) noexcept;
+  void (*resume_)(term_type const*, std::int64_t, float const*, std::int64_t, float*,
+                  std::int64_t) noexcept;
+};
+
+template <class A, class B>
+status dispatch_gradient(on_host const& on, view<A const, 2, space::host> d_rows,
+                         dispatch_plan<space::host> const& plan, view<B, 2, space::host> d_x,
+                         dispatch_gradients<A, space::host> const& o) noexcept {
+  offset_t const hidden = d_x.extent(1), top_k = plan.top_k;
+  term_sum<A, B> const sum(on);
+  auto* const dot = SHUNT_ISA_PICK(on, dot_rows<A, A>);
+  auto const row_at = [&](offset_t row) { return d_rows.data() + row * d_rows.stride(0); };
+  auto const bytes = hidden * static_cast<offset_t>(sizeof(A)) * (top_k + 1);
+  parallel_ranges(on, plan.tokens, grain_of(bytes), [&](offset_t first, offset_t last, int) {
+    for (offset_t t = first; t < last; ++t) {
+      B* const out = d_x.data() + t * d_x.stride(0);
+      sum(
+          [&](auto const& take) {
+            for (offset_t k = 0; k < top_k; ++k) {
+              offset_t const row = row_of(plan, t * top_k + k);
+              if (row >= 0) take({row_at(row), nullptr, o.gate ? o.gate(t, k) : 1.0f});
+            }
+            if (o.accumulate) take({nullptr, out, 1.0f});
+          },
+          out, hidden);
+      for (offset_t k = 0; o.d_gate && k < top_k; ++k) {
+        offset_t const row = row_of(plan, t * top_k + k);
+        o.d_gate(t, k) = row < 0 ? 0.0f : dot(row_at(row), o.x.data() + t * o.x.stride(0), hidden);
+      }
+    }
+  });
+  return {};
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host
+
+namespace shunt::detail {
+
+template <> struct dispatch_on<on_host> {
+  using plan_type = dispatch_plan<space::host>;
+  template <class T, int Rank> using memory = view<T, Rank, space::host>;
+
+  static std::size_t plan_scratch_bytes(shape const& s, plan_options<> const& o) noexcept {
+    auto work = arena<>::measuring();
+    (void)host::carve_plan_scratch(work, s, o);
+    return work.needed();
+  }
+  static std::size_t choice_scratch_bytes(index_t experts) noexcept {
+    auto work = arena<>::measuring();
+    (void)host::carve_choice_scratch(work, experts);
+    return work.needed();
+  }
+  static status plan(on_host const& on, memory<index_t const, 2> expert, plan_type const& plan,
+                     arena<> work, plan_options<> const& o) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    return host::make_plan(on, expert, plan, work, o);
+  }
+  static status choice_plan(on_host const& on, memory<index_t const, 2> token,
+                            plan_type const& plan, arena<> work,
+                            expert_choice_options<> const& o) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    return host::make_choice_plan(on, token, plan, work, o);
+  }
+  template <class T>
+  static status forward(on_host const& on, memory<T const, 2> x, plan_type const& plan,
+                        memory<T, 2> rows, dispatch_options<> const& o) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    if constexpr (storage<T>) {
+      if (o.gate) {
+        host::scale_rows(on, x, plan, rows, [&](offset_t t, offset_t k) { return o.gate(t, k); });
+        return {};
+      }
+    }
+    host::copy_rows(on, x, plan, rows);
+    return {};
+  }
+  template <class A, class B>
+  static status backward(on_host const& on, memory<A const, 2> d_rows, plan_type const& plan,
+                         memory<B, 2> d_x, dispatch_gradients<A> const& o) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    return host::dispatch_gradient(on, d_rows, plan, d_x, o);
+  }
+  static status row_tokens(on_host const& on, plan_type const& plan,
+                           memory<index_t, 1> token) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    offset_t const used = host::rows_in_use(plan), top_k = plan.top_k;
+    host::parallel_ranges(on, token.extent(0), 16384, [&](offset_t first, offset_t last, int) {
+      for (offset_t r = first; r < last; ++r) {
+        offset_t const slot = r < used ? host::slot_of(plan, r) : -1;
+        token[r] = static_cast<index_t>(slot < 0 ? -1 : slot / top_k);
+      }
+    });
+    return {};
+  }
+  static status gates_to_rows(on_host const& on, memory<float const, 2> gate, plan_type const& plan,
+                              memory<float, 1> row_gate) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    offset_t const used = host::rows_in_use(plan), top_k = plan.top_k;
+    host::parallel_ranges(on, row_gate.extent(0), 16384, [&](offset_t first, offset_t last, int) {
+      for (offset_t r = first; r < last; ++r) {
+        offset_t const slot = r < used ? host::slot_of(plan, r) : -1;
+        row_gate[r] = slot < 0 ? 0.0f : gate(slot / top_k, slot % top_k);
+      }
+    });
+    return {};
+  }
+  static status rows_to_gates(on_host const& on, memory<float const, 1> row_gate,
+                              plan_type const& plan, memory<float, 2> gate) noexcept {
+    if (status bad = check::policy(on); !bad.ok()) return bad;
+    offset_t const top_k = plan.top_k, each = 1 + 16384 / (top_k + 1);
+    host::parallel_ranges(on, plan.tokens, each, [&](offset_t first, offset_t last, int) {
+      for (offset_t t = first; t < last; ++t) {
+        for (offset_t k = 0; k < top_k; ++k) {
+          offset_t const row = host::row_of(plan, t * top_k + k);
+          gate(t, k) = row < 0 ? 0.0f : row_gate[row];
+        }
+      }
+    });
+    return {};
+  }
+};
+
+}  // namespace shunt::detail

@@ -1,0 +1,74 @@
+// No include guard: one row or one token at a time, for dispatch and combine.
+
+/// Calls step(integral_constant<int, 0>) … step(<N - 1>), each in line: what keeps an array of
+/// accumulators in registers at -O2.
+template <int N, int I = 0, class Step> SHUNT_LANES void each_part(Step const& step) noexcept {
+  if constexpr (I < N) {
+    step(std::integral_constant<int, I>{});
+    each_part<N, I + 1>(step);
+  }
+}
+
+/// to = factor · from, rounded once.
+template <class A, class B>
+void scale_row(A const* from, float factor, B* to, std::int64_t n) noexcept {
+  vf const f = fill(factor);
+  std::int64_t at = 0;
+  for (; at + lanes <= n; at += lanes) store(to + at, f * load(from + at));
+  if (at < n) store_first(to + at, f * load_first(from + at, n - at), n - at);
+}
+
+/// <a, b>, in the order of every row reduction.
+template <class A, class B> float dot_rows(A const* a, B const* b, std::int64_t n) noexcept {
+  return row_dot(a, b, n);
+}
+
+template <class R, class Y>
+SHUNT_LANES vf term_part(row_term<R, Y> const& term, std::int64_t at) noexcept {
+  return term.row != nullptr ? load(term.row + at) : load(term.like + at);
+}
+template <class R, class Y>
+SHUNT_LANES vf term_first(row_term<R, Y> const& term, std::int64_t at, std::int64_t n) noexcept {
+  return term.row != nullptr ? load_first(term.row + at, n) : load_first(term.like + at, n);
+}
+
+/// to[0, n) = columns [first, first + n) of Σ factor · row over the terms, a chain of fma in their
+/// order that starts from `from` (null: 0). Rounded once.
+template <class R, class Y, class Out>
+void sum_terms(row_term<R, Y> const* terms, std::int64_t count, float const* from,
+               std::int64_t first, Out* to, std::int64_t n) noexcept {
+  constexpr int parts = 8;
+  std::int64_t at = 0;
+  for (; at + parts * lanes <= n; at += parts * lanes) {
+    vf sum[parts];
+    each_part<parts>([&](auto i) __attribute__((always_inline)) {
+      sum[i.value] = from != nullptr ? load(from + at + i.value * lanes) : fill(0.0f);
+    });
+    for (std::int64_t k = 0; k < count; ++k) {
+      row_term<R, Y> const term = terms[k];
+      vf const factor = fill(term.factor);
+      each_part<parts>([&](auto i) __attribute__((always_inline)) {
+        sum[i.value] = fma(factor, term_part(term, first + at + i.value * lanes), sum[i.value]);
+      });
+    }
+    each_part<parts>([&](auto i) __attribute__((always_inline)) {
+      store(to + at + i.value * lanes, sum[i.value]);
+    });
+  }
+  for (; at < n; at += lanes) {
+    std::int64_t const left = n - at;
+    bool const whole = left >= lanes;
+    vf sum = fill(0.0f);
+    if (from != nullptr) sum = whole ? load(from + at) : load_first(from + at, left);
+    for (std::int64_t k = 0; k < count; ++k) {
+      row_term<R, Y> const term = terms[k];
+      vf const x = whole ? term_part(term, first + at) : term_first(term, first + at, left);
+      sum = fma(fill(term.factor), x, sum);
+    }
+    if (whole) {
+      store(to + at, sum);
+    } else {
+      store_first(to + at, sum, left);
+    }
+  }
+}
