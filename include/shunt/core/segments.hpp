@@ -8,7 +8,7 @@ namespace shunt {
 /// offsets never fall; empty experts are legal.
 ///   Shapes  offset [E+1]
 template <space S = space::host> struct segments {
-  view<index_t const, 1, S> offset;
+  view<index_t const, 1, S> offset = {};
 
   [[nodiscard]] constexpr index_t experts() const noexcept {
     return offset.extent(0) > 0 ? static_cast<index_t>(offset.extent(0) - 1) : 0;

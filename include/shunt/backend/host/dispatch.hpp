@@ -51,14 +51,21 @@ inline offset_t rows_in_use(dispatch_plan<space::host> const& p) noexcept {
   return std::clamp<offset_t>(end, 0, p.row_slot.extent(0));
 }
 
-/// One fork for both halves of writing rows: on_token(t) for each token, and zeros into the padding
-/// rows of the segments.
+template <class T> T* row_at(view<T, 2, space::host> m, offset_t i) noexcept {
+  return m.data() + i * m.stride(0);
+}
+template <class T> void zero_row(T* row, offset_t n) noexcept {
+  if (n > 0) std::memset(static_cast<void*>(row), 0, static_cast<std::size_t>(n) * sizeof(T));
+}
+
+/// One fork for both halves of writing rows: on_token(t), of some bytes, for each token, and zeros
+/// into the padding rows of the segments.
 template <class Row, class OnToken>
 void write_rows(on_host const& on, dispatch_plan<space::host> const& plan,
-                view<Row, 2, space::host> rows, OnToken const& on_token) noexcept {
-  offset_t const hidden = rows.extent(1), used = rows_in_use(plan);
-  auto const row_bytes = hidden * static_cast<offset_t>(sizeof(Row));
-  offset_t const each = grain_of(row_bytes * (plan.top_k + 1)), each_row = 4096;
+                view<Row, 2, space::host> rows, offset_t token_bytes,
+                OnToken const& on_token) noexcept {
+  offset_t const hidden = rows.extent(1), used = rows ? rows_in_use(plan) : 0;
+  offset_t const each = grain_of(token_bytes), each_row = 4096;
   offset_t const blocks = (plan.tokens + each - 1) / each;
   parallel(on, blocks + (used + each_row - 1) / each_row, [&](offset_t task, int) {
     if (task < blocks) {
@@ -68,37 +75,40 @@ void write_rows(on_host const& on, dispatch_plan<space::host> const& plan,
     }
     offset_t const first = (task - blocks) * each_row, last = std::min(first + each_row, used);
     for (offset_t r = first; r < last; ++r) {
-      if (slot_of(plan, r) >= 0 || hidden == 0) continue;
-      std::memset(static_cast<void*>(&rows(r, 0)), 0, static_cast<std::size_t>(row_bytes));
+      if (slot_of(plan, r) < 0) zero_row(row_at(rows, r), hidden);
     }
   });
+}
+/// Bytes that a token and its rows take.
+template <class Row>
+offset_t bytes_of(dispatch_plan<space::host> const& plan, offset_t n) noexcept {
+  return n * static_cast<offset_t>(sizeof(Row)) * (plan.top_k + 1);
 }
 
 template <class T>
 void copy_rows(on_host const& on, view<T const, 2, space::host> x,
                dispatch_plan<space::host> const& plan, view<T, 2, space::host> rows) noexcept {
-  auto const bytes = static_cast<std::size_t>(rows.extent(1)) * sizeof(T);
-  write_rows(on, plan, rows, [&](offset_t t) {
-    T const* const from = x.data() + t * x.stride(0);
+  offset_t const hidden = rows.extent(1);
+  auto const bytes = static_cast<std::size_t>(hidden) * sizeof(T);
+  write_rows(on, plan, rows, bytes_of<T>(plan, hidden), [&](offset_t t) {
     for (offset_t slot = t * plan.top_k; slot < (t + 1) * plan.top_k; ++slot) {
       offset_t const row = row_of(plan, slot);
-      if (row >= 0 && bytes > 0) std::memcpy(rows.data() + row * rows.stride(0), from, bytes);
+      if (row >= 0 && bytes > 0) std::memcpy(row_at(rows, row), row_at(x, t), bytes);
     }
   });
 }
 
-/// rows = factor(token, k) · x, with conversion.
-template <class A, class B, class Factor>
-void scale_rows(on_host const& on, view<A const, 2, space::host> x,
-                dispatch_plan<space::host> const& plan, view<B, 2, space::host> rows,
-                Factor const& factor) noexcept {
-  auto* const scale = SHUNT_ISA_PICK(on, scale_row<A, B>);
-  write_rows(on, plan, rows, [&](offset_t t) {
+/// rows = gate · x.
+template <class T>
+void scale_rows(on_host const& on, view<T const, 2, space::host> x,
+                dispatch_plan<space::host> const& plan, view<T, 2, space::host> rows,
+                view<float const, 2, space::host> gate) noexcept {
+  auto* const scale = SHUNT_ISA_PICK(on, scale_row<T, T>);
+  offset_t const hidden = rows.extent(1);
+  write_rows(on, plan, rows, bytes_of<T>(plan, hidden), [&](offset_t t) {
     for (offset_t k = 0; k < plan.top_k; ++k) {
       offset_t const row = row_of(plan, t * plan.top_k + k);
-      if (row < 0) continue;
-      scale(x.data() + t * x.stride(0), factor(t, k), rows.data() + row * rows.stride(0),
-            rows.extent(1));
+      if (row >= 0) scale(row_at(x, t), gate(t, k), row_at(rows, row), hidden);
     }
   });
 }
@@ -157,23 +167,21 @@ status dispatch_gradient(on_host const& on, view<A const, 2, space::host> d_rows
   offset_t const hidden = d_x.extent(1), top_k = plan.top_k;
   term_sum<A, B> const sum(on);
   auto* const dot = SHUNT_ISA_PICK(on, dot_rows<A, A>);
-  auto const row_at = [&](offset_t row) { return d_rows.data() + row * d_rows.stride(0); };
-  auto const bytes = hidden * static_cast<offset_t>(sizeof(A)) * (top_k + 1);
-  parallel_ranges(on, plan.tokens, grain_of(bytes), [&](offset_t first, offset_t last, int) {
+  offset_t const grain = grain_of(bytes_of<A>(plan, hidden));
+  parallel_ranges(on, plan.tokens, grain, [&](offset_t first, offset_t last, int) {
     for (offset_t t = first; t < last; ++t) {
-      B* const out = d_x.data() + t * d_x.stride(0);
-      sum(
-          [&](auto const& take) {
-            for (offset_t k = 0; k < top_k; ++k) {
-              offset_t const row = row_of(plan, t * top_k + k);
-              if (row >= 0) take({row_at(row), nullptr, o.gate ? o.gate(t, k) : 1.0f});
-            }
-            if (o.accumulate) take({nullptr, out, 1.0f});
-          },
-          out, hidden);
+      B* const out = row_at(d_x, t);
+      auto const terms = [&](auto const& take) {
+        for (offset_t k = 0; k < top_k; ++k) {
+          offset_t const row = row_of(plan, t * top_k + k);
+          if (row >= 0) take({row_at(d_rows, row), nullptr, o.gate ? o.gate(t, k) : 1.0f});
+        }
+        if (o.accumulate) take({nullptr, out, 1.0f});
+      };
+      sum(terms, out, hidden);
       for (offset_t k = 0; o.d_gate && k < top_k; ++k) {
         offset_t const row = row_of(plan, t * top_k + k);
-        o.d_gate(t, k) = row < 0 ? 0.0f : dot(row_at(row), o.x.data() + t * o.x.stride(0), hidden);
+        o.d_gate(t, k) = row < 0 ? 0.0f : dot(row_at(d_rows, row), row_at(o.x, t), hidden);
       }
     }
   });
@@ -216,7 +224,7 @@ template <> struct dispatch_on<on_host> {
     if (status bad = check::policy(on); !bad.ok()) return bad;
     if constexpr (storage<T>) {
       if (o.gate) {
-        host::scale_rows(on, x, plan, rows, [&](offset_t t, offset_t k) { return o.gate(t, k); });
+        host::scale_rows(on, x, plan, rows, o.gate);
         return {};
       }
     }
