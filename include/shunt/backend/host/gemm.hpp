@@ -6,15 +6,9 @@
 #include "shunt/core/numeric.hpp"
 #include "shunt/core/policy.hpp"
 #include "shunt/core/shape.hpp"
+#include "shunt/experts/stored.hpp"
 
 namespace shunt::host {
-
-/// What a matrix is stored as, once its element type has been put aside: one driver serves all.
-enum class stored : std::uint8_t { f32, bf16, fp16 };
-template <storage T>
-inline constexpr stored stored_as = std::same_as<T, float>  ? stored::f32
-                                    : std::same_as<T, bf16> ? stored::bf16
-                                                            : stored::fp16;
 
 /// Rows of tokens or of experts' work. With `slot` they are gathered: row r lies at row
 /// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by
