@@ -7,8 +7,8 @@ namespace shunt::nn {
 
 /// Cosines and sines of every position, in memory of the caller's: filled once by rotary_fill.
 template <space S = space::host> struct rotary_table {
-  view<float, 2, S> cosine;  ///< [positions, pairs]
-  view<float, 2, S> sine;    ///< [positions, pairs]
+  view<float, 2, S> cosine = {};  ///< [positions, pairs]
+  view<float, 2, S> sine = {};    ///< [positions, pairs]
 };
 
 /// Which two elements of a head turn together: i and i + pairs (NeoX, Llama's checkpoints as

@@ -1,0 +1,51 @@
+#pragma once
+#include "shunt/backend/host/nn/lanes.hpp"
+#include "shunt/backend/host/pool.hpp"
+#include "shunt/core/view.hpp"
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+template <class T> struct embedding_args {
+  T const* table;
+  offset_t table_row;
+  index_t const* id;
+  offset_t id_step;
+  T* rows;
+  offset_t row, width;
+};
+template <class T> struct embedding_backward_args {
+  T const* rows;
+  offset_t row;
+  index_t const* id;
+  offset_t id_step;
+  float* table;
+  offset_t table_row, entries, tokens, width;
+  bool accumulate;
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host
+
+#define SHUNT_REGION_FILE "shunt/backend/host/nn/embedding_kernels.inl"
+#include "shunt/backend/host/for_each_region.inl"
+
+namespace shunt::host {
+inline namespace SHUNT_HOST_ABI {
+
+template <class T>
+void embedding(on_host const& on, embedding_args<T> const& a, offset_t tokens) noexcept {
+  auto* const kernel = SHUNT_ISA_PICK(on, nn::gather_rows<T>);
+  parallel_ranges(on, tokens, 64,
+                  [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
+}
+
+template <class T>
+void embedding_backward(on_host const& on, embedding_backward_args<T> const& a) noexcept {
+  auto* const kernel = SHUNT_ISA_PICK(on, nn::scatter_columns<T>);
+  parallel_ranges(on, a.width, 64,
+                  [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::host
