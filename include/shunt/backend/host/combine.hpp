@@ -9,7 +9,7 @@ inline namespace SHUNT_HOST_ABI {
 
 using token_mask = view<std::uint8_t const, 1, space::host>;
 
-inline bool counts(token_mask valid, offset_t t) noexcept { return !valid || valid[t] != 0; }
+inline bool is_valid(token_mask valid, offset_t t) noexcept { return !valid || valid[t] != 0; }
 
 template <class T>
 bool is_identity(zero_experts<T, space::host> const& z, offset_t t, offset_t k) noexcept {
@@ -30,7 +30,7 @@ status combine_tokens(on_host const& on, view<R const, 2, space::host> rows,
     for (offset_t t = first; t < last; ++t) {
       Y* const out = row_at(y, t);
       auto const terms = [&](auto const& take) {
-        if (!counts(o.valid, t)) return;
+        if (!is_valid(o.valid, t)) return;
         for (offset_t k = 0; k < top_k; ++k) {
           float const factor = gate ? gate(t, k) : 1.0f;
           if (offset_t const row = row_of(plan, t * top_k + k); row >= 0) {
@@ -60,7 +60,7 @@ template <class T> struct token_gradients {
 
   void operator()(offset_t t, offset_t top_k, T const* d_y, dispatch_plan<space::host> const& plan,
                   view<float const, 2, space::host> gate) const noexcept {
-    bool const real = counts(o.valid, t);
+    bool const real = is_valid(o.valid, t);
     if (o.d_shared_gate) {
       o.d_shared_gate[t] = real ? dot(d_y, row_at(o.shared, t), hidden) : 0.0f;
     }
@@ -104,7 +104,7 @@ status combine_gradient(on_host const& on, view<T const, 2, space::host> d_y,
   auto* const dot = SHUNT_ISA_PICK(on, dot_rows<T, R>);
   auto const on_token = [&](offset_t t) {
     T const* const from = row_at(d_y, t);
-    bool const real = counts(o.valid, t);
+    bool const real = is_valid(o.valid, t);
     for (offset_t k = 0; k < top_k; ++k) {
       offset_t const row = row_of(plan, t * top_k + k);
       bool const has_row = row >= 0;

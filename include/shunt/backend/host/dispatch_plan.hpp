@@ -64,9 +64,9 @@ inline void add_counts(plan_counts& sum, plan_counts const& part) noexcept {
 }
 
 /// What an id means: a local expert, or why there is no row.
-class expert_ids {
+class shard_map {
  public:
-  expert_ids(index_t local, plan_options<space::host> const& o) noexcept
+  shard_map(index_t local, plan_options<space::host> const& o) noexcept
       : first_(o.first_expert),
         local_(local),
         real_(o.experts > 0 ? o.experts : o.first_expert + offset_t{local}),
@@ -173,7 +173,7 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
       carve_plan_scratch(work, {.tokens = plan.tokens, .experts = experts, .top_k = plan.top_k}, o);
   if (status bad = work.check("plan_dispatch.arena"); !bad.ok()) return bad;
   plan_blocks const blocks(plan.tokens, top_k);
-  expert_ids const ids(experts, o);
+  shard_map const ids(experts, o);
 
   parallel(on, blocks.count, [&](offset_t block, int) {
     index_t* const count = w.counts + block * experts;
