@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "shunt/backend/host/isa.hpp"
+#include "shunt/backend/host/route_backward.hpp"
 #include "shunt/backend/host/route_forward.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/concepts.hpp"
@@ -55,6 +56,36 @@ template <execution P, input<P, 2> Logits>
   }
   if (status bad = check::route_apart(in, out); !bad.ok()) return bad;
   return run_on(on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, with});
+}
+
+/// The logits' gradient from the gates' (and from the load's and z's, where a loss has them).
+/// Shapes   logits [T,E] · chosen.expert [T,K] · d.gate [T,K], ... → d_logits [T,E], overwritten
+/// Types    logits and d_logits float, bf16 or fp16; gradients float
+/// Order    as route(): the same bits for any thread count and instruction set, batch-invariant
+/// Aliasing d_logits may be logits (same type and strides); no other overlap
+/// Errors   a sentence, before anything is written
+/// Cost     reads T·E + 2·T·K, writes T·E. Exact for every option: renormalised gates of a softmax reach
+///          the chosen logits only, raw ones all. Nothing for invalid tokens, masked (-Inf, NaN)
+///          logits, empty slots, and the choice bias. Options and inputs must be those of route().
+/// Source   docs/stages/route.md
+template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
+[[nodiscard]] status route_backward(P const& on, Logits logits, routing<P::memory> const& chosen,
+                                    route_gradients<P::memory> const& d, DLogits d_logits,
+                                    arena<P::memory> work, route_options const& options = {},
+                                    route_inputs<P::memory> const& with = {}) noexcept {
+  auto const in = as_input<P, 2>(logits);
+  auto const out = as_output<P, 2>(d_logits);
+  offset_t const tokens = in.extent(0), experts = in.extent(1), top_k = chosen.expert.extent(1);
+  if (status bad = check::policy(on); !bad.ok()) return bad;
+  if (status bad = check::route_shapes<element_t<Logits>, P::memory>(in, chosen.expert, d.gate);
+      !bad.ok()) {
+    return bad;
+  }
+  if (status bad = check::route_rules(options, experts, top_k); !bad.ok()) return bad;
+  if (status bad = check::route_given(with, options, tokens, experts, top_k); !bad.ok()) return bad;
+  if (status bad = check::route_gradients_given(d, out, in, chosen.expert); !bad.ok()) return bad;
+  return run_on(on, detail::route_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
+                        in, chosen.expert, d, out, work, options, with});
 }
 
 }  // namespace shunt

@@ -1,4 +1,7 @@
 #pragma once
+#include <concepts>
+#include <limits>
+
 #include "shunt/core/check.hpp"
 #include "shunt/route/calls.hpp"
 #include "shunt/route/routing.hpp"
@@ -186,6 +189,40 @@ template <class T, space S>
   }
   return first_of(rows("route.expert", expert), rows("route.gate", gate),
                   fits_index("route: tokens x top_k", tokens, expert.extent(1)));
+}
+
+/// The gradients that route_backward reads, and the one that it writes.
+template <class T, class G, space S>
+[[nodiscard]] status route_gradients_given(route_gradients<S> const& d, view<G, 2, S> d_logits,
+                                           view<T const, 2, S> logits,
+                                           view<index_t, 2, S> expert) noexcept {
+  offset_t const tokens = logits.extent(0), experts = logits.extent(1);
+  offset_t const sequences = d.sequence_importance ? d.sequence_importance.extent(0) : 1;
+  if (sequences < 1 || tokens % sequences != 0) {
+    return status::fail(error::bad_shape,
+                        "route_backward.d.sequence_importance: extent 0 is %lld (sequences); it "
+                        "must be at least 1 and divide the number of tokens, %lld",
+                        static_cast<long long>(sequences), static_cast<long long>(tokens));
+  }
+  if (status bad =
+          first_of(extent("route_backward.d_logits", 0, d_logits.extent(0), tokens, "tokens"),
+                   extent("route_backward.d_logits", 1, d_logits.extent(1), experts, "experts"),
+                   rows("route_backward.d_logits", d_logits),
+                   optional_row("route_backward.d.importance", d.importance, experts, "experts"),
+                   optional_rows("route_backward.d.sequence_importance", d.sequence_importance,
+                                 sequences, "sequences", experts, "experts"),
+                   optional_row("route_backward.d.z", d.z, tokens, "tokens"),
+                   apart("route_backward.d_logits", d_logits, "d.gate", d.gate),
+                   apart("route_backward.d_logits", d_logits, "chosen.expert", expert),
+                   apart("route_backward.d_logits", d_logits, "d.z", d.z));
+      !bad.ok()) {
+    return bad;
+  }
+  bool const in_place =
+      std::same_as<T, G> &&
+      static_cast<void const*>(d_logits.data()) == static_cast<void const*>(logits.data()) &&
+      d_logits.strides() == logits.strides();
+  return in_place ? status{} : apart("route_backward.d_logits", d_logits, "logits", logits);
 }
 
 }  // namespace shunt::check

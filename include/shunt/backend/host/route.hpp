@@ -41,7 +41,7 @@ inline route_scratch carve_route(on_host const& on, arena<>& a, std::int64_t tok
   s.padded = strips_of(experts);
   s.padded_k = strips_of(top_k);
   s.peaks = strips_of(s.padded / route_strip);
-  s.row_floats = 5 * s.padded + 2 * s.peaks + 3 * s.padded_k;
+  s.row_floats = 6 * s.padded + 2 * s.peaks + 3 * s.padded_k;
   s.row_ids = s.padded_k + 2 * s.padded;
   std::int64_t const workers = workers_of(on), blocks = blocks_of(tokens, sequences);
   s.rows = a.template take<float>(workers * s.row_floats);
@@ -63,6 +63,7 @@ inline route_buffers buffers_of(route_scratch const& s, int worker) noexcept {
   b.key = floats(s.padded);
   b.noise = floats(s.padded);
   b.group = floats(s.padded);
+  b.load = floats(s.padded);
   b.peaks = floats(s.peaks);
   b.group_peaks = floats(s.peaks);
   b.chosen = floats(s.padded_k);

@@ -145,3 +145,5 @@ void route_row(route_rule const& r, T const* logits, route_buffers const& b, flo
     b.gate[1] = 0.0f;
   }
 }
+
+#include "shunt/backend/host/route_backward_kernels.inl"

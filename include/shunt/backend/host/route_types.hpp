@@ -37,10 +37,11 @@ struct route_rule {
 
 /// One worker's rows, padded to whole strips.
 struct route_buffers {
-  float *z = nullptr, *s = nullptr, *key = nullptr, *noise = nullptr, *group = nullptr;  // [E]
-  float *peaks = nullptr, *group_peaks = nullptr;                                        // [E / 32]
-  float *chosen = nullptr, *gate = nullptr, *slope = nullptr;                            // [K]
-  index_t *id = nullptr, *group_id = nullptr, *bin = nullptr;  // [K], [E], [E]
+  float *z = nullptr, *s = nullptr, *key = nullptr, *noise = nullptr;  // [E]
+  float *group = nullptr, *load = nullptr;                             // [E]
+  float *peaks = nullptr, *group_peaks = nullptr;                      // [E / 32]
+  float *chosen = nullptr, *gate = nullptr, *slope = nullptr;          // [K]
+  index_t *id = nullptr, *group_id = nullptr, *bin = nullptr;          // [K], [E], [E]
 };
 
 /// What a row turned out to be.
