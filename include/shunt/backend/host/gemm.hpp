@@ -10,16 +10,22 @@
 
 namespace shunt::host {
 
+/// A factor for row r: factor[r], or with slots factor[slot[r]], 0 where the slot is -1. Null: 1.
+struct gemm_scale {
+  float const* factor = nullptr;
+  index_t const* slot = nullptr;
+};
+
 /// Rows of tokens or of experts' work. With `slot` they are gathered: row r lies at row
-/// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by
-/// scale[r] (rounded to float) before use.
+/// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by its
+/// factor (rounded to float) before use.
 struct gemm_rows {
   void const* data = nullptr;
   stored type = stored::f32;
   std::int64_t stride = 0;  ///< elements from row to row
   index_t const* slot = nullptr;
   index_t top_k = 1;
-  float const* scale = nullptr;
+  gemm_scale scale{};
 };
 
 /// How the caller's 2I rows of a gated matrix lie: logical row n is of half n / half_rows (0 gate,
@@ -57,6 +63,7 @@ struct gemm_block {
   std::int64_t stride = 0;
   std::int64_t row = 0, rows = 0, column = 0, columns = 0;
   std::int64_t expert = 0;
+  std::int64_t segment_first = 0, segment_rows = 0;  ///< the expert's rows
 };
 /// Writes a finished block. A region function.
 using gemm_finish = void (*)(gemm_job const&, gemm_block const&);
@@ -88,12 +95,14 @@ inline constexpr std::int64_t gemm_block_panels = 8;  ///< so that 96 x 128 sums
 
 inline constexpr std::int64_t gemm_group_panels = 4;  ///< packed together where rows run along them
 
-/// The context of finish_store: c = sum, or c = c + sum, rounded to what c is stored as.
+/// The context of finish_store: c = sum, times the row's factor, or c + that, rounded to what c is
+/// stored as.
 struct gemm_store {
   void* data = nullptr;
   stored type = stored::f32;
   std::int64_t stride = 0;
   bool add = false;
+  gemm_scale scale{};
 };
 
 /// What the workers of one product share.

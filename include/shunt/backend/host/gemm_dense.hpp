@@ -9,14 +9,14 @@ namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
 template <storage T> gemm_rows rows_of(view<T const, 2> x) noexcept {
-  return {x.data(), stored_as<T>, x.stride(0)};
+  return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
 }
 
 /// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.
 template <storage X, storage W, storage Y>
 void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2> y,
            bool add = false) noexcept {
-  gemm_store const to{y.data(), stored_as<Y>, y.stride(0), add};
+  gemm_store const to{y.data(), stored_as<Y>, y.stride(0), add, {}};
   gemm_job job;
   job.rows = x.extent(0);
   job.outs = w.extent(0);
@@ -35,7 +35,7 @@ void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2>
 template <storage Y, storage W, storage X>
 void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, view<X, 2> dx,
                  bool add = false) noexcept {
-  gemm_store const to{dx.data(), stored_as<X>, dx.stride(0), add};
+  gemm_store const to{dx.data(), stored_as<X>, dx.stride(0), add, {}};
   gemm_job job;
   job.kind = gemm_kind::dgrad;
   job.rows = dy.extent(0);
@@ -55,7 +55,7 @@ void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, vie
 template <storage Y, storage X>
 void dense_wgrad(on_host const& on, view<Y const, 2> dy, view<X const, 2> x, view<float, 2> dw,
                  bool add = false) noexcept {
-  gemm_store const to{dw.data(), stored::f32, dw.stride(0), add};
+  gemm_store const to{dw.data(), stored::f32, dw.stride(0), add, {}};
   gemm_job job;
   job.kind = gemm_kind::wgrad;
   job.rows = dy.extent(0);

@@ -122,6 +122,8 @@ inline void gemm_task(gemm_job const& job, gemm_scratch& scratch, gemm_segment c
   block.column = column;
   block.columns = columns;
   block.expert = segment.expert;
+  block.segment_first = segment.first;
+  block.segment_rows = segment.rows;
   job.finish(job, block);
 }
 
@@ -162,19 +164,29 @@ inline void gemm_work(gemm_shared& shared) noexcept {
   }
 }
 
-/// The sums as they are, or added to what is there, rounded to what the output is stored as.
+/// A row of sums to its place.
+template <class T>
+SHUNT_LANES void put_sums(gemm_store const& to, std::int64_t row, std::int64_t column,
+                          float const* sums, std::int64_t count) noexcept {
+  T* const out = static_cast<T*>(to.data) + row * to.stride + column;
+  if (to.scale.factor == nullptr) {
+    put_row(sums, count, to.add, out);
+  } else {
+    put_row_scaled(sums, count, scale_of(to.scale, row), to.add, out);
+  }
+}
+
+/// See gemm_store.
 inline void finish_store(gemm_job const& job, gemm_block const& block) noexcept {
   gemm_store const& to = *static_cast<gemm_store const*>(job.finish_context);
   with_stored(to.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < block.rows; ++r) {
-      element* const out =
-          static_cast<element*>(to.data) + (block.row + r) * to.stride + block.column;
-      float const* const sum = block.first + r * block.stride;
-      put_row(sum, block.columns, to.add, out);
-      if (block.second != nullptr) {
-        put_row(block.second + r * block.stride, block.columns, to.add, out + job.outs / 2);
-      }
+      put_sums<element>(to, block.row + r, block.column, block.first + r * block.stride,
+                        block.columns);
+      if (block.second == nullptr) continue;
+      put_sums<element>(to, block.row + r, job.outs / 2 + block.column,
+                        block.second + r * block.stride, block.columns);
     }
   });
 }

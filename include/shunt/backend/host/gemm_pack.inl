@@ -36,6 +36,20 @@ SHUNT_LANES void put_row(float const* from, std::int64_t count, bool add, T* to)
   vf const x = load_first(from + i, left);
   store_first(to + i, add ? load_first(to + i, left) + x : x, left);
 }
+/// The same times `scale`.
+template <class T>
+SHUNT_LANES void put_row_scaled(float const* from, std::int64_t count, float scale, bool add,
+                                T* to) noexcept {
+  vf const s = fill(scale);
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    store(to + i, add ? fma(load(from + i), s, load(to + i)) : load(from + i) * s);
+  }
+  if (i == count) return;
+  std::int64_t const left = count - i;
+  vf const x = load_first(from + i, left);
+  store_first(to + i, add ? fma(x, s, load_first(to + i, left)) : x * s, left);
+}
 SHUNT_LANES void zero_row(float* to, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) to[i] = 0.0f;
 }
@@ -47,8 +61,13 @@ template <class T> SHUNT_LANES T const* row_of(gemm_rows const& rows, std::int64
   index_t const slot = rows.slot[r];
   return slot < 0 ? nullptr : data + static_cast<std::int64_t>(slot / rows.top_k) * rows.stride;
 }
+SHUNT_LANES float scale_of(gemm_scale const& scale, std::int64_t r) noexcept {
+  if (scale.factor == nullptr) return 1.0f;
+  std::int64_t const at = scale.slot == nullptr ? r : scale.slot[r];
+  return at < 0 ? 0.0f : scale.factor[at];
+}
 SHUNT_LANES bool in_place(gemm_rows const& rows) noexcept {
-  return rows.type == stored::f32 && rows.slot == nullptr && rows.scale == nullptr;
+  return rows.type == stored::f32 && rows.slot == nullptr && rows.scale.factor == nullptr;
 }
 
 /// Elements [first, first + count) of rows [row, row + rows), as floats, one row each `to_stride`.
@@ -62,8 +81,8 @@ inline void copy_rows(gemm_rows const& from, std::int64_t row, std::int64_t rows
       float* const out = to + r * to_stride;
       if (at == nullptr) {
         zero_row(out, count);
-      } else if (from.scale != nullptr) {
-        widen_row_scaled(at + first, count, from.scale[row + r], out);
+      } else if (from.scale.factor != nullptr) {
+        widen_row_scaled(at + first, count, scale_of(from.scale, row + r), out);
       } else {
         widen_row(at + first, count, out);
       }

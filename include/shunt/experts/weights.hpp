@@ -1,0 +1,223 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+#include <type_traits>
+
+#include "shunt/core/check.hpp"
+#include "shunt/core/concepts.hpp"
+#include "shunt/core/view.hpp"
+#include "shunt/experts/stored.hpp"
+
+namespace shunt {
+
+/// Which half of a gated expert's first matrix comes first.
+enum class pair_order : std::uint8_t { gate_up, up_gate };
+
+/// How the 2I rows of a gated first matrix lie: the halves one behind the other (block 0), or in
+/// turn, `block` rows at a time (1: gate, up, gate, up, ...). I need not be a multiple of the block.
+struct pair_layout {
+  pair_order order = pair_order::gate_up;
+  index_t block = 0;
+};
+
+/// E matrices of N rows and K columns, where and how the caller keeps them: W[e][n][k]. A handle,
+/// trivially copyable, owns nothing. Element: const for weights (`expert_matrix`), float for weight
+/// gradients (`expert_gradient`). Where the rows are pairs, every primitive sees them in the order
+/// gate 0..I-1, up 0..I-1, wherever they lie: pre-activations [R, 2I] and their gradients are in that
+/// order.
+template <class Element, space S = space::host> class basic_expert_matrix {
+ public:
+  using element_type = Element;
+  using value_type = std::remove_const_t<Element>;
+  static constexpr space memory = S;
+
+  constexpr basic_expert_matrix() noexcept = default;
+
+  /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged.
+  template <class V>
+  requires std::constructible_from<view<Element, 3, S>, V&> constexpr basic_expert_matrix(
+      V&& weights) noexcept {
+    view<Element, 3, S> const w(weights);
+    data_ = w.data();
+    extents_ = w.extents();
+    strides_ = w.strides();
+  }
+  /// The same, of rows in pairs.
+  template <class V>
+  requires std::constructible_from<view<Element, 3, S>, V&> constexpr basic_expert_matrix(
+      V&& weights, pair_layout pairs) noexcept
+      : basic_expert_matrix(weights) {
+    set_pairs(pairs);
+  }
+
+  /// One pointer per expert, each to N rows of K, `row_stride` elements apart (0: K). A null pointer
+  /// is legal for an expert without rows.
+  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
+                                            offset_t columns, offset_t row_stride = 0) noexcept {
+    basic_expert_matrix m;
+    m.each_ = pointers.data();
+    m.extents_ = {{pointers.extent(0), rows, columns}};
+    m.strides_ = {{0, row_stride == 0 ? columns : row_stride, 1}};
+    return m;
+  }
+  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
+                                            offset_t columns, pair_layout pairs,
+                                            offset_t row_stride = 0) noexcept {
+    basic_expert_matrix m = each(pointers, rows, columns, row_stride);
+    m.set_pairs(pairs);
+    return m;
+  }
+
+  /// What pack_weights made: packed_elements() of Element.
+  static constexpr basic_expert_matrix packed(Element* data, offset_t experts, offset_t rows,
+                                              offset_t columns, bool pairs) noexcept {
+    basic_expert_matrix m;
+    m.data_ = data;
+    m.extents_ = {{experts, rows, columns}};
+    m.packed_ = true;
+    if (pairs) m.set_pairs({});
+    m.strides_ = {{m.packed_panels() * panel * columns, 0, 0}};
+    return m;
+  }
+
+  [[nodiscard]] constexpr Element* data() const noexcept { return data_; }
+  [[nodiscard]] constexpr Element* const* pointers() const noexcept { return each_; }
+  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
+  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
+  [[nodiscard]] constexpr offset_t columns() const noexcept { return extents_[2]; }
+  [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
+    return strides_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] constexpr bool is_packed() const noexcept { return packed_; }
+  [[nodiscard]] constexpr bool has_pairs() const noexcept { return paired_; }
+  [[nodiscard]] constexpr pair_layout pairs() const noexcept { return pairs_; }
+  [[nodiscard]] constexpr explicit operator bool() const noexcept {
+    return data_ != nullptr || each_ != nullptr;
+  }
+  /// The same weights, their rows taken for pairs.
+  [[nodiscard]] constexpr basic_expert_matrix in_pairs(pair_layout pairs = {}) const noexcept {
+    basic_expert_matrix m = *this;
+    m.set_pairs(pairs);
+    return m;
+  }
+  /// Experts [first, first + count).
+  [[nodiscard]] constexpr basic_expert_matrix slice(offset_t first, offset_t count) const noexcept {
+    basic_expert_matrix m = *this;
+    if (each_ != nullptr) m.each_ += first;
+    if (data_ != nullptr) m.data_ += first * strides_[0];
+    m.extents_[0] = count;
+    return m;
+  }
+
+  static constexpr offset_t panel = 16;  ///< rows that a packed panel interleaves
+  [[nodiscard]] constexpr offset_t packed_panels() const noexcept {
+    return paired_ ? 2 * ((rows() / 2 + panel - 1) / panel) : (rows() + panel - 1) / panel;
+  }
+  /// Elements of the packed form of these weights.
+  [[nodiscard]] constexpr offset_t packed_elements() const noexcept {
+    return experts() * packed_panels() * panel * columns();
+  }
+
+ private:
+  constexpr void set_pairs(pair_layout pairs) noexcept {
+    paired_ = true;
+    pairs_ = pairs;
+  }
+
+  Element* data_ = nullptr;
+  Element* const* each_ = nullptr;
+  axes<3> extents_{}, strides_{};
+  pair_layout pairs_{};
+  bool paired_ = false, packed_ = false;
+};
+
+/// Weights of type T.
+template <storage T, space S = space::host> using expert_matrix = basic_expert_matrix<T const, S>;
+/// Where weight gradients go: always float.
+template <space S = space::host> using expert_gradient = basic_expert_matrix<float, S>;
+
+/// Whatever names weights: an expert_matrix, or anything a view<T const, 3> can be made from.
+template <class W, class P>
+concept expert_weights = execution<P> &&
+    (std::same_as<std::remove_cvref_t<W>,
+                  expert_matrix<typename std::remove_cvref_t<W>::value_type, P::memory>> ||
+     input<W, P, 3>);
+
+template <class P, class W>
+requires expert_weights<W, P>
+[[nodiscard]] constexpr auto as_experts(W const& weights) noexcept {
+  return expert_matrix<typename W::value_type, P::memory>(weights);
+}
+
+/// E vectors of N numbers of any storage type: biases. From [E,N], or one pointer per expert.
+template <space S = space::host> class expert_vector {
+ public:
+  constexpr expert_vector() noexcept = default;
+  template <class V>
+  requires(storage<element_t<V>>&& std::constructible_from<
+           view<element_t<V> const, 2, S>, V&>) constexpr expert_vector(V&& v) noexcept
+      : type_(stored_as<element_t<V>>) {
+    view<element_t<V> const, 2, S> const b(v);
+    data_ = b.data();
+    extents_ = b.extents();
+    strides_ = b.strides();
+  }
+  template <storage T>
+  static expert_vector each(view<T const* const, 1, S> pointers, offset_t rows) noexcept {
+    expert_vector v;
+    v.each_ = reinterpret_cast<void const* const*>(pointers.data());
+    v.extents_ = {{pointers.extent(0), rows}};
+    v.strides_ = {{0, 1}};
+    v.type_ = stored_as<T>;
+    return v;
+  }
+
+  [[nodiscard]] constexpr void const* data() const noexcept { return data_; }
+  [[nodiscard]] constexpr void const* const* pointers() const noexcept { return each_; }
+  [[nodiscard]] constexpr stored type() const noexcept { return type_; }
+  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
+  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
+  [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
+    return strides_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] constexpr explicit operator bool() const noexcept {
+    return data_ != nullptr || each_ != nullptr;
+  }
+
+ private:
+  void const* data_ = nullptr;
+  void const* const* each_ = nullptr;
+  axes<2> extents_{}, strides_{};
+  stored type_ = stored::f32;
+};
+
+/// Rows [R,N] of any storage type that a primitive may write beside its main output.
+template <space S = space::host> class any_rows {
+ public:
+  constexpr any_rows() noexcept = default;
+  template <class V>
+  requires(storage<element_t<V>>&& std::constructible_from<view<element_t<V>, 2, S>,
+                                                           V&>) constexpr any_rows(V&& v) noexcept
+      : type_(stored_as<element_t<V>>) {
+    view<element_t<V>, 2, S> const rows(v);
+    data_ = rows.data();
+    extents_ = rows.extents();
+    strides_ = rows.strides();
+  }
+  [[nodiscard]] constexpr void* data() const noexcept { return data_; }
+  [[nodiscard]] constexpr stored type() const noexcept { return type_; }
+  [[nodiscard]] constexpr offset_t extent(int d) const noexcept {
+    return extents_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
+    return strides_[static_cast<std::size_t>(d)];
+  }
+  [[nodiscard]] constexpr explicit operator bool() const noexcept { return data_ != nullptr; }
+
+ private:
+  void* data_ = nullptr;
+  axes<2> extents_{}, strides_{};
+  stored type_ = stored::f32;
+};
+
+}  // namespace shunt
