@@ -20,27 +20,30 @@ struct rotary_options {
   rotary_pairs pairs = rotary_pairs::halves;
 };
 
-/// cosine[p,i] = cos(p · base^(−i/pairs)), sine likewise.
+/// cosine[p,i] = cos((first_position + p) · base^(−i/pairs)), sine likewise.
 /// Shapes   cosine, sine [positions, pairs], pairs at most half of the head width
 /// Order    double arithmetic of Shunt's own: the same bits on every machine
 /// Errors   extents that differ, null pointers, base not above 0
 /// Cost     once per model, some 100 operations an entry
 /// Source   Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
 template <execution P>
-status rotary_fill(P const& on, rotary_table<P::memory> table, double base = 10000.0) noexcept {
-  if (status bad = first_of(check::policy(on), check::rows("rotary_fill.cosine", table.cosine),
-                            check::rows("rotary_fill.sine", table.sine),
-                            check::extent("rotary_fill.sine", 0, table.sine.extent(0),
-                                          table.cosine.extent(0), "positions"),
-                            check::extent("rotary_fill.sine", 1, table.sine.extent(1),
-                                          table.cosine.extent(1), "pairs"));
+status rotary_fill(P const& on, rotary_table<P::memory> table, double base = 10000.0,
+                   index_t first_position = 0) noexcept {
+  if (status bad =
+          first_of(check::policy(on), check::rows("rotary_fill.cosine", table.cosine),
+                   check::rows("rotary_fill.sine", table.sine),
+                   check::extent("rotary_fill.sine", 0, table.sine.extent(0),
+                                 table.cosine.extent(0), "positions"),
+                   check::extent("rotary_fill.sine", 1, table.sine.extent(1),
+                                 table.cosine.extent(1), "pairs"),
+                   check::between("rotary_fill.first_position", first_position, 0, 1 << 30));
       !bad.ok()) {
     return bad;
   }
   if (!(base > 0.0 && base < 1e300)) {
     return status::fail(error::bad_argument, "rotary_fill.base is %g; it must be above 0", base);
   }
-  if (!table.cosine.empty()) host::rotary_table(on, table.cosine, table.sine, base);
+  if (!table.cosine.empty()) host::rotary_table(on, table.cosine, table.sine, base, first_position);
   return {};
 }
 

@@ -33,15 +33,16 @@ void rotate(on_host const& on, rotary_args<T> const& a, offset_t tokens) noexcep
                   [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
 }
 
-inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2> sine,
-                         double base) noexcept {
+inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double base,
+                         offset_t first_position) noexcept {
   offset_t const pairs = cosine.extent(1);
   double const step = -logarithm_of(base) / static_cast<double>(pairs);
   parallel_ranges(on, cosine.extent(0), 64, [&](offset_t first, offset_t last, int) {
     for (offset_t i = 0; i < pairs; ++i) {
       double const frequency = exponential_of(step * static_cast<double>(i));
       for (offset_t p = first; p < last; ++p) {
-        sine_cosine const turn = sine_cosine_of(static_cast<double>(p) * frequency);
+        sine_cosine const turn =
+            sine_cosine_of(static_cast<double>(first_position + p) * frequency);
         cosine(p, i) = static_cast<float>(turn.cosine);
         sine(p, i) = static_cast<float>(turn.sine);
       }
