@@ -8,9 +8,13 @@
 #include "shunt/core/arena.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/core/policy.hpp"
+#include "shunt/route/bias.hpp"
 #include "shunt/route/calls.hpp"
 #include "shunt/route/check.hpp"
+#include "shunt/route/expert_choice.hpp"
+#include "shunt/route/losses.hpp"
 #include "shunt/route/options.hpp"
+#include "shunt/route/projection.hpp"
 #include "shunt/route/routing.hpp"
 
 namespace shunt {

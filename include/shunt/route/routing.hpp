@@ -74,4 +74,13 @@ template <space S = space::host> struct route_gradients {
   view<float const, 1, S> z;                    ///< [T] to `routing::z`
 };
 
+/// What route_expert_choice() writes: each expert's tokens. counts, coverage and report are optional.
+template <space S = space::host> struct expert_choice {
+  view<index_t, 2, S> token;        ///< [E,C] ascending; -1 where fewer than C can be had
+  view<float, 2, S> gate;           ///< [E,C]
+  view<index_t, 1, S> counts;       ///< [E] tokens taken
+  view<index_t, 1, S> coverage;     ///< [T] experts that took the token
+  view<std::int64_t, 1, S> report;  ///< [route_events]
+};
+
 }  // namespace shunt

@@ -4,6 +4,7 @@
 
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/route_balance.hpp"
 #include "shunt/backend/host/route_types.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/math.hpp"
@@ -105,23 +106,6 @@ inline void set_choice(route_rule& r, view<float const, 1> bias) noexcept {
   bool const softmax = r.score == score_kind::softmax;
   r.exponentials = r.exponentials || r.z || (softmax && (r.scores || !r.chosen_logits)) ||
                    (r.importance && r.score == score_kind::logits);
-}
-
-/// The histogram's range: one unit below the least bias to one above the largest (finite ones).
-struct bias_range {
-  float lowest, highest;
-};
-inline bias_range range_of(view<float const, 1> bias) noexcept {
-  bool any = false;
-  bias_range r{0.0f, 0.0f};
-  for (std::int64_t e = 0; e < bias.extent(0); ++e) {
-    float const b = bias[e];
-    if (!(math::abs(b) < __builtin_inff())) continue;
-    r.lowest = !any || b < r.lowest ? b : r.lowest;
-    r.highest = !any || b > r.highest ? b : r.highest;
-    any = true;
-  }
-  return {r.lowest - 1.0f, r.highest + 1.0f};
 }
 
 /// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4.
