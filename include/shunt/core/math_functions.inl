@@ -90,8 +90,8 @@ SHUNT_MATH vf tanh(vf x) noexcept {
   p = fma(p, u, fill(-0x1.555534p-2f));
   vf const near = fma(x * u, p, x);
   vf const far = fill(1.0f) - fill(2.0f) / (exp(a + a) + fill(1.0f));
-  vf const signed_far = as_float(as_bits(far) | (as_bits(x) & 0x80000000u));
-  return select(a < fill(0.6f), near, signed_far);
+  vf const either = select(a < fill(0.6f), near, far);
+  return as_float(as_bits(either) | (as_bits(x) & 0x80000000u));  // of -0 too
 }
 
 SHUNT_MATH vf erf(vf x) noexcept {
