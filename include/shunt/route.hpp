@@ -14,6 +14,7 @@
 #include "shunt/route/expert_choice.hpp"
 #include "shunt/route/losses.hpp"
 #include "shunt/route/options.hpp"
+#include "shunt/route/presets.hpp"
 #include "shunt/route/projection.hpp"
 #include "shunt/route/routing.hpp"
 

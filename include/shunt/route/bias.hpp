@@ -2,6 +2,7 @@
 /// Balancing without a loss: the bias that acts on the choice is moved once a step, from integer
 /// counts that route() gathers over the step's micro-batches (route_options::accumulate) and that
 /// the caller may add over ranks before. The bias gets no gradient.
+#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_balance.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/route/calls.hpp"

@@ -2,6 +2,7 @@
 /// The other way round: each expert chooses its tokens.
 #include <cstddef>
 
+#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_expert_choice.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/route/calls.hpp"

@@ -4,6 +4,7 @@
 /// them count valid tokens only, and all read sums (counts, importance, tokens) that the caller may
 /// gather over micro-batches (route_options::accumulate) and add over ranks before: the loss is then
 /// that of the whole, and so is its gradient to each part's importance.
+#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_balance.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/route/calls.hpp"

@@ -1,5 +1,6 @@
 #pragma once
 /// The gate projection: tokens to logits, and back.
+#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_projection.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/route/calls.hpp"
