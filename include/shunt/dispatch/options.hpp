@@ -32,9 +32,9 @@ namespace check {
 
 template <space S>
 [[nodiscard]] status report(char const* who, plan_report<S> const& r, offset_t experts) noexcept {
-  return first_of(optional_vector(who, "report.wanted", r.wanted, experts, "experts"),
-                  optional_vector(who, "report.kept", r.kept, experts, "experts"),
-                  optional_vector(who, "report.totals", r.totals, 1, "one plan_counts"));
+  return first_of(optional_vector(who, "options.report.wanted", r.wanted, experts, "experts"),
+                  optional_vector(who, "options.report.kept", r.kept, experts, "experts"),
+                  optional_vector(who, "options.report.totals", r.totals, 1, "one plan_counts"));
 }
 
 /// row_slot holds what the plan may need, and row numbers fit index_t.
