@@ -17,21 +17,22 @@ namespace shunt::test {
 /// What the layer is, beside its numbers.
 struct layer_formula {
   int tokens = 0, width = 0, hidden = 0, intermediate = 0, experts = 0, top_k = 0;  // T Hm H I E K
-  int zero_experts = 0;  // the last of E
-  int shared = 0;        // Is; 0: none
+  int zero_experts = 0;                                                             // the last of E
+  int shared = 0;                                                                   // Is; 0: none
   bool latent = false, shared_gated = false, gate_bias = false, biases = false;
   activation_kind activation = activation_kind::swiglu;
+  double limit = 1.25;    // of the clamped ones: low, so that it is met
   bool up_first = false;  // the linear half stands before the gate half ...
   int interleave = 0;     // ... 0: in halves; b: alternating in blocks of b
   score_kind score = score_kind::softmax;
   gate_kind gates = gate_kind::raw;
   double scale = 1.0, epsilon = 0.0;
   bool gate_on_input = false;
-  double balance = 0.0, z = 0.0;  // coefficients of the losses
-  std::vector<std::uint8_t> valid;  // empty: all
-  std::vector<index_t> chosen;      // [T,K] what the gates are computed from; -1: none
-  std::vector<index_t> kept;        // [T,K] where rows exist; -1: dropped
-  std::vector<double> slot_weight;  // [T,K] instead of gates from scores, where given
+  double balance = 0.0, z = 0.0;         // coefficients of the losses
+  std::vector<std::uint8_t> valid = {};  // empty: all
+  std::vector<index_t> chosen = {};      // [T,K] what the gates are computed from; -1: none
+  std::vector<index_t> kept = {};        // [T,K] where rows exist; -1: dropped
+  std::vector<double> slot_weight = {};  // [T,K] instead of gates from scores, where given
 
   [[nodiscard]] int halves() const { return is_gated(activation) ? 2 : 1; }
   [[nodiscard]] int local() const { return experts - zero_experts; }
@@ -77,7 +78,7 @@ template <class S> S gelu(S const& x) {
 }
 
 /// One activated value; u is unused where there is no linear half.
-template <class S> S activate(activation_kind kind, S const& g, S const& u) {
+template <class S> S activate(activation_kind kind, double limit, S const& g, S const& u) {
   switch (kind) {
     case activation_kind::identity: return g;
     case activation_kind::relu: return at_least(g, 0.0);
@@ -90,11 +91,11 @@ template <class S> S activate(activation_kind kind, S const& g, S const& u) {
     case activation_kind::swiglu: return g * sigmoid(g) * u;
     case activation_kind::geglu: return gelu(g) * u;
     case activation_kind::swiglu_clamped: {
-      S const a = at_most(g, 7.0), b = at_least(at_most(u, 7.0), -7.0);
+      S const a = at_most(g, limit), b = at_least(at_most(u, limit), -limit);
       return a * sigmoid(S(1.702) * a) * (b + S(1.0));
     }
     case activation_kind::swiglu_capped: {
-      S const a = at_most(g, 7.0), b = at_least(at_most(u, 7.0), -7.0);
+      S const a = at_most(g, limit), b = at_least(at_most(u, limit), -limit);
       return a * sigmoid(a) * b;
     }
     case activation_kind::situ_glu:
@@ -103,8 +104,7 @@ template <class S> S activate(activation_kind kind, S const& g, S const& u) {
   return g;
 }
 
-template <class S>
-S dot(std::vector<S> const& m, std::size_t row, std::vector<S> const& v) {
+template <class S> S dot(std::vector<S> const& m, std::size_t row, std::vector<S> const& v) {
   S sum(0.0);
   for (std::size_t i = 0; i < v.size(); ++i) sum = sum + m[row * v.size() + i] * v[i];
   return sum;
@@ -125,9 +125,10 @@ std::vector<S> mlp(layer_formula const& f, std::vector<S> const& up, std::vector
   }
   for (int i = 0; i < wide; ++i) {
     if (f.halves() == 1) {
-      act.push_back(activate(f.activation, pre[static_cast<std::size_t>(i)], S(0.0)));
+      act.push_back(activate(f.activation, f.limit, pre[static_cast<std::size_t>(i)], S(0.0)));
     } else {
-      act.push_back(activate(f.activation, pre[static_cast<std::size_t>(f.column(0, i, wide))],
+      act.push_back(activate(f.activation, f.limit,
+                             pre[static_cast<std::size_t>(f.column(0, i, wide))],
                              pre[static_cast<std::size_t>(f.column(1, i, wide))]));
     }
   }
@@ -253,7 +254,8 @@ layer_result<S> layer_forward(layer_formula const& f, layer_numbers<S> const& n)
       for (int h = 0; h < f.width; ++h) y.push_back(dot(n.latent_up, at(h), sum_of_experts));
     }
     if (f.shared > 0) {
-      std::vector<S> const out = mlp(f, n.shared_up, n.shared_down, {}, {}, 0, f.shared, f.width, x);
+      std::vector<S> const out =
+          mlp(f, n.shared_up, n.shared_down, {}, {}, 0, f.shared, f.width, x);
       S const open = f.shared_gated ? sigmoid(dot(n.shared_gate, 0, x)) : S(1.0);
       for (int h = 0; h < f.width; ++h) y[at(h)] = y[at(h)] + open * out[at(h)];
     }
@@ -343,7 +345,8 @@ inline layer_choice choose(layer_formula const& f, std::vector<double> const& sc
     std::vector<std::pair<double, int>> open;
     for (int g = 0; g < top_groups; ++g) {
       int const first = -ranked[static_cast<std::size_t>(g)].second * each;
-      for (int e = first; e < first + each; ++e) open.push_back({s[static_cast<std::size_t>(e)], -e});
+      for (int e = first; e < first + each; ++e)
+        open.push_back({s[static_cast<std::size_t>(e)], -e});
     }
     std::sort(open.rbegin(), open.rend());
     for (int k = 0; k < f.top_k; ++k) {

@@ -17,34 +17,45 @@ enum class memory_mode : std::uint8_t {
 /// What happens to a gradient buffer's content.
 enum class gradient_mode : std::uint8_t { overwrite, accumulate };
 
-/// Called after each stage of the layer on the calling thread, with the stage's name: for timing.
-/// Null: never called.
+/// Called after each stage of the layer, on the calling thread, with the stage's name: for timing.
 struct stage_hook {
   void* self = nullptr;
-  void (*after)(void* self, char const* stage) = nullptr;
+  void (*after)(void* self, char const* stage) = nullptr;  ///< null: nobody is called
 };
 
-/// Options of moe_layer and moe_layer_backward: give both the same. `Activation` is one of Shunt's
-/// or the user's own; `activation_of<Kind>` names it from a preset.
-template <class Activation = swiglu, space S = space::host> struct layer_options {
-  index_t top_k = 1;             ///< K
-  route_options route{};         ///< score, groups, gates, zero experts, gate_on_input, ...
-  Activation activation{};       ///< of the experts and of the shared one
-  index_t capacity = 0;          ///< rows that an expert takes at most; 0: dropless
+/// Options of moe_layer and moe_layer_backward: give both the same. `Activation` is one of Shunt's,
+/// the user's own, or `activation`, which is chosen at run time.
+template <any_activation Activation = swiglu, space S = space::host> struct layer_options {
+  index_t top_k = 1;         ///< K
+  route_options route = {};  ///< score, groups, gates, zero experts, gate on the input, jitter, ...
+  Activation act = {};       ///< of the experts and of the shared one
+  index_t capacity = 0;      ///< rows that an expert takes at most; 0: dropless
   drop_policy drop = drop_policy::by_position;
-  index_t first_expert = 0;      ///< shard: the global id of the first expert that lives here
-  bool zero_experts_here = true;  ///< a shard that leaves the zero experts to another says false
+  index_t first_expert = 0;       ///< shard: the global id of the first expert that lives here
+  bool zero_experts_here = true;  ///< false: a shard that leaves the zero experts to another
 
-  view<std::uint8_t const, 1, S> valid;  ///< [T] 0: padding, zero output and gradient; null: all
-  view<std::uint8_t const, 1, S> frozen;  ///< [L] 1: no weight gradient for this expert; null: none
-  expert_ids<S> ids;                     ///< [T,K] a choice from outside, or [V,K] with `token`
-  view<index_t const, 1, S> token;       ///< [T] the table row of each token (hash layers)
+  view<std::uint8_t const, 1, S> valid = {};   ///< [T] 0: padding; no output, no gradient
+  view<std::uint8_t const, 1, S> frozen = {};  ///< [L] 1: this expert's weights get no gradient
+  expert_ids<S> ids = {};                ///< [T,K] a choice from outside, or with `token` [V,K]
+  view<index_t const, 1, S> token = {};  ///< [T] the table row of each token (hash layers)
 
+  bool add_to_y = false;  ///< y holds the residual: the layer's output is added to it
   memory_mode memory = memory_mode::save;
   gradient_mode gradients = gradient_mode::overwrite;
-  float balance_loss = 0.0f;  ///< coefficient of E * sum f_e P_e over this call's valid tokens
-  float z_loss = 0.0f;        ///< coefficient of the mean of log(sum exp(logits))^2
-  stage_hook hook{};
+  float balance_loss = 0.0f;  ///< times E Σ f_e P_e, over the valid tokens of this call
+  float z_loss = 0.0f;        ///< times the mean over them of log(Σ exp(logits))²
+
+  view<float, 1, S> loss = {};  ///< [1] written by forward: the sum of both
+  /// Gradients of further losses (sequence-wise balance, band, one over all micro-batches), read by
+  /// backward; `gate` is ignored. What is given here takes the place of the two losses' own.
+  route_gradients<S> from_losses = {};
+
+  /// What else route() is to write in forward: counts, importance, histogram, recorded ids, report.
+  /// Its expert, gate and z are ignored: those are the layer's own.
+  routing<S> observe = {};
+  load_report<S> load = {};  ///< figures of the load that this call's plan puts on the experts
+  plan_report<S> plan = {};  ///< wanted and kept slots, drops
+  stage_hook hook = {};
 };
 
 }  // namespace shunt

@@ -5,16 +5,18 @@
 namespace shunt {
 
 /// What forward keeps for backward; the layer's input x is the caller's to keep. Carved from the
-/// caller's bytes by carve_moe_saved, one for each layer and micro-batch in flight.
+/// caller's bytes by carve_moe_saved: one for each layer and micro-batch in flight.
 template <storage T, space S = space::host> struct moe_saved {
-  view<float, 2, S> logits;      ///< [T,E]
-  routing<S> choice;             ///< expert, gate [T,K]; counts, importance [E] where a loss asks
+  view<float, 2, S> logits;        ///< [T,E]
+  routing<S> choice;               ///< expert, gate [T,K]
+  view<float, 1, S> d_importance;  ///< [E] gradient of the balance loss; null without
+  view<float, 1, S> d_z;           ///< [T] gradient of the z-loss; null without
   dispatch_plan<S> plan;
-  view<T, 2, S> pre;             ///< [R,2I] pre-activations; null when recomputing
-  view<T, 2, S> shared_pre;      ///< [T,2Is]; null when recomputing or without shared experts
-  view<float, 1, S> shared_gate;  ///< [T] sigmoid(x . shared_gate)
-  view<T, 2, S> latent;          ///< [T,H] what the experts see
-  view<T, 2, S> latent_sum;      ///< [T,H] what combine gave
+  view<T, 2, S> pre;              ///< [R,2I] pre-activations; null when recomputing
+  view<T, 2, S> shared_pre;       ///< [T,2Is]; null when recomputing, or without shared experts
+  view<float, 1, S> shared_gate;  ///< [T] sigmoid(x · shared_gate)
+  view<T, 2, S> latent;           ///< [T,H] what the experts see, where it is not x
+  view<T, 2, S> latent_sum;       ///< [T,H] what combine gave
 };
 
 }  // namespace shunt

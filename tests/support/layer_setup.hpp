@@ -1,0 +1,307 @@
+#pragma once
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "shunt/layer.hpp"
+#include "support/compare.hpp"
+#include "support/guarded.hpp"
+#include "support/oracle_layer.hpp"
+#include "support/random.hpp"
+#include "support/shapes.hpp"
+#include "support/worlds.hpp"
+
+/// A published layer at a size that a tape can hold, its numbers, and one run of the library on them.
+namespace shunt::test {
+
+struct layer_case {
+  char const* name = "";
+  layer_formula f{};
+  route_options route{};
+  bool choice_bias = false;
+  index_t capacity = 0;
+  drop_policy drop = drop_policy::by_position;
+  index_t table = 0;  // rows of a table token id -> experts; 0: chosen by score
+};
+
+/// Fills in what the formula and the options of the library say in two ways.
+inline layer_case made(layer_case c) {
+  c.f.score = c.route.score;
+  c.f.gates = c.route.gates;
+  c.f.scale = static_cast<double>(c.route.scale);
+  c.f.epsilon = static_cast<double>(c.route.epsilon);
+  c.f.zero_experts = c.route.zero_experts;
+  c.f.gate_on_input = c.route.gate_on_input;
+  if (!c.f.latent) c.f.hidden = c.f.width;
+  return c;
+}
+
+/// The numbers of a case, as the library stores them.
+template <class T> struct layer_setup {
+  layer_case is;
+  guarded<T> x, gate, up, down, up_bias, down_bias;
+  guarded<T> shared_up, shared_down, shared_gate, latent_down, latent_up, d_y;
+  guarded<float> gate_bias, choice_bias;
+  guarded<std::uint8_t> valid;
+  guarded<index_t> table, token;
+
+  explicit layer_setup(layer_case const& c, std::uint64_t seed = 1) : is(made(c)) {
+    layer_formula const& f = is.f;
+    auto const count = [](auto... n) { return (static_cast<std::size_t>(n) * ... * 1); };
+    auto const some = [&](auto n, double scale) {
+      return normal_values<T>(static_cast<std::size_t>(n), ++seed * 7919, scale);
+    };
+    auto const fan = [](int n) { return 1.0 / std::sqrt(static_cast<double>(n)); };
+    int const L = f.local(), N = f.halves() * f.intermediate, Ns = f.halves() * f.shared;
+    x = some(count(f.tokens, f.width), 1.0);
+    d_y = some(count(f.tokens, f.width), 1.0);
+    gate = some(count(f.experts, f.width), 2.0 * fan(f.width));
+    up = some(count(L, N, f.hidden), 1.5 * fan(f.hidden));
+    down = some(count(L, f.hidden, f.intermediate), fan(f.intermediate));
+    if (f.biases) {
+      up_bias = some(count(L, N), 0.5);
+      down_bias = some(count(L, f.hidden), 0.5);
+    }
+    if (f.gate_bias) gate_bias = normal_values<float>(count(f.experts), ++seed, 0.5);
+    if (is.choice_bias) choice_bias = normal_values<float>(count(f.experts), ++seed, 0.1);
+    if (f.shared > 0) {
+      shared_up = some(count(Ns, f.width), 1.5 * fan(f.width));
+      shared_down = some(count(f.width, f.shared), fan(f.shared));
+      if (f.shared_gated) shared_gate = some(count(f.width), fan(f.width));
+    }
+    if (f.latent) {
+      latent_down = some(count(f.hidden, f.width), fan(f.width));
+      latent_up = some(count(f.width, f.hidden), fan(f.hidden));
+    }
+    if (is.table > 0) {
+      dice d(seed);
+      table = guarded<index_t>(chosen_experts({.tokens = is.table, .experts = L, .top_k = f.top_k},
+                                              skew::uniform, ++seed));
+      token = guarded<index_t>(count(f.tokens));
+      for (index_t& id : token) id = static_cast<index_t>(d.below(is.table));
+    }
+    set_valid(f.valid);
+  }
+
+  void set_valid(std::vector<std::uint8_t> const& mask) {
+    is.f.valid = mask;
+    valid = guarded<std::uint8_t>(mask);
+  }
+
+  [[nodiscard]] moe_weights<T> weights() const {
+    layer_formula const& f = is.f;
+    int const L = f.local(), N = f.halves() * f.intermediate, Ns = f.halves() * f.shared;
+    moe_weights<T> w;
+    w.gate = gate.as(f.experts, f.width);
+    if (f.gate_bias) w.gate_bias = gate_bias.as(f.experts);
+    if (is.choice_bias) w.choice_bias = choice_bias.as(f.experts);
+    w.up = up.as(L, N, f.hidden);
+    w.down = down.as(L, f.hidden, f.intermediate);
+    if (f.halves() == 2) w.up = w.up.in_pairs(layout());
+    if (f.biases) {
+      w.up_bias = up_bias.as(L, N);
+      w.down_bias = down_bias.as(L, f.hidden);
+    }
+    if (f.shared > 0) {
+      w.shared_up = shared_up.as(1, Ns, f.width);
+      w.shared_down = shared_down.as(1, f.width, f.shared);
+      if (f.halves() == 2) w.shared_up = w.shared_up.in_pairs(layout());
+      if (f.shared_gated) w.shared_gate = shared_gate.as(f.width);
+    }
+    if (f.latent) {
+      w.latent_down = latent_down.as(f.hidden, f.width);
+      w.latent_up = latent_up.as(f.width, f.hidden);
+    }
+    return w;
+  }
+
+  [[nodiscard]] pair_layout layout() const {
+    return {.order = is.f.up_first ? pair_order::up_gate : pair_order::gate_up,
+            .block = static_cast<index_t>(is.f.interleave)};
+  }
+
+  /// With the activation chosen at run time: one instantiation serves all cases.
+  [[nodiscard]] layer_options<activation> options() const {
+    layer_options<activation> o;
+    o.top_k = is.f.top_k;
+    o.route = is.route;
+    o.act = is.f.activation;
+    if (is.f.activation == activation_kind::swiglu_clamped) {
+      o.act = swiglu_clamped{.limit = static_cast<float>(is.f.limit)};
+    }
+    if (is.f.activation == activation_kind::swiglu_capped) {
+      o.act = swiglu_capped{.limit = static_cast<float>(is.f.limit)};
+    }
+    o.capacity = is.capacity;
+    o.drop = is.drop;
+    o.balance_loss = static_cast<float>(is.f.balance);
+    o.z_loss = static_cast<float>(is.f.z);
+    if (!is.f.valid.empty()) o.valid = valid.as(is.f.tokens);
+    if (is.table > 0) {
+      o.ids = table.as(is.table, is.f.top_k);
+      o.token = token.as(is.f.tokens);
+    }
+    return o;
+  }
+
+  [[nodiscard]] layer_numbers<double> numbers() const {
+    layer_numbers<double> n;
+    n.x = in_double(x);
+    n.gate = in_double(gate);
+    n.gate_bias = in_double(gate_bias);
+    n.up = in_double(up);
+    n.down = in_double(down);
+    n.up_bias = in_double(up_bias);
+    n.down_bias = in_double(down_bias);
+    n.shared_up = in_double(shared_up);
+    n.shared_down = in_double(shared_down);
+    n.shared_gate = in_double(shared_gate);
+    n.latent_down = in_double(latent_down);
+    n.latent_up = in_double(latent_up);
+    return n;
+  }
+};
+
+/// Float buffers for every gradient of a setup.
+struct gradient_buffers {
+  guarded<float> x, gate, gate_bias, up, down, up_bias, down_bias;
+  guarded<float> shared_up, shared_down, shared_gate, latent_down, latent_up;
+
+  template <class T> explicit gradient_buffers(layer_setup<T> const& s) {
+    auto const like = [](auto const& b) { return guarded<float>(b.size()); };
+    x = like(s.x);
+    gate = like(s.gate);
+    gate_bias = like(s.gate_bias);
+    up = like(s.up);
+    down = like(s.down);
+    up_bias = like(s.up_bias);
+    down_bias = like(s.down_bias);
+    shared_up = like(s.shared_up);
+    shared_down = like(s.shared_down);
+    shared_gate = like(s.shared_gate);
+    latent_down = like(s.latent_down);
+    latent_up = like(s.latent_up);
+  }
+  /// Calls f(name, buffer) on each but x.
+  template <class F> void each_weight(F f) {
+    f("gate", gate);
+    f("gate_bias", gate_bias);
+    f("up", up);
+    f("down", down);
+    f("up_bias", up_bias);
+    f("down_bias", down_bias);
+    f("shared_up", shared_up);
+    f("shared_down", shared_down);
+    f("shared_gate", shared_gate);
+    f("latent_down", latent_down);
+    f("latent_up", latent_up);
+  }
+  template <class F> void each(F f) {
+    f("x", x);
+    each_weight(f);
+  }
+  [[nodiscard]] moe_gradients<> views(layer_formula const& f, pair_layout layout) {
+    int const L = f.local(), N = f.halves() * f.intermediate, Ns = f.halves() * f.shared;
+    moe_gradients<> g;
+    g.gate = gate.as(f.experts, f.width);
+    g.up = up.as(L, N, f.hidden);
+    if (f.halves() == 2) g.up = g.up.in_pairs(layout);
+    g.down = down.as(L, f.hidden, f.intermediate);
+    if (f.gate_bias) g.gate_bias = gate_bias.as(f.experts);
+    if (f.biases) {
+      g.up_bias = up_bias.as(L, N);
+      g.down_bias = down_bias.as(L, f.hidden);
+    }
+    if (f.shared > 0) {
+      g.shared_up = shared_up.as(1, Ns, f.width);
+      if (f.halves() == 2) g.shared_up = g.shared_up.in_pairs(layout);
+      g.shared_down = shared_down.as(1, f.width, f.shared);
+      if (f.shared_gated) g.shared_gate = shared_gate.as(f.width);
+    }
+    if (f.latent) {
+      g.latent_down = latent_down.as(f.hidden, f.width);
+      g.latent_up = latent_up.as(f.width, f.hidden);
+    }
+    return g;
+  }
+};
+
+/// One run of the library: forward, and backward where asked, in memory of its own that starts as
+/// NaN, with exactly the bytes that the library asks for.
+template <class T> struct layer_run {
+  guarded<T> y;
+  guarded<T> d_x;
+  gradient_buffers d;
+  guarded<std::byte> saved_bytes;
+  moe_saved<T> saved{};
+  status forward{}, backward{};
+
+  template <class A>
+  layer_run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
+            bool train = true)
+      : y(s.x.size()), d_x(s.x.size()), d(s) {
+    run(on, s, o, s.weights(), train);
+  }
+  template <class A>
+  layer_run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
+            moe_weights<T> const& w, bool train)
+      : y(s.x.size()), d_x(s.x.size()), d(s) {
+    run(on, s, o, w, train);
+  }
+
+  [[nodiscard]] std::vector<index_t> chosen() const { return ids(false); }
+  /// Ids of the slots that have a row or are zero experts; -1 elsewhere.
+  [[nodiscard]] std::vector<index_t> kept(int local) const {
+    auto ids = chosen();
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] >= 0 && ids[i] < local && saved.plan.slot_row[static_cast<offset_t>(i)] < 0) {
+        ids[i] = -1;
+      }
+    }
+    return ids;
+  }
+
+ private:
+  std::vector<index_t> ids(bool) const {
+    auto const e = saved.choice.expert;
+    std::vector<index_t> all;
+    for (offset_t t = 0; t < e.extent(0); ++t) {
+      for (offset_t k = 0; k < e.extent(1); ++k) all.push_back(e(t, k));
+    }
+    return all;
+  }
+
+  template <class A>
+  void run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
+           moe_weights<T> const& w, bool train) {
+    layer_formula const& f = s.is.f;
+    auto const tokens = static_cast<index_t>(f.tokens);
+    guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, o, train));
+    saved_bytes = guarded<std::byte>(train ? moe_saved_bytes(tokens, w, o) : 0);
+    arena<> keep(saved_bytes);
+    if (train) saved = carve_moe_saved(keep, tokens, w, o);
+    forward = moe_layer(on, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), arena<>(work), o,
+                        train ? &saved : nullptr);
+    if (!train || !forward.ok()) return;
+    work = guarded<std::byte>(moe_layer_backward_scratch_bytes(on, tokens, w, o));
+    backward =
+        moe_layer_backward(on, s.x.as(f.tokens, f.width), w, s.d_y.as(f.tokens, f.width), saved,
+                           d_x.as(f.tokens, f.width), d.views(f, s.layout()), arena<>(work), o);
+  }
+};
+
+/// Root of the summed squares of the difference over that of what is expected.
+template <class Buffer>
+[[nodiscard]] double relative_distance(Buffer const& got, std::vector<expectation> const& want) {
+  double off = 0.0, all = 0.0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    double const d = static_cast<double>(to_float(got[i])) - want[i].value;
+    off += d * d;
+    all += want[i].value * want[i].value;
+  }
+  return std::sqrt(off / (all > 0.0 ? all : 1.0));
+}
+
+}  // namespace shunt::test
