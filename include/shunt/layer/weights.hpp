@@ -14,33 +14,36 @@ namespace shunt {
 ///           without latent experts), I and Is the intermediate sizes of an expert and of the shared
 ///           one. 2I is I for an activation without a gate half.
 template <storage T, storage GateT = T, space S = space::host> struct moe_weights {
-  view<GateT const, 2, S> gate;         ///< [E,Hm]
-  view<float const, 1, S> gate_bias;    ///< [E] added to the logits (gpt-oss)
-  view<float const, 1, S> choice_bias;  ///< [E] added to the scores for the choice: no gradient
+  view<GateT const, 2, S> gate = {};       ///< [E,Hm]
+  view<float const, 1, S> gate_bias = {};  ///< [E] added to the logits (gpt-oss)
+  view<float const, 1, S> choice_bias =
+      {};  ///< [E] added to the scores for the choice: no gradient
 
-  expert_matrix<T, S> up;      ///< [L,2I,H]
-  expert_matrix<T, S> down;    ///< [L,H,I]
-  expert_vector<S> up_bias;    ///< [L,2I] in the order that the rows of `up` lie
-  expert_vector<S> down_bias;  ///< [L,H]
+  expert_matrix<T, S> up = {};      ///< [L,2I,H]
+  expert_matrix<T, S> down = {};    ///< [L,H,I]
+  expert_vector<S> up_bias = {};    ///< [L,2I] in the order that the rows of `up` lie
+  expert_vector<S> down_bias = {};  ///< [L,H]
 
-  expert_matrix<T, S> shared_up;  ///< [1,2Is,Hm] several shared experts: one of their summed width
-  expert_matrix<T, S> shared_down;  ///< [1,Hm,Is]
-  view<T const, 1, S> shared_gate;  ///< [Hm] shared output times sigmoid(x · shared_gate) (Qwen)
+  expert_matrix<T, S> shared_up =
+      {};  ///< [1,2Is,Hm] several shared experts: one of their summed width
+  expert_matrix<T, S> shared_down = {};  ///< [1,Hm,Is]
+  view<T const, 1, S> shared_gate =
+      {};  ///< [Hm] shared output times sigmoid(x · shared_gate) (Qwen)
 
-  view<T const, 2, S> latent_down;  ///< [H,Hm] before dispatch
-  view<T const, 2, S> latent_up;    ///< [Hm,H] after combine
+  view<T const, 2, S> latent_down = {};  ///< [H,Hm] before dispatch
+  view<T const, 2, S> latent_up = {};    ///< [Hm,H] after combine
 };
 
 /// Float buffers of the caller's for the weights' gradients; what is null is not computed.
 ///   Shapes  those of moe_weights
 template <space S = space::host> struct moe_gradients {
-  view<float, 2, S> gate;
-  view<float, 1, S> gate_bias;
-  expert_gradient<S> up, down;
-  view<float, 2, S> up_bias, down_bias;
-  expert_gradient<S> shared_up, shared_down;
-  view<float, 1, S> shared_gate;
-  view<float, 2, S> latent_down, latent_up;
+  view<float, 2, S> gate = {};
+  view<float, 1, S> gate_bias = {};
+  expert_gradient<S> up = {}, down = {};
+  view<float, 2, S> up_bias = {}, down_bias = {};
+  expert_gradient<S> shared_up = {}, shared_down = {};
+  view<float, 1, S> shared_gate = {};
+  view<float, 2, S> latent_down = {}, latent_up = {};
 };
 
 }  // namespace shunt
