@@ -145,7 +145,7 @@ grouped_wgrad(P const& on, D dc, A a, std::type_identity_t<segments<P::memory>> 
 }
 
 /// Interleaves the rows of weights by 16, so that a product reads them as they lie. Made once; then
-/// `expert_matrix<T>::packed(data, E, N, K, pairs)` takes the place of w, with the same results.
+/// `expert_matrix<T>::packed(data, E, N, K[, pairs])` takes the place of w, with the same results.
 /// Shapes  w [E,N,K] → packed: expert_matrix's packed_elements() elements, zeros behind the last row
 /// Types   one storage type for both.
 /// Order   nothing is computed.
@@ -154,7 +154,7 @@ grouped_wgrad(P const& on, D dc, A a, std::type_identity_t<segments<P::memory>> 
 /// Cost    reads and writes the weights once. Never allocates.
 template <execution P, class W, output<P, 1> Packed>
 requires expert_weights<W, P>
-[[nodiscard]] status pack_weights(P const& on, W const& w, Packed packed) noexcept {
+[[nodiscard]] status pack_weights(P const& on, W const& w, Packed&& packed) noexcept {
   auto const from = as_experts<P>(w);
   auto const to = as_output<P, 1>(packed);
   static_assert(std::same_as<element_t<Packed>, element_t<W>>,

@@ -68,14 +68,21 @@ template <class Element, space S = space::host> class basic_expert_matrix {
     return m;
   }
 
-  /// What pack_weights made: packed_elements() of Element.
+  /// What pack_weights made of [E,N,K] without pairs: packed_elements() of Element.
   static constexpr basic_expert_matrix packed(Element* data, offset_t experts, offset_t rows,
-                                              offset_t columns, bool pairs) noexcept {
+                                              offset_t columns) noexcept {
     basic_expert_matrix m;
     m.data_ = data;
     m.extents_ = {{experts, rows, columns}};
     m.packed_ = true;
-    if (pairs) m.set_pairs({});
+    m.strides_ = {{m.packed_panels() * panel * columns, 0, 0}};
+    return m;
+  }
+  /// What pack_weights made of rows in pairs that lay as `pairs` says: biases still lie so.
+  static constexpr basic_expert_matrix packed(Element* data, offset_t experts, offset_t rows,
+                                              offset_t columns, pair_layout pairs) noexcept {
+    basic_expert_matrix m = packed(data, experts, rows, columns);
+    m.set_pairs(pairs);
     m.strides_ = {{m.packed_panels() * panel * columns, 0, 0}};
     return m;
   }
