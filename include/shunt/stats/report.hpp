@@ -12,6 +12,7 @@ struct load_figures {
   std::int64_t slots = 0;       ///< all counts together
   std::int64_t dropped = 0;     ///< slots refused by full experts, where a plan's totals are given
   std::int64_t non_finite = 0;  ///< logits that were NaN or +Inf, where a route's report is given
+  index_t experts = 0;
   float mean_over_max = 1;  ///< utilisation: 1 when all experts have the same load, 1/E at worst
   float busy_share = 1;     ///< share of the experts with at least half the uniform load
   float max_violation = 0;  ///< max over mean, less 1

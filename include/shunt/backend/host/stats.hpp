@@ -32,7 +32,7 @@ template <class Count>
 void load_figures_of(on_host const& on, offset_t experts, Count const& count,
                      load_report<space::host> const& out,
                      load_events<space::host> const& events) noexcept {
-  load_figures f;
+  load_figures f{.experts = static_cast<index_t>(experts)};
   std::int64_t most = 0;
   for (offset_t e = 0; e < experts; ++e) {
     std::int64_t const n = count(e);
