@@ -9,25 +9,25 @@ namespace shunt {
 /// What route() writes. Everything below `gate` is optional: a view without memory is not wanted
 /// and costs nothing.
 template <space S = space::host> struct routing {
-  view<index_t, 2, S> expert;  ///< [T,K] chosen ids, best first (ties: lower id); -1 where none
-  view<float, 2, S> gate;      ///< [T,K]; 0 where there is no expert
+  view<index_t, 2, S> expert{};  ///< [T,K] chosen ids, best first (ties: lower id); -1 where none
+  view<float, 2, S> gate{};      ///< [T,K]; 0 where there is no expert
 
-  view<std::int16_t, 2, S> recorded;  ///< [T,K] the same ids, narrow: for replay
-  view<float, 1, S> z;                ///< [T] log of the sum of exp(logits); 0 for an invalid token
+  view<std::int16_t, 2, S> recorded{};  ///< [T,K] the same ids, narrow: for replay
+  view<float, 1, S> z{};  ///< [T] log of the sum of exp(logits); 0 for an invalid token
 
   // The load, over valid tokens. `importance` sums each expert's probability: its score divided by
   // the sum of the token's scores (softmax: the score; logits: their softmax).
-  view<index_t, 1, S> counts;    ///< [E] slots that chose the expert
-  view<float, 1, S> importance;  ///< [E]
-  view<index_t, 1, S> tokens;    ///< [1]
+  view<index_t, 1, S> counts{};    ///< [E] slots that chose the expert
+  view<float, 1, S> importance{};  ///< [E]
+  view<index_t, 1, S> tokens{};    ///< [1]
 
   // The same for each of N sequences, of T / N consecutive tokens each.
-  view<index_t, 2, S> sequence_counts;    ///< [N,E]
-  view<float, 2, S> sequence_importance;  ///< [N,E]
-  view<index_t, 1, S> sequence_tokens;    ///< [N]
+  view<index_t, 2, S> sequence_counts{};    ///< [N,E]
+  view<float, 2, S> sequence_importance{};  ///< [N,E]
+  view<index_t, 1, S> sequence_tokens{};    ///< [N]
 
-  view<index_t, 2, S> histogram;    ///< [E,bins] for quantile balancing; see balance.hpp
-  view<std::int64_t, 1, S> report;  ///< [route_events] what was counted: index by route_event
+  view<index_t, 2, S> histogram{};    ///< [E,bins] for quantile balancing; see bias.hpp
+  view<std::int64_t, 1, S> report{};  ///< [route_events] what was counted: index by route_event
 };
 
 /// Expert ids from outside, int16 or int32, one row of K for each token or for each table entry.
@@ -59,28 +59,28 @@ template <space S = space::host> class expert_ids {
 
 /// What route() reads beside the logits; all of it optional.
 template <space S = space::host> struct route_inputs {
-  view<float const, 1, S> choice_bias;   ///< [E] added to the scores for the choice only
-  view<std::uint8_t const, 1, S> valid;  ///< [T] 0: padding; no expert, no gate, no load, no loss
+  view<float const, 1, S> choice_bias{};   ///< [E] added to the scores for the choice only
+  view<std::uint8_t const, 1, S> valid{};  ///< [T] 0: padding; no expert, no gate, no load, no loss
   /// Not chosen but given: [T,K] (a recorded choice), or with `token` a table [V,K].
-  expert_ids<S> ids;
-  view<index_t const, 1, S> token;  ///< [T] the table row of each token (its vocabulary id)
+  expert_ids<S> ids{};
+  view<index_t const, 1, S> token{};  ///< [T] the table row of each token (its vocabulary id)
 };
 
 /// Gradients that come back to the router; all optional but d_gate.
 template <space S = space::host> struct route_gradients {
-  view<float const, 2, S> gate;                 ///< [T,K] of the loss to each gate
-  view<float const, 1, S> importance;           ///< [E] to `routing::importance`
-  view<float const, 2, S> sequence_importance;  ///< [N,E] to `routing::sequence_importance`
-  view<float const, 1, S> z;                    ///< [T] to `routing::z`
+  view<float const, 2, S> gate{};                 ///< [T,K] of the loss to each gate
+  view<float const, 1, S> importance{};           ///< [E] to `routing::importance`
+  view<float const, 2, S> sequence_importance{};  ///< [N,E] to `routing::sequence_importance`
+  view<float const, 1, S> z{};                    ///< [T] to `routing::z`
 };
 
 /// What route_expert_choice() writes: each expert's tokens. counts, coverage and report are optional.
 template <space S = space::host> struct expert_choice {
-  view<index_t, 2, S> token;        ///< [E,C] ascending; -1 where fewer than C can be had
-  view<float, 2, S> gate;           ///< [E,C]
-  view<index_t, 1, S> counts;       ///< [E] tokens taken
-  view<index_t, 1, S> coverage;     ///< [T] experts that took the token
-  view<std::int64_t, 1, S> report;  ///< [route_events]
+  view<index_t, 2, S> token{};        ///< [E,C] ascending; -1 where fewer than C can be had
+  view<float, 2, S> gate{};           ///< [E,C]
+  view<index_t, 1, S> counts{};       ///< [E] tokens taken
+  view<index_t, 1, S> coverage{};     ///< [T] experts that took the token
+  view<std::int64_t, 1, S> report{};  ///< [route_events]
 };
 
 }  // namespace shunt
