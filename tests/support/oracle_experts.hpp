@@ -54,7 +54,8 @@ inline activated activation_formula(activation_kind kind, double g, double u, do
     case activation_kind::swiglu_clamped: {  // a: alpha, b: limit
       double const m = std::min(g, b), v = std::clamp(u, -b, b);
       return {silu(m, a) * (v + 1), g > b ? 0 : d_silu(m, a) * (v + 1),
-              std::abs(u) > b ? 0 : silu(m, a), std::abs(silu(m, a)) * (std::abs(v) + 1)};
+              std::abs(u) > b ? 0 : silu(m, a),
+              std::abs(silu(m, a)) * (std::abs(v) + 1) * (1 + std::abs(a * m))};
     }
     case activation_kind::swiglu_capped: {  // a: limit
       double const m = std::min(g, a), v = std::clamp(u, -a, a);
