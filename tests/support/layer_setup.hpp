@@ -24,6 +24,7 @@ struct layer_case {
   index_t capacity = 0;
   drop_policy drop = drop_policy::by_position;
   index_t table = 0;  // rows of a table token id -> experts; 0: chosen by score
+  index_t taken = 0;  // tokens that each expert takes; 0: tokens choose
 };
 
 /// Fills in what the formula and the options of the library say in two ways.
@@ -48,6 +49,8 @@ template <class T> struct layer_setup {
   guarded<index_t> table, token;
 
   explicit layer_setup(layer_case const& c, std::uint64_t seed = 1) : is(made(c)) {
+    // A stored pre-activation may be rounded over a clamp's edge, where the slope jumps.
+    if (!std::is_same_v<T, float>) is.f.limit = 1e3;
     layer_formula const& f = is.f;
     auto const count = [](auto... n) { return (static_cast<std::size_t>(n) * ... * 1); };
     auto const some = [&](auto n, double scale) {
@@ -134,6 +137,7 @@ template <class T> struct layer_setup {
     if (is.f.activation == activation_kind::swiglu_capped) {
       o.act = swiglu_capped{.limit = static_cast<float>(is.f.limit)};
     }
+    o.tokens_per_expert = is.taken;
     o.capacity = is.capacity;
     o.drop = is.drop;
     o.balance_loss = static_cast<float>(is.f.balance);
@@ -251,28 +255,24 @@ template <class T> struct layer_run {
     run(on, s, o, w, train);
   }
 
-  [[nodiscard]] std::vector<index_t> chosen() const { return ids(false); }
-  /// Ids of the slots that have a row or are zero experts; -1 elsewhere.
-  [[nodiscard]] std::vector<index_t> kept(int local) const {
-    auto ids = chosen();
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] >= 0 && ids[i] < local && saved.plan.slot_row[static_cast<offset_t>(i)] < 0) {
-        ids[i] = -1;
+  /// What the library chose, for the oracle: ids by slot, and those whose slot has a row or is a zero
+  /// expert's. Where experts choose, slots are token · E + e.
+  void tell(layer_formula& f) const {
+    f.chosen.clear();
+    f.kept.clear();
+    bool const taken = bool(saved.taken.token);
+    if (taken) f.top_k = f.experts;
+    for (int t = 0; t < f.tokens; ++t) {
+      for (int k = 0; k < f.top_k; ++k) {
+        index_t const row = saved.plan.slot_row[t * f.top_k + k];
+        index_t const id = taken ? (row >= 0 ? k : -1) : saved.choice.expert(t, k);
+        f.chosen.push_back(id);
+        f.kept.push_back(id >= 0 && id < f.local() && row < 0 ? -1 : id);
       }
     }
-    return ids;
   }
 
  private:
-  std::vector<index_t> ids(bool) const {
-    auto const e = saved.choice.expert;
-    std::vector<index_t> all;
-    for (offset_t t = 0; t < e.extent(0); ++t) {
-      for (offset_t k = 0; k < e.extent(1); ++k) all.push_back(e(t, k));
-    }
-    return all;
-  }
-
   template <class A>
   void run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
            moe_weights<T> const& w, bool train) {

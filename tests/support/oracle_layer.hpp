@@ -42,8 +42,9 @@ struct layer_formula {
   /// Where the gate (half 0) and the linear (half 1) value of column i stand among `wide` of each.
   [[nodiscard]] int column(int half, int i, int wide) const {
     int const order = up_first ? 1 - half : half;
-    return interleave == 0 ? order * wide + i
-                           : (i / interleave * 2 + order) * interleave + i % interleave;
+    if (interleave == 0) return order * wide + i;
+    int const before = i / interleave * interleave;  // the last block may be shorter
+    return 2 * before + order * std::min(interleave, wide - before) + i % interleave;
   }
 };
 

@@ -15,9 +15,9 @@ namespace shunt::test {
 class tape {
  public:
   struct node {
-    int a, b;             // parents, or -1
-    double da, db;        // partial derivatives
-    double mda, mdb;      // their magnitudes
+    int a, b;         // parents, or -1
+    double da, db;    // partial derivatives
+    double mda, mdb;  // their magnitudes
   };
   static tape& current() {
     static thread_local tape only;
@@ -116,16 +116,11 @@ inline var tanh(var const& x) {
   return detail::smooth(x, t, 1.0 - t * t);
 }
 inline var erf(var const& x) {
-  return detail::smooth(x, std::erf(x.v),
-                        2.0 * std::numbers::inv_sqrtpi * std::exp(-x.v * x.v));
+  return detail::smooth(x, std::erf(x.v), 2.0 * std::numbers::inv_sqrtpi * std::exp(-x.v * x.v));
 }
 /// The derivative is 0 exactly where the bound replaced the value.
-inline var at_most(var const& x, double bound) {
-  return x.v > bound ? var(bound) : x;
-}
-inline var at_least(var const& x, double bound) {
-  return x.v < bound ? var(bound) : x;
-}
+inline var at_most(var const& x, double bound) { return x.v > bound ? var(bound) : x; }
+inline var at_least(var const& x, double bound) { return x.v < bound ? var(bound) : x; }
 
 // The same for plain doubles, so that one formula serves both.
 inline double at_most(double x, double bound) { return x > bound ? bound : x; }

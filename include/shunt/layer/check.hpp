@@ -1,36 +1,270 @@
 #pragma once
 #include "shunt/layer/memory.hpp"
 
+/// The layer's argument checks: all that its stages could object to, before the first of them runs.
 namespace shunt::check {
+
+namespace detail {
+template <class Element, space S>
+[[nodiscard]] status stack(char const* who, char const* what,
+                           basic_expert_matrix<Element, S> const& m, offset_t experts,
+                           offset_t rows, char const* why_rows, offset_t columns,
+                           char const* why_columns) noexcept {
+  argument const name(who, what);
+  return first_of(check::experts(name, m, experts), extent(name, 1, m.rows(), rows, why_rows),
+                  extent(name, 2, m.columns(), columns, why_columns));
+}
+/// One is given, the other not.
+[[nodiscard]] inline status together(char const* who, char const* what, bool has, char const* with,
+                                     bool needs) noexcept {
+  if (!has || needs) return {};
+  return status::fail(error::null_pointer, "%s.%s is given without %s; both must be given", who,
+                      what, with);
+}
+[[nodiscard]] inline status meaningless(char const* who, bool wrong, char const* what,
+                                        char const* because) noexcept {
+  if (!wrong) return {};
+  return status::fail(error::bad_argument, "%s: %s means nothing %s; it must be left out", who,
+                      what, because);
+}
+}  // namespace detail
+
+template <class T, class G, space S, class A>
+[[nodiscard]] status moe_weights(char const* who, ::shunt::moe_weights<T, G, S> const& w,
+                                 layer_options<A, S> const& o) noexcept {
+  using detail::meaningless, detail::stack, detail::together;
+  offset_t const experts = w.gate.extent(0), width = w.gate.extent(1), local = w.up.experts();
+  offset_t const hidden = w.down.rows(), wide = gated(o.act) ? 2 : 1;
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  argument const gate(who, "weights.gate"), up(who, "weights.up"), down(who, "weights.down"),
+      first(who, "options.first_expert"), zero(who, "options.route.zero_experts"),
+      e(who, "weights.gate: extent 0 (experts)"), h(who, "weights.gate: extent 1 (width)"),
+      l(who, "weights.up: extent 0 (experts)");
+  if (status bad =
+          first_of(between(e, experts, 1, most), between(h, width, 1, most), rows(gate, w.gate),
+                   optional_vector(who, "weights.gate_bias", w.gate_bias, experts, "experts"),
+                   optional_vector(who, "weights.choice_bias", w.choice_bias, experts, "experts"),
+                   between(zero, o.route.zero_experts, 0, experts - 1));
+      !bad.ok()) {
+    return bad;
+  }
+  offset_t const real = experts - o.route.zero_experts;
+  if (status bad = first_of(
+          between(l, local, 1, real), between(first, o.first_expert, 0, real - local),
+          stack(who, "weights.down", w.down, local, hidden, "", w.down.columns(), ""),
+          stack(who, "weights.up", w.up, local, wide * w.down.columns(),
+                wide == 2 ? "twice the columns of down" : "the columns of down", hidden,
+                "rows of down"),
+          check::halves(up, w.up, wide == 2),
+          check::bias(argument(who, "weights.up_bias"), w.up_bias, local, w.up.rows()),
+          check::bias(argument(who, "weights.down_bias"), w.down_bias, local, hidden),
+          together(who, "weights.latent_down", bool(w.latent_down), "latent_up", bool(w.latent_up)),
+          together(who, "weights.latent_up", bool(w.latent_up), "latent_down", bool(w.latent_down)),
+          w.latent_down ? status{}
+                        : extent(down, 1, hidden, width, "the gate's width: there are no latents"),
+          optional_matrix(who, "weights.latent_down", w.latent_down, hidden, "rows of down", width,
+                          "the gate's width"),
+          optional_matrix(who, "weights.latent_up", w.latent_up, width, "the gate's width", hidden,
+                          "rows of down"));
+      !bad.ok()) {
+    return bad;
+  }
+  if (status bad = first_of(
+          together(who, "weights.shared_up", bool(w.shared_up), "shared_down", bool(w.shared_down)),
+          together(who, "weights.shared_down", bool(w.shared_down), "shared_up", bool(w.shared_up)),
+          together(who, "weights.shared_gate", bool(w.shared_gate), "shared_up", bool(w.shared_up)),
+          optional_vector(who, "weights.shared_gate", w.shared_gate, width, "the gate's width"),
+          meaningless(who, o.route.gate_on_input && o.route.zero_experts > 0,
+                      "options.route.gate_on_input", "with zero experts"));
+      !bad.ok() || !w.shared_up) {
+    return bad;
+  }
+  return first_of(stack(who, "weights.shared_down", w.shared_down, 1, width, "the gate's width",
+                        w.shared_down.columns(), ""),
+                  stack(who, "weights.shared_up", w.shared_up, 1, wide * w.shared_down.columns(),
+                        wide == 2 ? "twice the columns of shared_down" : "columns of shared_down",
+                        width, "the gate's width"),
+                  check::halves(argument(who, "weights.shared_up"), w.shared_up, wide == 2));
+}
+
+template <class T, class G, space S, class A>
+[[nodiscard]] status layer_choice(char const* who, offset_t tokens,
+                                  ::shunt::moe_weights<T, G, S> const& w,
+                                  layer_options<A, S> const& o) noexcept {
+  using detail::meaningless;
+  offset_t const experts = w.gate.extent(0), top_k = o.top_k, local = w.up.experts();
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  bool const losses = o.balance_loss != 0.0f || o.z_loss != 0.0f;
+  argument const capacity(who, "options.capacity"), taken(who, "options.tokens_per_expert"),
+      slots(who, "x: tokens x options.top_k"), loss(who, "options.loss");
+  if (status bad = first_of(
+          between(capacity, o.capacity, 0, most), between(taken, o.tokens_per_expert, 0, most),
+          finite(argument(who, "options.balance_loss"), o.balance_loss),
+          finite(argument(who, "options.z_loss"), o.z_loss),
+          optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
+          optional_vector(who, "options.frozen", o.frozen, local, "experts of weights.up"),
+          optional_vector(who, "options.loss", o.loss, 2, "balance loss and z-loss"),
+          report(who, o.plan, local),
+          o.load.figures ? check::load(o.load, load_events<S>{}, local) : status{});
+      !bad.ok()) {
+    return bad;
+  }
+  if (o.tokens_per_expert > 0) {
+    char const* const because = "where experts choose (tokens_per_expert)";
+    return first_of(
+        fits_index(argument(who, "x: tokens x experts"), tokens, experts),
+        fits_index(argument(who, "tokens_per_expert x experts"), o.tokens_per_expert, experts),
+        extent(argument(who, "weights.up"), 0, local, experts, "experts of the gate: no shards"),
+        meaningless(who, o.capacity > 0, "options.capacity", because),
+        meaningless(who, bool(o.ids), "options.ids", because),
+        meaningless(who, losses, "a loss on the balance or the logits", because),
+        meaningless(who, o.route.zero_experts > 0, "options.route.zero_experts", because),
+        meaningless(who, o.route.gates != gate_kind::raw, "a gate that is not raw", because),
+        meaningless(who, o.route.groups != 1, "options.route.groups", because),
+        meaningless(who, o.route.jitter != 0.0f, "options.route.jitter", because),
+        meaningless(who, o.route.random_second, "options.route.random_second", because));
+  }
+  route_inputs<S> const given{w.choice_bias, o.valid, o.ids, o.token};
+  if (status bad = first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
+                            route_given(given, o.route, tokens, experts, top_k),
+                            route_wanted(o.observe, given, o.route, tokens, experts, top_k));
+      !bad.ok()) {
+    return bad;
+  }
+  bool const own = !o.observe.counts || !o.observe.importance || !o.observe.tokens;
+  if (losses && o.route.accumulate && own) {
+    return status::fail(error::null_pointer,
+                        "%s.options.observe: counts, importance or tokens is missing; with losses "
+                        "over an accumulated load all three must be the caller's",
+                        who);
+  }
+  return {};
+}
+
+/// A moe_saved for so many tokens, as carve_moe_saved gives it.
+template <class T, space S, class A>
+[[nodiscard]] status saved_for(char const* who, ::shunt::detail::moe_sizes const& n,
+                               layer_options<A, S> const& o,
+                               ::shunt::moe_saved<T, S> const& saved) noexcept {
+  argument const logits(who, "saved.logits"), gate(who, "saved.choice.gate"), pre(who, "saved.pre"),
+      row(who, "saved.plan.row_slot");
+  if (status bad = first_of(
+          extent(logits, 0, saved.logits.extent(0), n.tokens, "tokens of x"),
+          extent(logits, 1, saved.logits.extent(1), n.experts, "experts"),
+          memory(logits, saved.logits),
+          extent(gate, 1, saved.choice.gate.extent(1), n.top_k, "options.top_k"),
+          memory(gate, saved.choice.gate), check::plan(who, saved.plan),
+          extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows that any choice may need"));
+      !bad.ok() || o.memory == memory_mode::recompute) {
+    return bad;
+  }
+  return first_of(extent(pre, 0, saved.pre.extent(0), n.rows, "rows of the plan"),
+                  extent(pre, 1, saved.pre.extent(1), n.up_rows, "rows of up"),
+                  memory(pre, saved.pre));
+}
+
+/// [T,Hm] of the layer.
+template <class V>
+[[nodiscard]] status tokens_of_layer(char const* name, V const& x, offset_t tokens,
+                                     offset_t width) noexcept {
+  return first_of(extent(name, 0, x.extent(0), tokens, "tokens of x"),
+                  extent(name, 1, x.extent(1), width, "the gate's width"), rows(name, x));
+}
 
 template <execution P, class T, class G, class A>
 [[nodiscard]] status moe_layer(P const& on, view<T const, 2, P::memory> x,
-                               moe_weights<T, G, P::memory> const& w, view<T, 2, P::memory> y,
-                               layer_options<A, P::memory> const& o,
+                               ::shunt::moe_weights<T, G, P::memory> const& w,
+                               view<T, 2, P::memory> y, layer_options<A, P::memory> const& o,
                                moe_saved<T, P::memory> const* saved) noexcept {
-  (void)x;
-  (void)w;
-  (void)y;
-  (void)o;
-  (void)saved;
-  return policy(on);
+  constexpr char const* who = "moe_layer";
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  offset_t const tokens = x.extent(0), width = w.gate.extent(1);
+  if (status bad = first_of(
+          policy(on), between("moe_layer.x: extent 0 (tokens)", tokens, 0, most),
+          moe_weights(who, w, o), tokens_of_layer("moe_layer.x", x, tokens, width),
+          tokens_of_layer("moe_layer.y", y, tokens, width), layer_choice(who, tokens, w, o),
+          apart("moe_layer.y", y, "x", x), apart("moe_layer.y", y, "weights.gate", w.gate));
+      !bad.ok() || saved == nullptr) {
+    return bad;
+  }
+  return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *saved);
 }
+
+template <class T, class G, space S, class A>
+[[nodiscard]] status layer_gradients(::shunt::moe_weights<T, G, S> const& w,
+                                     moe_gradients<S> const& g,
+                                     layer_options<A, S> const& o) noexcept {
+  using detail::stack, detail::together;
+  constexpr char const* who = "moe_layer_backward";
+  offset_t const experts = w.gate.extent(0), width = w.gate.extent(1), local = w.up.experts();
+  offset_t const hidden = w.down.rows();
+  auto const like = [&](char const* what, expert_gradient<S> const& m,
+                        expert_matrix<T, S> const& of) {
+    if (!m) return status{};
+    return first_of(stack(who, what, m, of.experts(), of.rows(), "rows of the weights",
+                          of.columns(), "columns of the weights"),
+                    check::gradients(who, m, wgrad_options<S>{}));
+  };
+  if (status bad = first_of(
+          like("gradients.up", g.up, w.up), like("gradients.down", g.down, w.down),
+          like("gradients.shared_up", g.shared_up, w.shared_up),
+          like("gradients.shared_down", g.shared_down, w.shared_down),
+          optional_matrix(who, "gradients.gate", g.gate, experts, "experts", width,
+                          "the gate's width"),
+          optional_vector(who, "gradients.gate_bias", g.gate_bias, experts, "experts"),
+          optional_matrix(who, "gradients.up_bias", g.up_bias, local, "experts", w.up.rows(),
+                          "rows of up"),
+          optional_matrix(who, "gradients.down_bias", g.down_bias, local, "experts", hidden,
+                          "rows of down"),
+          optional_vector(who, "gradients.shared_gate", g.shared_gate, width, "the gate's width"),
+          optional_matrix(who, "gradients.latent_down", g.latent_down, hidden, "rows of down",
+                          width, "the gate's width"),
+          optional_matrix(who, "gradients.latent_up", g.latent_up, width, "the gate's width",
+                          hidden, "rows of down"));
+      !bad.ok()) {
+    return bad;
+  }
+  // Bias gradients come out of the products that make the weights'.
+  if (status bad = first_of(
+          together(who, "gradients.gate_bias", bool(g.gate_bias), "gradients.gate", bool(g.gate)),
+          together(who, "gradients.up_bias", bool(g.up_bias), "gradients.up", bool(g.up)),
+          together(who, "gradients.down_bias", bool(g.down_bias), "gradients.down", bool(g.down)));
+      !bad.ok()) {
+    return bad;
+  }
+  return first_of(
+      together(who, "gradients.shared_up", bool(g.shared_up), "the weights", bool(w.shared_up)),
+      together(who, "gradients.shared_gate", bool(g.shared_gate), "the weights",
+               bool(w.shared_gate)),
+      together(who, "gradients.latent_down", bool(g.latent_down), "the weights",
+               bool(w.latent_down)),
+      optional_vector(who, "options.from_losses.importance", o.from_losses.importance, experts,
+                      "experts"));
+}
+
 template <execution P, class T, class G, class D, class A>
 [[nodiscard]] status moe_layer_backward(P const& on, view<T const, 2, P::memory> x,
-                                        moe_weights<T, G, P::memory> const& w,
+                                        ::shunt::moe_weights<T, G, P::memory> const& w,
                                         view<T const, 2, P::memory> d_y,
                                         moe_saved<T, P::memory> const& saved,
                                         view<D, 2, P::memory> d_x,
                                         moe_gradients<P::memory> const& g,
                                         layer_options<A, P::memory> const& o) noexcept {
-  (void)x;
-  (void)w;
-  (void)d_y;
-  (void)saved;
-  (void)d_x;
-  (void)g;
-  (void)o;
-  return policy(on);
+  constexpr char const* who = "moe_layer_backward";
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  offset_t const tokens = x.extent(0), width = w.gate.extent(1);
+  if (status bad = first_of(
+          policy(on), between("moe_layer_backward.x: extent 0 (tokens)", tokens, 0, most),
+          moe_weights(who, w, o), tokens_of_layer("moe_layer_backward.x", x, tokens, width),
+          tokens_of_layer("moe_layer_backward.d_y", d_y, tokens, width),
+          tokens_of_layer("moe_layer_backward.d_x", d_x, tokens, width),
+          layer_choice(who, tokens, w, o), apart("moe_layer_backward.d_x", d_x, "x", x),
+          apart("moe_layer_backward.d_x", d_x, "d_y", d_y));
+      !bad.ok()) {
+    return bad;
+  }
+  return first_of(saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved),
+                  layer_gradients(w, g, o));
 }
 
 }  // namespace shunt::check

@@ -4,6 +4,7 @@
 
 #include "shunt/core/arena.hpp"
 #include "shunt/layer/saved.hpp"
+#include "shunt/route/expert_choice.hpp"
 
 /// What the layer carves from the caller's bytes: the same code measures and carves.
 namespace shunt::detail {
@@ -14,6 +15,7 @@ struct moe_sizes {
   offset_t up_rows = 0, intermediate = 0;                                         // 2I I
   offset_t shared_rows = 0, shared = 0;                                           // 2Is Is
   offset_t rows = 0;                                                              // R
+  offset_t taken = 0;  // C where experts choose; K is then E
   bool latent = false, shared_gated = false, zero = false, gate_on_input = false;
 
   template <class T, class G, space S, class A>
@@ -23,16 +25,18 @@ struct moe_sizes {
         hidden(w.down.rows()),
         experts(w.gate.extent(0)),
         local(w.up.experts()),
-        top_k(o.top_k),
+        top_k(o.tokens_per_expert > 0 ? w.gate.extent(0) : offset_t{o.top_k}),
         up_rows(w.up.rows()),
         intermediate(w.down.columns()),
         shared_rows(w.shared_up.rows()),
         shared(w.shared_up ? w.shared_down.columns() : 0),
+        taken(o.tokens_per_expert),
         latent(bool(w.latent_down)),
         shared_gated(bool(w.shared_gate)),
         zero(o.route.zero_experts > 0 && o.zero_experts_here),
         gate_on_input(o.route.gate_on_input) {
-    rows = plan_rows_bound(for_plan(), plan_options<S>{.capacity = o.capacity});
+    rows = taken > 0 ? expert_choice_rows_bound(static_cast<index_t>(local), o.tokens_per_expert)
+                     : plan_rows_bound(for_plan(), plan_options<S>{.capacity = o.capacity});
   }
   [[nodiscard]] shape for_plan() const noexcept { return of_experts(local); }
   [[nodiscard]] shape for_route() const noexcept { return of_experts(experts); }
@@ -70,7 +74,12 @@ template <class T, space S, class A>
                                           layer_options<A, S> const& o, bool with_pre) noexcept {
   moe_saved<T, S> s;
   s.logits = carve<float, 2, S>(from, {{n.tokens, n.experts}});
-  s.choice.expert = carve<index_t, 2, S>(from, {{n.tokens, n.top_k}});
+  if (n.taken > 0) {
+    s.taken.token = carve<index_t, 2, S>(from, {{n.experts, n.taken}});
+    s.taken.gate = carve<float, 2, S>(from, {{n.experts, n.taken}});
+  } else {
+    s.choice.expert = carve<index_t, 2, S>(from, {{n.tokens, n.top_k}});
+  }
   s.choice.gate = carve<float, 2, S>(from, {{n.tokens, n.top_k}});
   if (o.balance_loss != 0.0f) s.d_importance = carve<float, 1, S>(from, {{n.experts}});
   if (o.z_loss != 0.0f) s.d_z = carve<float, 1, S>(from, {{n.tokens}});
@@ -85,6 +94,12 @@ template <class T, space S, class A>
     if (n.shared > 0) s.shared_pre = carve<T, 2, S>(from, {{n.tokens, n.shared_rows}});
   }
   return s;
+}
+
+/// Scratch of whichever choice is made.
+template <class P>
+[[nodiscard]] std::size_t choice_bytes(P const& on, moe_sizes const& n) noexcept {
+  return n.taken > 0 ? expert_choice_bytes(on, n.for_route()) : route_bytes(on, n.for_route());
 }
 
 template <class T, space S> struct forward_scratch {
@@ -120,10 +135,12 @@ template <class T, class P, class A>
     s.shared_rows = carve<T, 2, S>(from, {{n.tokens, n.width}});
   }
   if (n.latent) s.lifted = carve<float, 2, S>(from, {{n.tokens, n.width}});
-  s.route = carve_part(from, route_bytes(on, n.for_route()));
-  s.plan =
-      carve_part(from, plan_scratch_bytes(on, n.for_plan(),
-                                          plan_options<S>{.capacity = o.capacity, .drop = o.drop}));
+  s.route = carve_part(from, choice_bytes(on, n));
+  s.plan = carve_part(
+      from, n.taken > 0
+                ? expert_choice_scratch_bytes(on, static_cast<index_t>(n.local))
+                : plan_scratch_bytes(on, n.for_plan(),
+                                     plan_options<S>{.capacity = o.capacity, .drop = o.drop}));
   return s;
 }
 
@@ -155,6 +172,7 @@ template <class T, space S> struct backward_scratch {
   dispatch_plan<S> everyone;
   feed_scratch<T, S> experts, shared;
   view<float, 2, S> d_gate, d_logits;  // [T,K] [T,E]
+  view<float, 2, S> d_taken;           // [E,C]
   view<float, 2, S> bias_part;         // [R,1] <d_y, down_bias>
   view<float, 2, S> d_rows;            // [R,H]
   view<T, 2, S> gated_rows;            // [R,H] as in forward, and the gradient of it
@@ -194,7 +212,8 @@ template <class T, class P, class A>
     s.d_latent = carve<float, 2, S>(from, {{n.tokens, n.hidden}});
   }
   if (rounded_d_x) s.d_x = carve<float, 2, S>(from, {{n.tokens, n.width}});
-  s.route = carve_part(from, route_bytes(on, n.for_route()));
+  if (n.taken > 0) s.d_taken = carve<float, 2, S>(from, {{n.experts, n.taken}});
+  s.route = carve_part(from, choice_bytes(on, n));
   return s;
 }
 

@@ -26,7 +26,8 @@ struct stage_hook {
 /// Options of moe_layer and moe_layer_backward: give both the same. `Activation` is one of Shunt's,
 /// the user's own, or `activation`, which is chosen at run time.
 template <any_activation Activation = swiglu, space S = space::host> struct layer_options {
-  index_t top_k = 1;         ///< K
+  index_t top_k = 1;              ///< K
+  index_t tokens_per_expert = 0;  ///< C: experts choose, C tokens each; K and capacity mean nothing
   route_options route = {};  ///< score, groups, gates, zero experts, gate on the input, jitter, ...
   Activation act = {};       ///< of the experts and of the shared one
   index_t capacity = 0;      ///< rows that an expert takes at most; 0: dropless
@@ -45,7 +46,8 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   float balance_loss = 0.0f;  ///< times E Σ f_e P_e, over the valid tokens of this call
   float z_loss = 0.0f;        ///< times the mean over them of log(Σ exp(logits))²
 
-  view<float, 1, S> loss = {};  ///< [1] written by forward: the sum of both
+  view<float, 1, S> loss =
+      {};  ///< [2] written by forward: both, where their coefficients are not 0
   /// Gradients of further losses (sequence-wise balance, band, one over all micro-batches), read by
   /// backward; `gate` is ignored. What is given here takes the place of the two losses' own.
   route_gradients<S> from_losses = {};

@@ -8,7 +8,8 @@ namespace shunt {
 /// caller's bytes by carve_moe_saved: one for each layer and micro-batch in flight.
 template <storage T, space S = space::host> struct moe_saved {
   view<float, 2, S> logits;        ///< [T,E]
-  routing<S> choice;               ///< expert, gate [T,K]
+  routing<S> choice;               ///< expert, gate [T,K]; gate [T,E] where experts choose, and
+  expert_choice<S> taken;          ///< token, gate [E,C]
   view<float, 1, S> d_importance;  ///< [E] gradient of the balance loss; null without
   view<float, 1, S> d_z;           ///< [T] gradient of the z-loss; null without
   dispatch_plan<S> plan;

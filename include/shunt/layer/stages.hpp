@@ -7,18 +7,15 @@ namespace shunt::detail {
 /// The layer's own few steps, of a policy: one specialisation in each backend's layer header.
 template <class P> struct layer_on;
 
-/// Stages one after the other, until one fails: `step("route", route(...)) && step(...)`.
+/// Stages one after the other; after one that failed, none.
 class stages {
  public:
   explicit stages(stage_hook hook) noexcept : hook_(hook) {}
 
-  bool operator()(char const* stage, status const& outcome) noexcept {
-    if (!outcome.ok()) {
-      outcome_ = outcome;
-    } else if (hook_.after != nullptr) {
-      hook_.after(hook_.self, stage);
-    }
-    return outcome.ok();
+  template <class Stage> void operator()(char const* name, Stage&& stage) noexcept {
+    if (!outcome_.ok()) return;
+    outcome_ = stage();
+    if (outcome_.ok() && hook_.after != nullptr) hook_.after(hook_.self, name);
   }
   [[nodiscard]] status const& outcome() const noexcept { return outcome_; }
 

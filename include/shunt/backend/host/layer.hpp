@@ -37,6 +37,19 @@ template <> struct layer_on<on_host> {
     return {};
   }
 
+  /// What each expert's choice of a token has of the gradient by slot [T,E].
+  static void gates_of_taken(on_host const& on, view<index_t const, 2> token,
+                             view<float const, 2> d_gate, view<float, 2> d_taken) noexcept {
+    host::parallel_ranges(on, token.extent(0), 8, [&](offset_t first, offset_t last, int) {
+      for (offset_t e = first; e < last; ++e) {
+        for (offset_t c = 0; c < token.extent(1); ++c) {
+          index_t const t = token(e, c);
+          d_taken(e, c) = t >= 0 ? d_gate(t, e) : 0.0f;
+        }
+      }
+    });
+  }
+
   /// to += from, where both have contiguous rows.
   template <class T>
   static status add(on_host const& on, view<T const, 2> from, view<float, 2> to) noexcept {

@@ -1,0 +1,107 @@
+#pragma once
+#include "shunt/combine.hpp"
+#include "shunt/layer/feed_forward.hpp"
+#include "shunt/layer/memory.hpp"
+#include "shunt/layer/stages.hpp"
+#include "shunt/route/losses.hpp"
+#include "shunt/route/projection.hpp"
+
+namespace shunt::detail {
+
+/// One call of the layer: its arguments, and each stage of it in the words of its room. forward() and
+/// backward(), which put the stages in order, are layer.hpp's.
+template <class P, class T, class G, class A> struct moe_call {
+  static constexpr space S = P::memory;
+  using own = layer_on<P>;
+  using tokens_in = view<T const, 2, S>;
+  using floats_in = view<float const, 2, S>;
+
+  P const& on;
+  moe_sizes const& n;
+  tokens_in x;
+  moe_weights<T, G, S> const& w;
+  layer_options<A, S> const& o;
+  moe_saved<T, S> const& keep;
+  dispatch_plan<S> const& everyone;
+
+  [[nodiscard]] status forward(forward_scratch<T, S> const& s, view<T, 2, S> y) const noexcept;
+  [[nodiscard]] status backward(backward_scratch<T, S> const& s, tokens_in d_y,
+                                moe_gradients<S> const& g, view<float, 2, S> d_x) const noexcept;
+
+ private:
+  /// What the experts see: the tokens, or their latents.
+  tokens_in seen() const noexcept { return n.latent ? tokens_in(keep.latent) : x; }
+  /// What combine multiplies the rows by: the gates, or nothing where they acted on the input.
+  floats_in gates() const noexcept {
+    return n.gate_on_input ? floats_in{} : floats_in(keep.choice.gate);
+  }
+  feed_forward<T, A, S> experts() const noexcept {
+    gathered<S> const tokens{keep.plan.row_slot, keep.plan.top_k};
+    return {.up = w.up,
+            .down = w.down,
+            .up_bias = w.up_bias,
+            .down_bias = w.down_bias,
+            .act = o.act,
+            .plan = keep.plan,
+            .gather = n.gate_on_input ? gathered<S>{} : tokens};
+  }
+  /// One expert that every token chose.
+  feed_forward<T, A, S> shared_expert() const noexcept {
+    return {.up = w.shared_up,
+            .down = w.shared_down,
+            .up_bias = {},
+            .down_bias = {},
+            .act = o.act,
+            .plan = everyone,
+            .gather = {everyone.row_slot, 1}};
+  }
+  zero_experts<T, S> identities() const noexcept {
+    if (!n.zero) return {};
+    return {keep.choice.expert, seen(), real_experts(), o.route.zero_experts};
+  }
+  index_t real_experts() const noexcept {
+    return static_cast<index_t>(n.experts - o.route.zero_experts);
+  }
+  route_inputs<S> given() const noexcept { return {w.choice_bias, o.valid, o.ids, o.token}; }
+
+  /// Tokens choose experts, or experts tokens.
+  status choose(routing<S> const& choice, forward_scratch<T, S> const& s) const noexcept {
+    if (n.taken == 0) return route(on, keep.logits, choice, s.route, o.route, given());
+    expert_choice<S> taken = keep.taken;
+    taken.counts = o.observe.counts;
+    taken.report = o.observe.report;
+    return route_expert_choice(on, keep.logits, taken, s.route, o.route, o.valid);
+  }
+  status choose_backward(floats_in d_gate, backward_scratch<T, S> const& s) const noexcept {
+    if (n.taken > 0) {
+      own::gates_of_taken(on, keep.taken.token, d_gate, s.d_taken);
+      return route_expert_choice_backward(on, keep.logits, keep.taken, floats_in(s.d_taken),
+                                          s.d_logits, s.route, o.route, o.valid);
+    }
+    route_gradients<S> d = o.from_losses;
+    d.gate = d_gate;
+    if (!d.importance) d.importance = keep.d_importance;
+    if (!d.z) d.z = keep.d_z;
+    return route_backward(on, keep.logits, keep.choice, d, s.d_logits, s.route, o.route, given());
+  }
+  status lay_out(forward_scratch<T, S> const& s) const noexcept {
+    if (n.taken > 0) {
+      return plan_from_expert_choice(on, keep.taken.token, keep.plan, s.plan,
+                                     {.gate = keep.taken.gate,
+                                      .dense_gate = keep.choice.gate,
+                                      .valid = o.valid,
+                                      .report = o.plan});
+    }
+    return plan_dispatch(on, keep.choice.expert, keep.plan, s.plan,
+                         {.capacity = o.capacity,
+                          .drop = o.drop,
+                          .gate = keep.choice.gate,
+                          .valid = o.valid,
+                          .first_expert = o.first_expert,
+                          .experts = real_experts(),
+                          .zero_experts = o.route.zero_experts,
+                          .report = o.plan});
+  }
+};
+
+}  // namespace shunt::detail
