@@ -1,0 +1,67 @@
+#pragma once
+// A block of warps with its shared memory and barriers, and the launch it belongs to.
+
+#include <array>
+#include <atomic>
+#include <memory>
+
+#include "machine/warp.hpp"
+
+namespace softgpu {
+
+struct dim {
+  std::uint32_t x = 1, y = 1, z = 1;
+  [[nodiscard]] std::uint64_t count() const { return std::uint64_t{x} * y * z; }
+};
+
+/// One launch: what every block of it shares.
+struct launch {
+  softgpu::kernel const* kernel = nullptr;
+  dim grid, block;
+  std::int64_t dynamic_shared = 0;
+  std::uint64_t parameters = 0;  // device address of the parameter block
+  std::int64_t shared_bytes = 0;  // whole shared window of a block
+  bool cooperative = false;
+  std::uint64_t id = 0;  // of this launch in the process
+  std::atomic<std::uint64_t> executed[static_cast<int>(kind::count)] = {};
+  std::atomic<std::uint64_t> executed_lanes[static_cast<int>(kind::count)] = {};
+  std::atomic<std::uint64_t> divergent_branches = 0, barriers = 0;
+  std::atomic<bool> stop = false;  // a fault that ends the launch (trap, assert, deadlock)
+};
+
+struct barrier_state {
+  std::uint32_t expected = 0;  // threads; 0: nobody has arrived
+  std::uint32_t arrived = 0;
+  std::uint32_t count = 0;     // bar.red: how many predicates were true
+};
+
+struct block {
+  softgpu::launch* launch = nullptr;
+  dim index;                   // ctaid
+  std::uint64_t linear = 0;
+  std::uint32_t threads = 0;
+  std::vector<std::unique_ptr<warp>> warps;
+  std::byte* shared = nullptr;  // address 0 of the shared window
+  std::int64_t shared_bytes = 0;
+  std::array<barrier_state, 16> barriers;
+  std::uint32_t barrier_epoch = 0;  // counts completed whole-block barriers
+  void* shared_shadow = nullptr;    // of the checks
+  std::uint64_t clock = 0;
+
+  /// Runs every warp a turn. True once the block has finished.
+  bool turn(std::int32_t quantum);
+  /// Threads of the warp's mask arrive; `wait` says whether they stay (bar.sync) or go on.
+  void arrive(warp& w, int barrier, std::uint32_t expected, lane_mask true_predicates, bool wait,
+              op const* finish);
+  /// The first thread's coordinates and one lane's.
+  [[nodiscard]] dim thread(warp const& w, int lane) const;
+  [[nodiscard]] bool finished() const;
+
+ private:
+  void complete(int barrier);
+};
+
+/// Runs all blocks of a launch on the device's threads and returns when they are done.
+void run(launch& l);
+
+}  // namespace softgpu

@@ -1,0 +1,123 @@
+#pragma once
+// A warp: 32 lanes, their registers and where each of them is.
+//
+// Lanes at the same place (function, pc, frame) form a group and execute together. The current
+// group lies open in the warp; the others wait in `groups`. The group at the deepest call and there
+// at the lowest pc runs first, so that lanes which parted meet again; a group that has spun through
+// its budget gives way to the next, so that a lane spinning on another lane's progress does not
+// starve it.
+
+#include <array>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+#include "machine/code.hpp"
+#include "machine/op.hpp"
+
+namespace softgpu {
+
+struct block;
+
+/// Where lanes of one group stand.
+struct place {
+  softgpu::code const* code = nullptr;
+  std::uint32_t pc = 0;            // the next op
+  std::uint32_t depth = 0;         // calls
+  std::uint32_t registers = 0;     // byte offset of the frame's registers
+  std::uint32_t local = 0;         // byte offset of the frame's local memory
+  friend bool operator==(place const&, place const&) = default;
+};
+
+enum class state : std::uint8_t {
+  runnable,
+  meeting,    // at a warp-level instruction until all lanes of `awaited` are there
+  at_barrier, // at block barrier `barrier`
+};
+
+struct group {
+  lane_mask lanes = 0;
+  place at;
+  softgpu::state state = state::runnable;
+  lane_mask awaited = 0;  // meeting: who must be at this place
+  bool anywhere = false;  // meeting: at any place, with the same `awaited` (bar.warp.sync)
+  int barrier = -1;
+  op const* finish = nullptr;  // at_barrier: gets the result of bar.red
+};
+
+struct alignas(64) warp {
+  // The current group.
+  std::byte* bank[2] = {};     // registers of the frame; constants, less one
+  op const* ops = nullptr;
+  std::uint32_t pc = 0;        // the next op
+  std::uint32_t limit = 0;     // where waiting lanes stand: leave the loop there; 0: leave at once
+  lane_mask active = 0;        // the current group's lanes
+  lane_mask mask = 0;          // those of them that execute this op
+  lane_mask idle = 0;          // lanes that do not exist or have exited: writing them is harmless
+  std::int32_t budget = 0;     // ops this group may run backward before others get their turn
+  place here;                  // code, depth, frame of the current group (its pc is `pc`)
+
+  softgpu::block* block = nullptr;
+  int index = 0;               // of the warp in its block
+  std::byte* registers = nullptr;  // the whole register file
+  std::size_t register_bytes = 0;
+  std::byte* local = nullptr;  // lane-major local memory
+  std::int64_t local_stride = 0;
+
+  std::array<group, lanes_per_warp> groups;
+  int group_count = 0;
+  std::uint64_t executed[static_cast<int>(kind::count)] = {};       // warp instructions
+  std::uint64_t executed_lanes[static_cast<int>(kind::count)] = {};  // lane instructions
+  std::uint64_t divergent_branches = 0;
+
+  struct return_to {
+    place at[lanes_per_warp];
+  };
+  std::vector<return_to> returns;  // by depth
+
+  template <class T>
+  [[nodiscard]] T* row(ref r) const {
+    return reinterpret_cast<T*>(bank[r.at & 1] + r.at);
+  }
+  [[nodiscard]] lane_mask& predicate(ref r) const { return *row<lane_mask>(r); }
+  [[nodiscard]] lane_mask exited_or_absent() const { return idle; }
+
+  /// Runs until every lane waits or has exited, or the budget is spent.
+  enum class outcome { finished, waiting, spent };
+  outcome run(std::int32_t quantum);
+
+  // For handlers.
+  void jump(std::uint32_t target) {  // of all active lanes
+    if (target <= pc) {
+      budget -= static_cast<std::int32_t>(pc - target) + 1;
+      if (budget < 0) limit = 0;
+    }
+    pc = target;
+  }
+  void split(lane_mask leaving, std::uint32_t target);  // those lanes go to target
+  void exit_lanes(lane_mask leaving);
+  void call(code const& callee);                        // of all lanes of mask
+  void return_lanes(lane_mask leaving);
+  /// True where all of `members` are here. Otherwise the lanes of mask wait at this op, which is
+  /// executed again once they are all there; the handler returns at once.
+  bool meet(lane_mask members, op const& o);
+  /// The lanes of mask wait until all of `members` wait so, wherever they are.
+  void meet_anywhere(lane_mask members);
+  /// The lanes of mask wait at the block's barrier; the op gets the result of a reduction.
+  void wait_at_barrier(int barrier, op const* finish);
+  void release_barrier(int barrier);
+  /// Ends the turn of this warp (nanosleep, yield).
+  void give_way() { limit = 0, budget = -1; }
+
+ private:
+  void execute();
+  void open(group const& g);
+  void store_current();
+  bool choose(bool rotate);
+  void settle_meetings();
+  void remove_current(lane_mask leaving);
+  int turn_ = 0;
+  bool gave_way_ = false;
+};
+
+}  // namespace softgpu
