@@ -1,8 +1,10 @@
 #pragma once
+#include "shunt/backend/host/nn/model.hpp"
 #include "shunt/nn/block.hpp"
 #include "shunt/nn/cross_entropy.hpp"
 #include "shunt/nn/embedding.hpp"
 #include "shunt/nn/model_config.hpp"
+#include "shunt/nn/model_parts.hpp"
 #include "shunt/nn/optimiser.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits
@@ -94,8 +96,8 @@ template <storage T, space S = space::host> struct model_cache {
   index_t batch = 0;
   index_t capacity = 0;  ///< tokens a sequence, at most config.context
 };
-[[nodiscard]] offset_t model_cache_elements(model_config const& config, index_t batch,
-                                            index_t capacity) noexcept;
+[[nodiscard]] inline offset_t model_cache_elements(model_config const& config, index_t batch,
+                                                   index_t capacity) noexcept;
 
 /// Scratch of model_decode for B sequences of N new tokens.
 template <storage T>
@@ -113,3 +115,5 @@ status model_decode(P const& on, model_config const& config,
                     arena<P::memory> work, model_report<P::memory> const& report = {}) noexcept;
 
 }  // namespace shunt::nn
+
+#include "shunt/nn/model_run.hpp"

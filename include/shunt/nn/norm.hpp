@@ -55,9 +55,9 @@ status rms_norm_backward(P const& on, X&& x, W&& weight, view<float const, 1, P:
 
 namespace detail {
 template <class T, class W>
-status rms_norm(on_host const& on, view<T const, 2> x, view<T const, 2> add, view<T, 2> sum,
-                view<W const, 1> weight, view<T, 2> y, view<float, 1> inverse,
-                rms_norm_options const& options) noexcept {
+status checked_rms_norm(on_host const& on, view<T const, 2> x, view<T const, 2> add, view<T, 2> sum,
+                        view<W const, 1> weight, view<T, 2> y, view<float, 1> inverse,
+                        rms_norm_options const& options) noexcept {
   static_assert(storage<T> && storage<W>, "shunt::nn::rms_norm: float, bf16 or fp16 only");
   offset_t const tokens = x.extent(0), width = x.extent(1);
   bool const adds = add.data() != nullptr || sum.data() != nullptr;
@@ -106,8 +106,8 @@ template <execution P, input<P, 2> X, input<P, 1> W, output<P, 2> Y>
 status rms_norm(P const& on, X&& x, W&& weight, Y&& y, view<float, 1, P::memory> inverse,
                 rms_norm_options const& options) noexcept {
   using type = element_t<X>;
-  return detail::rms_norm<type, element_t<W>>(on, as_input<P, 2>(x), {}, {}, as_input<P, 1>(weight),
-                                              as_output<P, 2>(y), inverse, options);
+  return detail::checked_rms_norm<type, element_t<W>>(
+      on, as_input<P, 2>(x), {}, {}, as_input<P, 1>(weight), as_output<P, 2>(y), inverse, options);
 }
 
 template <execution P, input<P, 2> X, input<P, 2> A, output<P, 2> Sum, input<P, 1> W,
@@ -115,9 +115,9 @@ template <execution P, input<P, 2> X, input<P, 2> A, output<P, 2> Sum, input<P, 
 status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
                     view<float, 1, P::memory> inverse, rms_norm_options const& options) noexcept {
   using type = element_t<X>;
-  return detail::rms_norm<type, element_t<W>>(on, as_input<P, 2>(x), as_input<P, 2>(add),
-                                              as_output<P, 2>(sum), as_input<P, 1>(weight),
-                                              as_output<P, 2>(y), inverse, options);
+  return detail::checked_rms_norm<type, element_t<W>>(on, as_input<P, 2>(x), as_input<P, 2>(add),
+                                                      as_output<P, 2>(sum), as_input<P, 1>(weight),
+                                                      as_output<P, 2>(y), inverse, options);
 }
 
 template <execution P, input<P, 2> X, input<P, 1> W, input<P, 2> DY, output<P, 2> DX>

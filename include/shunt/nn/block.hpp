@@ -1,0 +1,255 @@
+#pragma once
+#include "shunt/backend/host/nn/block.hpp"
+#include "shunt/nn/block_types.hpp"
+#include "shunt/nn/linear.hpp"
+#include "shunt/nn/norm.hpp"
+
+namespace shunt::nn {
+namespace detail {
+
+/// y holds the residual; the feed-forward of `in` is added to it.
+template <class P, storage T>
+[[nodiscard]] bool dense_forward(P const& on, block_weights<T, P::memory> const& w,
+                                 view<T const, 2, P::memory> in, view<T, 2, P::memory> pre,
+                                 block_scratch<T, P::memory> const& s, view<T, 2, P::memory> y,
+                                 steps& step) noexcept {
+  s.everyone[0] = 0;
+  s.everyone[1] = static_cast<index_t>(in.extent(0));
+  expert_matrix<T, P::memory> const up(shunt::detail::stack_of_one(w.up), pair_layout{});
+  return step("dense", grouped_gemm(on, in, up, {s.everyone}, s.act, swiglu{},
+                                    {.pre = pre, .round_pre = true})) &&
+         step("dense", linear(on, s.act, w.down, y, {.accumulate = true}));
+}
+
+template <class P, storage T>
+[[nodiscard]] bool dense_backward(P const& on, block_weights<T, P::memory> const& w,
+                                  view<T const, 2, P::memory> in, view<T const, 2, P::memory> pre,
+                                  view<T const, 2, P::memory> d_y,
+                                  block_gradients<P::memory> const& g,
+                                  block_backward_scratch<T, P::memory> const& s, bool add,
+                                  steps& step) noexcept {
+  return step("dense", linear_dgrad(on, d_y, w.down, s.d_act)) &&
+         step("dense", activation_backward(on, s.d_act, pre, swiglu{}, s.d_pre, {.act = s.act})) &&
+         step("dense", linear_wgrad(on, d_y, s.act, g.down, {.accumulate = add})) &&
+         step("dense", linear_wgrad(on, s.d_pre, in, g.up, {.accumulate = add})) &&
+         step("dense", linear_dgrad(on, s.d_pre, w.up, s.d_in));
+}
+
+/// a = attention(norm(x)): from x to what is added to it. With a cache, over what it holds too.
+template <class P, storage T>
+[[nodiscard]] bool attend(P const& on, block_sizes const& n, view<T const, 2, P::memory> x,
+                          block_weights<T, P::memory> const& w,
+                          rotary_table<P::memory> const& table,
+                          block_saved<T, P::memory> const& keep,
+                          kv_cache<T, P::memory> const* cache, index_t first_position,
+                          block_scratch<T, P::memory> const& s, block_options<P::memory> const& o,
+                          steps& step) noexcept {
+  auto const q = n.part(keep.qkv, 0, n.heads), k = n.part(keep.qkv, n.heads, n.kv_heads),
+             v = n.part(keep.qkv, n.heads + n.kv_heads, n.kv_heads);
+  auto const out = n.heads_of(keep.attended);
+  bool done = step("norm", rms_norm(on, x, w.attention_norm, keep.attention_in,
+                                    keep.attention_inverse, {.epsilon = o.norm_epsilon})) &&
+              step("projection", linear(on, keep.attention_in, w.qkv, keep.qkv)) &&
+              step("rotary", rotary(on, q, table, {.pairs = o.pairs})) &&
+              step("rotary", rotary(on, k, table, {.pairs = o.pairs}));
+  if (cache == nullptr) {
+    done = done && step("attention", attention(on, q, k, v, out, keep.log_sum, s.own));
+  } else {
+    done = done && step("attention", cache_append(on, k, v, *cache, first_position)) &&
+           step("attention", cache_attend(on, q, *cache, first_position, out, s.own));
+  }
+  return done && step("projection", linear(on, keep.attended, w.out, s.delta));
+}
+
+template <class P, storage T>
+[[nodiscard]] status block_forward(P const& on, block_sizes const& n, view<T const, 2, P::memory> x,
+                                   block_weights<T, P::memory> const& w,
+                                   rotary_table<P::memory> const& table, view<T, 2, P::memory> y,
+                                   block_saved<T, P::memory> const& keep,
+                                   kv_cache<T, P::memory> const* cache, index_t first_position,
+                                   block_scratch<T, P::memory> const& s,
+                                   block_options<P::memory> const& o) noexcept {
+  steps step(o.hook);
+  bool const done =
+      attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
+      step("norm", rms_norm_add(on, x, s.delta, keep.middle, w.feed_norm, keep.feed_in,
+                                keep.feed_inverse, {.epsilon = o.norm_epsilon}));
+  if (!done) return step.outcome();
+  host::copy_rows(on, view<T const, 2, P::memory>(keep.middle), y);
+  if (n.dense) {
+    (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
+    return step.outcome();
+  }
+  return moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
+}
+
+}  // namespace detail
+
+/// Bytes of a block_saved for B sequences of S tokens, and the block_saved itself in memory of the
+/// caller's: one for each block and micro-batch in flight.
+template <storage T, space S>
+[[nodiscard]] std::size_t block_saved_bytes(index_t batch, index_t length,
+                                            block_weights<T, S> const& weights,
+                                            block_options<S> const& options) noexcept {
+  auto from = arena<S>::measuring();
+  (void)detail::carve_saved_block(from, {batch, length, weights, options}, weights, options);
+  return from.needed();
+}
+template <storage T, space S>
+[[nodiscard]] block_saved<T, S> carve_block_saved(arena<S>& from, index_t batch, index_t length,
+                                                  block_weights<T, S> const& weights,
+                                                  block_options<S> const& options) noexcept {
+  return detail::carve_saved_block(from, {batch, length, weights, options}, weights, options);
+}
+
+/// Scratch of block() and of block_backward().
+template <execution P, storage T>
+[[nodiscard]] std::size_t block_bytes(P const& on, index_t batch, index_t length,
+                                      block_weights<T, P::memory> const& weights,
+                                      block_options<P::memory> const& options) noexcept {
+  auto from = arena<P::memory>::measuring();
+  (void)detail::carve_block(on, from, {batch, length, weights, options}, weights, options);
+  return from.needed();
+}
+template <execution P, storage T>
+[[nodiscard]] std::size_t block_backward_bytes(P const& on, index_t batch, index_t length,
+                                               block_weights<T, P::memory> const& weights,
+                                               block_options<P::memory> const& options) noexcept {
+  auto from = arena<P::memory>::measuring();
+  (void)detail::carve_block_backward(on, from, {batch, length, weights, options}, weights, options);
+  return from.needed();
+}
+
+/// A transformer block: m = x + Wo·attention(rotary(Wqkv·norm(x))), y = m + feed(norm(m)), feed a
+/// mixture of experts or a dense SwiGLU network.
+/// Shapes   x, y [B,S,W] without gaps · table [positions ≥ S, pairs ≤ D/2] · saved for B, S
+/// Types    x, y and all weights of one storage type; arithmetic as the primitives'
+/// Order    the primitives', one after another: the same bits on any thread count and ISA; a token's
+///          bits do not depend on later tokens or other sequences
+/// Aliasing y shares no memory with x
+/// Errors   extents that do not fit, arena too small (says how much)
+/// Cost     its five products and the layer's; scratch block_bytes(); allocates nothing
+/// Source   Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020 (norm
+///          before); Touvron et al., "LLaMA", 2023 (RMS norm, rotary, SwiGLU)
+template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
+[[nodiscard]] status block(P const& on, X&& x_in, block_weights<T, P::memory> const& weights,
+                           rotary_table<P::memory> const& table, Y&& y_in,
+                           block_saved<T, P::memory> const& saved, arena<P::memory> work,
+                           block_options<P::memory> const& options) noexcept {
+  view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
+  view<T, 3, P::memory> const y = as_output<P, 3>(y_in);
+  offset_t const batch = x.extent(0), length = x.extent(1);
+  detail::block_sizes const n(batch, length, weights, options);
+  auto const scratch = detail::carve_block(on, work, n, weights, options);
+  if (status bad = first_of(check::policy(on), detail::check_block("block", n, weights),
+                            detail::tokens_of("block.x", x, batch, length, n.width),
+                            detail::tokens_of("block.y", y, batch, length, n.width),
+                            check::apart("block.y", y, "block.x", x), work.check("block.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  return detail::block_forward<P, T>(on, n, detail::flat_tokens(x), weights, table,
+                                     detail::flat_tokens(y), saved, nullptr, 0, scratch, options);
+}
+
+/// The block over new tokens of each sequence, at positions first_position …, with what the cache
+/// holds of the earlier ones. `table` starts at first_position. The bits of block() over the whole.
+/// Shapes   x, y [B,N,W] · saved: memory for B, N, overwritten (nothing is kept)
+template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
+[[nodiscard]] status block_decode(P const& on, X&& x_in, block_weights<T, P::memory> const& weights,
+                                  rotary_table<P::memory> const& table,
+                                  kv_cache<T, P::memory> const& cache, index_t first_position,
+                                  Y&& y_in, block_saved<T, P::memory> const& saved,
+                                  arena<P::memory> work,
+                                  block_options<P::memory> const& options) noexcept {
+  view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
+  view<T, 3, P::memory> const y = as_output<P, 3>(y_in);
+  offset_t const batch = x.extent(0), length = x.extent(1);
+  detail::block_sizes const n(batch, length, weights, options);
+  auto const scratch = detail::carve_block(on, work, n, weights, options);
+  if (status bad =
+          first_of(check::policy(on), detail::check_block("block_decode", n, weights),
+                   detail::tokens_of("block_decode.x", x, batch, length, n.width),
+                   detail::tokens_of("block_decode.y", y, batch, length, n.width),
+                   check::apart("block_decode.y", y, "block_decode.x", x),
+                   detail::cache_fits("block_decode", cache, batch, length, first_position),
+                   work.check("block_decode.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  return detail::block_forward<P, T>(on, n, detail::flat_tokens(x), weights, table,
+                                     detail::flat_tokens(y), saved, &cache, first_position, scratch,
+                                     options);
+}
+
+/// The gradients of block(): d_x from d_y, and those of the weights.
+/// Shapes   x, d_y, d_x [B,S,W] without gaps · gradients as the weights
+/// Order, Errors as block(); scratch block_backward_bytes()
+/// Aliasing d_x may be d_y, exactly; otherwise none
+template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX>
+[[nodiscard]] status block_backward(P const& on, X&& x_in,
+                                    block_weights<T, P::memory> const& weights,
+                                    rotary_table<P::memory> const& table,
+                                    block_saved<T, P::memory> const& saved, DY&& d_y_in,
+                                    DX&& d_x_in, block_gradients<P::memory> const& gradients,
+                                    arena<P::memory> work,
+                                    block_options<P::memory> const& options) noexcept {
+  constexpr space S = P::memory;
+  view<T const, 3, S> const x_all = as_input<P, 3>(x_in), d_y_all = as_input<P, 3>(d_y_in);
+  view<T, 3, S> const d_x_all = as_output<P, 3>(d_x_in);
+  offset_t const batch = x_all.extent(0), length = x_all.extent(1);
+  detail::block_sizes const n(batch, length, weights, options);
+  auto const s = detail::carve_block_backward(on, work, n, weights, options);
+  if (status bad =
+          first_of(check::policy(on), detail::check_block("block_backward", n, weights),
+                   detail::tokens_of("block_backward.x", x_all, batch, length, n.width),
+                   detail::tokens_of("block_backward.d_y", d_y_all, batch, length, n.width),
+                   detail::tokens_of("block_backward.d_x", d_x_all, batch, length, n.width),
+                   check::apart("block_backward.d_x", d_x_all, "block_backward.x", x_all),
+                   work.check("block_backward.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  bool const add = options.accumulate;
+  view<T const, 2, S> const x = detail::flat_tokens(x_all), d_y = detail::flat_tokens(d_y_all);
+  view<T, 2, S> const d_x = detail::flat_tokens(d_x_all);
+  auto const& w = weights;
+  auto const& g = gradients;
+  detail::steps step(options.hook);
+
+  // y = m + feed(norm(m))
+  bool done = true;
+  if (n.dense) {
+    done = detail::dense_backward<P, T>(on, w, saved.feed_in, saved.pre, d_y, g, s, add, step);
+  } else if (status bad =
+                 moe_layer_backward(on, saved.feed_in, w.experts, d_y, saved.experts, s.d_in,
+                                    g.experts, s.own, detail::layer_options_of(options));
+             !bad.ok()) {
+    return bad;
+  }
+  done = done && step("norm", rms_norm_backward(on, saved.middle, w.feed_norm, saved.feed_inverse,
+                                                s.d_in, s.d_middle, g.feed_norm, s.own,
+                                                {.add = d_y, .accumulate = add}));
+  // m = x + Wo · attention(…)
+  auto const q = n.part(saved.qkv, 0, n.heads), k = n.part(saved.qkv, n.heads, n.kv_heads),
+             v = n.part(saved.qkv, n.heads + n.kv_heads, n.kv_heads);
+  auto const d_q = n.part(s.d_qkv, 0, n.heads), d_k = n.part(s.d_qkv, n.heads, n.kv_heads),
+             d_v = n.part(s.d_qkv, n.heads + n.kv_heads, n.kv_heads);
+  done =
+      done && step("projection", linear_dgrad(on, s.d_middle, w.out, s.d_attended)) &&
+      step("projection",
+           linear_wgrad(on, s.d_middle, saved.attended, g.out, {.accumulate = add})) &&
+      step("attention", attention_backward(on, q, k, v, n.heads_of(saved.attended), saved.log_sum,
+                                           n.heads_of(s.d_attended), d_q, d_k, d_v, s.own)) &&
+      step("rotary", rotary_backward(on, d_q, table, {.pairs = options.pairs})) &&
+      step("rotary", rotary_backward(on, d_k, table, {.pairs = options.pairs})) &&
+      step("projection",
+           linear_wgrad(on, s.d_qkv, saved.attention_in, g.qkv, {.accumulate = add})) &&
+      step("projection", linear_dgrad(on, s.d_qkv, w.qkv, s.d_in)) &&
+      step("norm",
+           rms_norm_backward(on, x, w.attention_norm, saved.attention_inverse, s.d_in, d_x,
+                             g.attention_norm, s.own, {.add = s.d_middle, .accumulate = add}));
+  return step.outcome();
+}
+
+}  // namespace shunt::nn
