@@ -101,27 +101,26 @@ status combine_gradient(on_host const& on, view<T const, 2, space::host> d_y,
   token_gradients<T> const beside{o, hidden, SHUNT_ISA_PICK(on, scale_row<T, T>),
                                   SHUNT_ISA_PICK(on, dot_rows<T, T>), term_sum<T, T>(on)};
   auto* const scale = SHUNT_ISA_PICK(on, scale_row<T, R>);
-  auto* const dot = SHUNT_ISA_PICK(on, dot_rows<T, R>);
+  auto* const dot = SHUNT_ISA_PICK(on, dot_rows<R, T>);
+  auto* const both = SHUNT_ISA_PICK(on, scale_and_dot<T, R>);
   auto const on_token = [&](offset_t t) {
     T const* const from = row_at(d_y, t);
     bool const real = is_valid(o.valid, t);
     for (offset_t k = 0; k < top_k; ++k) {
       offset_t const row = row_of(plan, t * top_k + k);
-      bool const has_row = row >= 0;
-      if (has_row && d_rows) {
-        if (real) {
-          scale(from, gate ? gate(t, k) : 1.0f, row_at(d_rows, row), hidden);
-        } else {
-          zero_row(row_at(d_rows, row), hidden);
-        }
-      }
-      if (!o.d_gate) continue;
-      if (!real || (!has_row && !is_identity(o.zero, t, k))) {
-        o.d_gate(t, k) = 0.0f;
-      } else if (!has_row) {
-        o.d_gate(t, k) = beside.dot(from, row_at(o.zero.x, t), hidden);
-      } else if (rows) {
-        o.d_gate(t, k) = dot(from, row_at(rows, row), hidden);
+      float const factor = gate ? gate(t, k) : 1.0f;
+      if (!real) {
+        if (row >= 0 && d_rows) zero_row(row_at(d_rows, row), hidden);
+        if (o.d_gate) o.d_gate(t, k) = 0.0f;
+      } else if (row < 0) {
+        if (!o.d_gate) continue;
+        bool const identity = is_identity(o.zero, t, k);
+        o.d_gate(t, k) = identity ? beside.dot(from, row_at(o.zero.x, t), hidden) : 0.0f;
+      } else if (o.d_gate && rows && d_rows) {
+        o.d_gate(t, k) = both(from, factor, row_at(d_rows, row), row_at(rows, row), hidden);
+      } else {
+        if (d_rows) scale(from, factor, row_at(d_rows, row), hidden);
+        if (o.d_gate && rows) o.d_gate(t, k) = dot(row_at(rows, row), from, hidden);
       }
     }
     beside(t, top_k, from, plan, gate);

@@ -18,9 +18,50 @@ void scale_row(A const* from, float factor, B* to, std::int64_t n) noexcept {
   if (at < n) store_first(to + at, f * load_first(from + at, n - at), n - at);
 }
 
-/// <a, b>, in the order of every row reduction.
+/// <a, b>, in the order of every row reduction, with each vector of b passed to `also(at, b)`.
+template <class A, class B, class Also>
+SHUNT_LANES float dot_and(A const* a, B const* b, std::int64_t n, Also const& also) noexcept {
+  strip s;
+  vf part[strip_vectors];  // indexed by constants only, so that it lives in registers
+  each_part<strip_vectors>([&](auto i)
+                               __attribute__((always_inline)) { part[i.value] = fill(0.0f); });
+  std::int64_t at = 0;
+  for (; at + strip_width <= n; at += strip_width) {
+    each_part<strip_vectors>([&](auto i) __attribute__((always_inline)) {
+      std::int64_t const here = at + i.value * lanes;
+      vf const y = load(b + here);
+      part[i.value] = fma(load(a + here), y, part[i.value]);
+      also(here, y, lanes);
+    });
+  }
+  each_part<strip_vectors>([&](auto i)
+                               __attribute__((always_inline)) { s.part[i.value] = part[i.value]; });
+  for (int i = 0; at < n; ++i, at += lanes) {
+    std::int64_t const left = n - at < lanes ? n - at : lanes;
+    vf const y = left == lanes ? load(b + at) : load_first(b + at, left);
+    vf const x = left == lanes ? load(a + at) : load_first(a + at, left);
+    s.part[i] = fma(x, y, s.part[i]);
+    also(at, y, left);
+  }
+  return sum_of(s);
+}
+
 template <class A, class B> float dot_rows(A const* a, B const* b, std::int64_t n) noexcept {
-  return row_dot(a, b, n);
+  return dot_and(a, b, n, [&](std::int64_t, vf, std::int64_t) __attribute__((always_inline)){});
+}
+
+/// Both gradients of one row in one pass: to = factor · from, and <row, from>.
+template <class A, class B>
+float scale_and_dot(A const* from, float factor, B* to, B const* row, std::int64_t n) noexcept {
+  vf const f = fill(factor);
+  return dot_and(
+      row, from, n, [&](std::int64_t at, vf x, std::int64_t count) __attribute__((always_inline)) {
+        if (count == lanes) {
+          store(to + at, f * x);
+        } else {
+          store_first(to + at, f * x, count);
+        }
+      });
 }
 
 template <class R, class Y>

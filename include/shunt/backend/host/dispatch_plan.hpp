@@ -67,16 +67,12 @@ inline void add_counts(plan_counts& sum, plan_counts const& part) noexcept {
 class shard_map {
  public:
   shard_map(index_t local, plan_options<space::host> const& o) noexcept
-      : first_(o.first_expert),
-        local_(local),
+      : first_(static_cast<std::uint32_t>(o.first_expert)),
         real_(o.experts > 0 ? o.experts : o.first_expert + offset_t{local}),
         all_(real_ + o.zero_experts) {}
 
-  /// The local expert of an id, or -1.
-  index_t local(index_t id) const noexcept {
-    offset_t const at = id - first_;
-    return at >= 0 && at < local_ ? static_cast<index_t>(at) : -1;
-  }
+  /// The local expert of an id, or one that is none: not below `experts` as an unsigned number.
+  std::uint32_t local(index_t id) const noexcept { return static_cast<std::uint32_t>(id) - first_; }
   void count_rowless(index_t id, plan_counts& c) const noexcept {
     if (id == -1) {
       ++c.unrouted;
@@ -88,7 +84,8 @@ class shard_map {
   }
 
  private:
-  offset_t first_, local_, real_, all_;
+  std::uint32_t first_;
+  offset_t real_, all_;
 };
 
 /// Ranks of the slots that compete for an expert's capacity. A strict total order: the one that comes
@@ -174,6 +171,7 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
   if (status bad = work.check("plan_dispatch.arena"); !bad.ok()) return bad;
   plan_blocks const blocks(plan.tokens, top_k);
   shard_map const ids(experts, o);
+  auto const locals = static_cast<std::uint32_t>(experts);
 
   parallel(on, blocks.count, [&](offset_t block, int) {
     index_t* const count = w.counts + block * experts;
@@ -186,11 +184,11 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
       }
       index_t const* const chosen = expert.data() + t * expert.stride(0);
       for (offset_t k = 0; k < top_k; ++k) {
-        index_t const id = chosen[k], e = ids.local(id);
-        if (e >= 0) {
+        std::uint32_t const e = ids.local(chosen[k]);
+        if (e < locals) {
           ++count[e];
         } else {
-          ids.count_rowless(id, sum);
+          ids.count_rowless(chosen[k], sum);
         }
       }
     }
@@ -228,9 +226,9 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
       index_t const* const chosen = expert.data() + t * expert.stride(0);
       for (offset_t k = 0; k < top_k; ++k) {
         auto const slot = static_cast<index_t>(t * top_k + k);
-        index_t const e = counts ? ids.local(chosen[k]) : -1;
+        std::uint32_t const e = counts ? ids.local(chosen[k]) : locals;
         index_t row = -1;
-        if (e >= 0) {
+        if (e < locals) {
           index_t const position = next[e]++;
           if (lists) {
             w.list[w.start[e] + position] = slot;
