@@ -3,14 +3,11 @@ using vf = float __attribute__((vector_size(16)));
 using vu = unsigned __attribute__((vector_size(16)));
 using vh = unsigned short __attribute__((vector_size(8)));
 
-/// Exact also where the processor has no FMA: the product of two floats is exact in double; the sum
-/// is rounded to odd there, so that the last rounding is the only one.
-SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
-#if defined(__aarch64__)
-  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
-#elif defined(__FMA__)
-  return (vf)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
-#else
+#if !defined(__aarch64__) && !defined(__FMA__)
+/// A fused multiply-add without the instruction, exact: the product of two floats is exact in double;
+/// the sum is rounded to odd there, so that the last rounding is the only one. A call, not inlined:
+/// forty instructions at each use would make the portable kernels huge and slow to compile.
+__attribute__((noinline)) inline vf fma_by_doubles(vf a, vf b, vf c) noexcept {
   using vd = double __attribute__((vector_size(32)));
   using vl = long long __attribute__((vector_size(32)));
   vd const product = __builtin_convertvector(a, vd) * __builtin_convertvector(b, vd);
@@ -23,6 +20,16 @@ SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
   vl const outward = (lost > 0.0) == (sum > 0.0);  // away from zero: one more in the last place
   vl const step = (outward & 1) * 2 - 1;
   return __builtin_convertvector((vd)(bits + (step & inexact & even)), vf);
+}
+#endif
+
+SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
+#if defined(__aarch64__)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif defined(__FMA__)
+  return (vf)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#else
+  return fma_by_doubles(a, b, c);
 #endif
 }
 
