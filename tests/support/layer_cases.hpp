@@ -128,7 +128,9 @@ inline std::vector<layer_case> layer_families() {
        .route = {.gate_on_input = true}},
       {.name = "expert_choice", .f = with([](auto& f) { f.balance = 0.0; }), .taken = 5},
       {.name = "all_experts", .f = with([](auto& f) { f.top_k = 7; })},
-      {.name = "one_expert", .f = with([](auto& f) { f.experts = f.top_k = 1; })},
+      {.name = "one_expert",
+       .f = with([](auto& f) { f.experts = f.top_k = 1; }),
+       .route = {.score = sigmoid}},
       {.name = "ones", .f = {.tokens = 1, .width = 1, .intermediate = 1, .experts = 1, .top_k = 1}},
   };
 }

@@ -206,8 +206,9 @@ struct gradient_buffers {
     f("x", x);
     each_weight(f);
   }
-  [[nodiscard]] moe_gradients<> views(layer_formula const& f, pair_layout layout) {
-    int const L = f.local(), N = f.halves() * f.intermediate, Ns = f.halves() * f.shared;
+  [[nodiscard]] moe_gradients<> views(layer_formula const& f, pair_layout layout, int local = 0) {
+    int const L = local > 0 ? local : f.local(), N = f.halves() * f.intermediate,
+              Ns = f.halves() * f.shared;
     moe_gradients<> g;
     g.gate = gate.as(f.experts, f.width);
     g.up = up.as(L, N, f.hidden);
@@ -250,9 +251,9 @@ template <class T> struct layer_run {
   }
   template <class A>
   layer_run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
-            moe_weights<T> const& w, bool train)
+            moe_weights<T> const& w, bool train, int local = 0)
       : y(s.x.size()), d_x(s.x.size()), d(s) {
-    run(on, s, o, w, train);
+    run(on, s, o, w, train, local);
   }
 
   /// What the library chose, for the oracle: ids by slot, and those whose slot has a row or is a zero
@@ -273,9 +274,19 @@ template <class T> struct layer_run {
   }
 
  private:
+  moe_gradients<> wanted(layer_formula const& f, pair_layout layout, moe_weights<T> const& w,
+                         int local) {
+    moe_gradients<> g = d.views(f, layout, local);
+    if (!w.shared_up) {
+      g.shared_up = g.shared_down = {};
+      g.shared_gate = {};
+    }
+    return g;
+  }
+
   template <class A>
   void run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
-           moe_weights<T> const& w, bool train) {
+           moe_weights<T> const& w, bool train, int local = 0) {
     layer_formula const& f = s.is.f;
     auto const tokens = static_cast<index_t>(f.tokens);
     guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, o, train));
@@ -286,11 +297,33 @@ template <class T> struct layer_run {
                         train ? &saved : nullptr);
     if (!train || !forward.ok()) return;
     work = guarded<std::byte>(moe_layer_backward_scratch_bytes(on, tokens, w, o));
-    backward =
-        moe_layer_backward(on, s.x.as(f.tokens, f.width), w, s.d_y.as(f.tokens, f.width), saved,
-                           d_x.as(f.tokens, f.width), d.views(f, s.layout()), arena<>(work), o);
+    backward = moe_layer_backward(on, s.x.as(f.tokens, f.width), w, s.d_y.as(f.tokens, f.width),
+                                  saved, d_x.as(f.tokens, f.width), wanted(f, s.layout(), w, local),
+                                  arena<>(work), o);
   }
 };
+
+/// Every result of two runs is the same bits.
+template <class T>
+[[nodiscard]] testing::AssertionResult same_results(layer_run<T>& a, layer_run<T>& b,
+                                                    bool with_d_x = true) {
+  if (!a.forward.ok() || !b.forward.ok() || !a.backward.ok() || !b.backward.ok()) {
+    return testing::AssertionFailure() << a.forward.message() << b.forward.message()
+                                       << a.backward.message() << b.backward.message();
+  }
+  if (!same_bits(a.y, b.y)) return testing::AssertionFailure() << "y differs";
+  if (with_d_x && !same_bits(a.d_x, b.d_x)) return testing::AssertionFailure() << "d_x differs";
+  std::vector<guarded<float> const*> others;
+  b.d.each_weight([&](char const*, guarded<float>& g) { others.push_back(&g); });
+  char const* wrong = nullptr;
+  std::size_t i = 0;
+  a.d.each_weight([&](char const* name, guarded<float>& g) {
+    if (!same_bits(g, *others[i++])) wrong = name;
+  });
+  if (wrong != nullptr)
+    return testing::AssertionFailure() << "the gradient of " << wrong << " differs";
+  return testing::AssertionSuccess();
+}
 
 /// Root of the summed squares of the difference over that of what is expected.
 template <class Buffer>
