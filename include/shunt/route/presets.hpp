@@ -46,7 +46,7 @@ struct preset {
   index_t shared_intermediate = 0;  ///< of all of them together
   bool shared_gate = false;         ///< their output times the sigmoid of a gate of their own
 
-  float capacity = 0.0f;  ///< rows an expert takes at most, in units of T / E; 0: no limit
+  float capacity = 0.0f;  ///< rows an expert takes at most, in units of T K / E; 0: no limit
 };
 
 namespace presets {
@@ -63,7 +63,7 @@ inline constexpr preset gshard{
     .sizes = {.hidden = 1024, .intermediate = 8192, .experts = 2048, .top_k = 2},
     .route = {.gates = gate_kind::renormalised, .random_second = true},
     .activation = activation_kind::relu,
-    .capacity = 2.0f};
+    .capacity = 1.0f};  // 2 T / E rows, its published factor of 2, at K = 2
 
 inline constexpr preset mixtral_8x7b{
     .name = "Mixtral-8x7B",
@@ -260,7 +260,7 @@ inline constexpr preset expert_choice{
     .activation = activation_kind::gelu,
     .choice = choice_kind::expert_choice,
     .balance = balance_kind::by_experts,
-    .capacity = 2.0f};
+    .capacity = 1.0f};
 
 /// Two to four of 128; the widths are an example's.
 inline constexpr preset band_router{
