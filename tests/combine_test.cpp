@@ -385,6 +385,29 @@ TEST(Combine, Battery06_GatesOfSlotsWithoutARowAreNotRead) {
   EXPECT_TRUE(all_finite(y));
 }
 
+TEST(Combine, Battery08_OutputsOfShardsAddUpToTheWhole) {
+  constexpr shape s{.tokens = 40, .hidden = 21, .experts = 12, .top_k = 3};
+  std::vector<index_t> const ids = chosen_experts(s, skew::zipf, 25);
+  auto const x = normal_values<float>(size_of(40, 21), 26), gate = normal_values<float>(120, 27);
+  std::vector<expectation> want(x.size());
+  std::vector<double> got(x.size());
+  for (index_t first : {0, 5, 6}) {
+    index_t const next = first == 0 ? 5 : first == 5 ? 6 : 12;
+    shape const shard{.tokens = 40, .hidden = 21, .experts = next - first, .top_k = 3};
+    planned const p = plan_of({}, shard, ids, {.first_expert = first, .experts = 12});
+    EXPECT_GT(p.used(), 0u);
+    guarded<float> rows(p.rows() * 21), y(x.size());
+    ASSERT_TRUE(dispatch(on_host{}, x.as(40, 21), p.plan, rows.as(p.rows(), 21)).ok());
+    ASSERT_TRUE(
+        combine(on_host{}, rows.as(p.rows(), 21), p.plan, gate.as(40, 3), y.as(40, 21)).ok());
+    for (std::size_t i = 0; i < y.size(); ++i) got[i] += double(y[i]);
+  }
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    for (std::size_t k = 0; k < 3; ++k) oracle::add(want[i], double(gate[i / 21 * 3 + k]) * x[i]);
+    EXPECT_NEAR(got[i], want[i].value, 4 * 0x1p-24 * want[i].magnitude);
+  }
+}
+
 TEST(Combine, Battery09_PaddingTokensGetZeroWhateverTheyHold) {
   constexpr shape s{.tokens = 10, .hidden = 37, .experts = 4, .top_k = 2};
   scene<float, float> in(s, skew::uniform, 16);

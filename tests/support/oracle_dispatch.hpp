@@ -102,7 +102,7 @@ inline plan_answer choice_plan(int tokens, int experts, int chosen, std::vector<
     auto& list = wanted[static_cast<std::size_t>(e)];
     for (int c = 0; c < chosen; ++c) {
       int const t = token[static_cast<std::size_t>(e * chosen + c)];
-      int const slot = t * experts + e;
+      auto const slot = static_cast<int>(std::int64_t{t} * experts + e);
       if (t == -1) {
         ++a.unrouted;
       } else if (t < 0 || t >= tokens) {

@@ -4,6 +4,9 @@
 #include "shunt/backend/host/dispatch.hpp"
 #include "shunt/combine/options.hpp"
 
+#define SHUNT_REGION_FILE "shunt/backend/host/combine_kernels.inl"
+#include "shunt/backend/host/for_each_region.inl"
+
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "shunt/backend/host/dispatch_choice.hpp"
 #include "shunt/backend/host/dispatch_plan.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/pool.hpp"

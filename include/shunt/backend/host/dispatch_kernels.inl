@@ -50,20 +50,6 @@ template <class A, class B> float dot_rows(A const* a, B const* b, std::int64_t 
   return dot_and(a, b, n, [&](std::int64_t, vf, std::int64_t) __attribute__((always_inline)){});
 }
 
-/// Both gradients of one row in one pass: to = factor · from, and <row, from>.
-template <class A, class B>
-float scale_and_dot(A const* from, float factor, B* to, B const* row, std::int64_t n) noexcept {
-  vf const f = fill(factor);
-  return dot_and(
-      row, from, n, [&](std::int64_t at, vf x, std::int64_t count) __attribute__((always_inline)) {
-        if (count == lanes) {
-          store(to + at, f * x);
-        } else {
-          store_first(to + at, f * x, count);
-        }
-      });
-}
-
 template <class R, class Y>
 SHUNT_LANES vf term_part(row_term<R, Y> const& term, std::int64_t at) noexcept {
   return term.row != nullptr ? load(term.row + at) : load(term.like + at);
