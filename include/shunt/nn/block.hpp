@@ -80,7 +80,13 @@ template <class P, storage T>
     (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
     return step.outcome();
   }
-  return moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
+  status const done_feeding =
+      moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
+  if (done_feeding.ok() && o.layer.valid.data() != nullptr) {
+    // The layer gives padding a zero output; the block, its residual.
+    host::copy_unmarked_rows(o.layer.valid, view<T const, 2, P::memory>(keep.middle), y);
+  }
+  return done_feeding;
 }
 
 }  // namespace detail
