@@ -1,0 +1,165 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "../examples/support/network.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A network of the library's that is stopped, as by Ctrl-C, at a step of one's wish.
+template <class T> struct stoppable : lm::network<T> {
+  using lm::network<T>::network;
+  std::int64_t stop_at = -1;
+  lm::step_result train(lm::batch const& b, std::int64_t step, lm::expert_load& load) {
+    if (step + 1 == stop_at) std::raise(SIGINT);
+    return lm::network<T>::train(b, step, load);
+  }
+};
+
+template <class Network> std::vector<std::vector<char>> bits(Network const& network) {
+  std::vector<std::vector<char>> all;
+  for (lm::tensor_source const& t : network.state()) {
+    std::uint64_t size = lm::bytes_of_kind(t.kind);
+    for (std::uint64_t extent : t.shape) size *= extent;
+    auto const* from = static_cast<char const*>(t.data);
+    all.emplace_back(from, from + size);
+  }
+  return all;
+}
+
+class Network : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("shunt_network." + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+    for (char const* name : {"ab", "xy"}) {
+      std::string text;
+      for (int i = 0; i < 300; ++i) {
+        text += std::string(name) + std::to_string(i * i) + name + " and more\n%\n";
+      }
+      std::ofstream(folder_ / name) << text;
+    }
+    text_ = lm::user_corpus({(folder_ / "ab").string(), (folder_ / "xy").string()}, 100000);
+    settings_.layers = 2;
+    settings_.width = 16;
+    settings_.heads = 2;
+    settings_.kv_heads = 1;
+    settings_.intermediate = 8;
+    settings_.experts = 4;
+    settings_.sequence = 16;
+    settings_.batch = 4;
+    settings_.steps = 24;
+    settings_.warm_up = 4;
+    lm::detail::stop_asked = 0;
+    lm::listen_for_stop();
+  }
+  void TearDown() override {
+    fs::remove_all(folder_);
+    std::signal(SIGINT, SIG_DFL);
+    std::signal(SIGTERM, SIG_DFL);
+  }
+
+  /// A run that was stopped and resumed ends with the bits of one that was not, whatever the threads.
+  template <class T> void resumes_bit_for_bit(bool mixed) {
+    std::string const name = mixed ? "moe" : "dense";
+    stoppable<T> whole(settings_, mixed, 1), first(settings_, mixed, 2),
+        second(settings_, mixed, 3);
+    lm::trainer straight(name, settings_, text_, whole);
+    straight.train(folder_ / "straight");
+    ASSERT_TRUE(straight.finished());
+
+    first.stop_at = 9;
+    lm::trainer stopped(name, settings_, text_, first);
+    stopped.train(folder_ / "stopped");
+    ASSERT_EQ(stopped.step(), 9);
+    EXPECT_NE(bits(first), bits(whole)) << "nothing was learnt after step 9: this proves nothing";
+
+    lm::detail::stop_asked = 0;
+    lm::trainer resumed(name, settings_, text_, second);
+    resumed.resume(folder_ / "stopped");
+    EXPECT_EQ(bits(second), bits(first));
+    resumed.train(folder_ / "resumed");
+    EXPECT_EQ(bits(second), bits(whole));
+    EXPECT_EQ(resumed.curves().loss, straight.curves().loss);
+    EXPECT_EQ(resumed.curves().eval_bits, straight.curves().eval_bits);
+    EXPECT_EQ(resumed.curves().load, straight.curves().load);
+    EXPECT_EQ(resumed.evaluate(50).bits_per_byte, straight.evaluate(50).bits_per_byte);
+  }
+
+  fs::path folder_;
+  lm::corpus text_;
+  lm::settings settings_;
+};
+
+TEST_F(Network, ResumesBitForBit) { resumes_bit_for_bit<float>(true); }
+TEST_F(Network, ResumesBitForBitWithTheAuxiliaryLoss) {
+  settings_.balance = settings_.balance == "aux" ? "bias" : "aux";
+  resumes_bit_for_bit<float>(true);
+}
+TEST_F(Network, ResumesBitForBitWhenDense) { resumes_bit_for_bit<float>(false); }
+TEST_F(Network, ResumesBitForBitInBf16) { resumes_bit_for_bit<shunt::bf16>(true); }
+
+TEST_F(Network, LearnsAndTimesItsStages) {
+  settings_.steps = 60;
+  lm::network<float> network(settings_, true, 2);
+  lm::trainer run("moe", settings_, text_, network);
+  run.train(folder_ / "moe");
+  EXPECT_NEAR(run.curves().eval_bits.front(), 8.0, 0.1);
+  EXPECT_LT(run.curves().eval_bits.back(), 6.0);
+  EXPECT_EQ(network.steps_timed(), 60);
+  double all = 0;
+  for (auto const& [stage, seconds] : network.time()) {
+    EXPECT_GE(seconds, 0) << stage;
+    all += seconds;
+  }
+  EXPECT_GT(all, 0.5 * run.step_seconds());
+  EXPECT_LE(all, 1.05 * run.step_seconds());
+  for (char const* stage : {"experts", "attention", "optimiser"}) {
+    EXPECT_EQ(network.time().count(stage), 1u) << stage;
+  }
+}
+
+TEST_F(Network, CountsEverySlotOfEveryLayer) {
+  lm::network<float> network(settings_, true, 2);
+  lm::batch b;
+  lm::training_batch(text_, 1, 0, 4, 16, b);
+  lm::expert_load load;
+  network.evaluate(b, load);
+  ASSERT_EQ(load.size(), 2u);
+  for (auto const& layer : load) {
+    std::int64_t sum = 0;
+    for (std::int64_t count : layer) sum += count;
+    EXPECT_EQ(sum, 4 * 16 * settings_.top_k);
+  }
+  lm::expert_load const uniform = {{5, 5, 5, 5}}, hot = {{20, 0, 0, 0}};
+  EXPECT_EQ(network.use_of(uniform).utilisation, 1);
+  EXPECT_NEAR(network.use_of(uniform).divergence, 0, 1e-6);
+  EXPECT_EQ(network.use_of(hot).utilisation, 0.25);
+  EXPECT_GT(network.use_of(hot).divergence, 0.4);
+}
+
+TEST_F(Network, ACheckpointOfAnotherShapeIsRefused) {
+  settings_.steps = 2;
+  lm::network<float> network(settings_, true, 1);
+  lm::trainer run("moe", settings_, text_, network);
+  run.train(folder_ / "moe");
+  settings_.intermediate = 12;
+  lm::network<float> wider(settings_, true, 1);
+  lm::trainer other("moe", settings_, text_, wider);
+  try {
+    other.resume(folder_ / "moe");
+    FAIL() << "it was read";
+  } catch (lm::problem const& p) {
+    EXPECT_NE(std::string(p.what()).find("it must be ["), std::string::npos) << p.what();
+  }
+}
+
+}  // namespace
