@@ -30,7 +30,8 @@ struct launch {
 };
 
 struct barrier_state {
-  std::uint32_t expected = 0;  // threads; 0: nobody has arrived
+  bool open = false;           // somebody has arrived
+  std::uint32_t expected = 0;  // threads; 0: all that have not exited
   std::uint32_t arrived = 0;
   std::uint32_t count = 0;     // bar.red: how many predicates were true
 };
@@ -46,7 +47,6 @@ struct block {
   std::array<barrier_state, 16> barriers;
   std::uint32_t barrier_epoch = 0;  // counts completed whole-block barriers
   void* shared_shadow = nullptr;    // of the checks
-  std::uint64_t clock = 0;
 
   /// Runs every warp a turn. True once the block has finished.
   bool turn(std::int32_t quantum);
@@ -60,6 +60,10 @@ struct block {
  private:
   void complete(int barrier);
 };
+
+/// Writes a barrier's reduction into the destination of the waiting op (families/barrier.cpp).
+void deliver_reduction(warp& w, group const& waiting, op const& o, std::uint32_t true_count,
+                       std::uint32_t threads);
 
 /// Runs all blocks of a launch on the device's threads and returns when they are done.
 void run(launch& l);

@@ -31,16 +31,15 @@ struct place {
 
 enum class state : std::uint8_t {
   runnable,
-  meeting,    // at a warp-level instruction until all lanes of `awaited` are there
+  meeting,    // at a warp-level instruction until all lanes of warp::awaited are there
   at_barrier, // at block barrier `barrier`
 };
 
 struct group {
   lane_mask lanes = 0;
   place at;
-  softgpu::state state = state::runnable;
-  lane_mask awaited = 0;  // meeting: who must be at this place
-  bool anywhere = false;  // meeting: at any place, with the same `awaited` (bar.warp.sync)
+  softgpu::state state = softgpu::state::runnable;
+  bool anywhere = false;  // meeting: at any place (bar.warp.sync)
   int barrier = -1;
   op const* finish = nullptr;  // at_barrier: gets the result of bar.red
 };
@@ -54,7 +53,7 @@ struct alignas(64) warp {
   lane_mask active = 0;        // the current group's lanes
   lane_mask mask = 0;          // those of them that execute this op
   lane_mask idle = 0;          // lanes that do not exist or have exited: writing them is harmless
-  std::int32_t budget = 0;     // ops this group may run backward before others get their turn
+  std::int32_t budget = 0;     // ops this group may still run backward in its turn
   place here;                  // code, depth, frame of the current group (its pc is `pc`)
 
   softgpu::block* block = nullptr;
@@ -66,6 +65,7 @@ struct alignas(64) warp {
 
   std::array<group, lanes_per_warp> groups;
   int group_count = 0;
+  lane_mask awaited[lanes_per_warp] = {};  // by lanes of meeting groups: whom they wait for
   std::uint64_t executed[static_cast<int>(kind::count)] = {};       // warp instructions
   std::uint64_t executed_lanes[static_cast<int>(kind::count)] = {};  // lane instructions
   std::uint64_t divergent_branches = 0;
@@ -85,6 +85,8 @@ struct alignas(64) warp {
   /// Runs until every lane waits or has exited, or the budget is spent.
   enum class outcome { finished, waiting, spent };
   outcome run(std::int32_t quantum);
+  /// False where every lane waits for somebody else.
+  [[nodiscard]] bool can_run();
 
   // For handlers.
   void jump(std::uint32_t target) {  // of all active lanes
@@ -98,11 +100,11 @@ struct alignas(64) warp {
   void exit_lanes(lane_mask leaving);
   void call(code const& callee);                        // of all lanes of mask
   void return_lanes(lane_mask leaving);
-  /// True where all of `members` are here. Otherwise the lanes of mask wait at this op, which is
-  /// executed again once they are all there; the handler returns at once.
-  bool meet(lane_mask members, op const& o);
-  /// The lanes of mask wait until all of `members` wait so, wherever they are.
-  void meet_anywhere(lane_mask members);
+  /// The lanes of mask whose members[lane] are all here: those execute the op now. The others wait
+  /// at this op and execute it once theirs are there too.
+  lane_mask meet(lane_mask const* members, op const& o);
+  /// The lanes of mask wait until all of their members wait so, wherever they are.
+  void meet_anywhere(lane_mask const* members);
   /// The lanes of mask wait at the block's barrier; the op gets the result of a reduction.
   void wait_at_barrier(int barrier, op const* finish);
   void release_barrier(int barrier);
@@ -113,11 +115,14 @@ struct alignas(64) warp {
   void execute();
   void open(group const& g);
   void store_current();
-  bool choose(bool rotate);
-  void settle_meetings();
+  bool choose();
   void remove_current(lane_mask leaving);
+  void wait(lane_mask lanes, softgpu::state why, std::uint32_t at);
+  void wake_ready();
+  void merge(softgpu::state which);
   int turn_ = 0;
-  bool gave_way_ = false;
+  std::int32_t patience_ = 0;
+  bool rotate_ = false;
 };
 
 }  // namespace softgpu

@@ -1,0 +1,21 @@
+#pragma once
+// Where the machine tells of a wrong program. Every check comes through here.
+
+#include <string>
+
+#include "machine/block.hpp"
+#include "softgpu/softgpu.hpp"
+
+namespace softgpu {
+
+/// Reports a fault of the lowest lane of `lanes` at an op, with kernel, block, thread, PTX line and
+/// source line. What the program may not survive on a device (see fatal()) also ends the launch.
+void raise_fault(warp& w, op const& o, lane_mask lanes, fault what, std::string const& sentence);
+
+/// No warp of the block can go on: says where each waits, and ends the launch.
+void report_deadlock(block& b);
+
+/// Whether a real device ends the kernel at such a fault.
+bool fatal(fault what);
+
+}  // namespace softgpu

@@ -1,0 +1,16 @@
+#pragma once
+// The checks of a memory access: bounds, freed memory, alignment, unwritten bytes, races; and the
+// memory counters. Each returns the lanes that may go ahead and has reported the others.
+
+#include "memory/access.hpp"
+
+namespace softgpu::checks {
+
+/// All 32 lanes on [first, first + span): true where nothing is wrong with any of it. On false
+/// nothing has been reported: global_lanes looks at it lane by lane.
+bool global_span(access& a, std::uint64_t first, std::uint64_t span);
+lane_mask global_lanes(access& a);
+lane_mask shared_lanes(access& a);
+lane_mask local_lanes(access& a);
+
+}  // namespace softgpu::checks

@@ -1,0 +1,164 @@
+// Integer arithmetic: PTX manual, "Integer Arithmetic Instructions" and "Extended-Precision".
+#include <limits>
+
+#include "machine/families/families.hpp"
+#include "machine/families/lanewise.hpp"
+
+namespace softgpu::SOFTGPU_ISA {
+namespace {
+
+template <class T>
+using unsigned_of = std::make_unsigned_t<T>;
+
+// Wraps around in unsigned arithmetic at least 32 bits wide: no overflow, no promotion surprise.
+template <class T>
+constexpr auto up(T x) {
+  if constexpr (sizeof(T) < 4) return static_cast<u32>(static_cast<s32>(x));
+  else return static_cast<unsigned_of<T>>(x);
+}
+
+constexpr auto add = []<class T>(T a, T b) { return static_cast<T>(up(a) + up(b)); };
+constexpr auto sub = []<class T>(T a, T b) { return static_cast<T>(up(a) - up(b)); };
+constexpr auto mul_lo = []<class T>(T a, T b) { return static_cast<T>(up(a) * up(b)); };
+constexpr auto mad_lo = []<class T>(T a, T b, T c) { return static_cast<T>(up(a) * up(b) + up(c)); };
+constexpr auto neg = []<class T>(T a) { return static_cast<T>(0 - up(a)); };
+constexpr auto abs_of = []<class T>(T a) { return static_cast<T>(a < 0 ? 0 - up(a) : up(a)); };
+constexpr auto min_of = []<class T>(T a, T b) { return a < b ? a : b; };
+constexpr auto max_of = []<class T>(T a, T b) { return a > b ? a : b; };
+
+constexpr auto add_sat = [](s32 a, s32 b) {
+  s64 const r = s64{a} + b;
+  return static_cast<s32>(r > 0x7fffffff ? 0x7fffffff : r < -0x7fffffff - 1 ? -0x7fffffff - 1 : r);
+};
+constexpr auto sub_sat = [](s32 a, s32 b) {
+  s64 const r = s64{a} - b;
+  return static_cast<s32>(r > 0x7fffffff ? 0x7fffffff : r < -0x7fffffff - 1 ? -0x7fffffff - 1 : r);
+};
+
+constexpr auto mul_hi = []<class T>(T a, T b) {
+  if constexpr (sizeof(T) == 8) {
+    using wide_t = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
+    return static_cast<T>((static_cast<wide_t>(a) * static_cast<wide_t>(b)) >> 64);
+  } else {
+    using wide_t = std::conditional_t<std::is_signed_v<T>, s64, u64>;
+    return static_cast<T>((static_cast<wide_t>(a) * static_cast<wide_t>(b)) >> (sizeof(T) * 8));
+  }
+};
+constexpr auto mad_hi = []<class T>(T a, T b, T c) { return static_cast<T>(up(mul_hi(a, b)) + up(c)); };
+
+// Division by zero has no defined result; a GPU gives all ones, and the dividend as remainder.
+constexpr auto div_of = []<class T>(T a, T b) {
+  if (b == 0) return static_cast<T>(-1);
+  if constexpr (std::is_signed_v<T>)
+    if (b == -1) return static_cast<T>(0 - up(a));
+  return static_cast<T>(a / b);
+};
+constexpr auto rem_of = []<class T>(T a, T b) {
+  if (b == 0) return a;
+  if constexpr (std::is_signed_v<T>)
+    if (b == -1) return static_cast<T>(0);
+  return static_cast<T>(a % b);
+};
+
+template <class T>
+using twice = std::conditional_t<
+    sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, s32, u32>,
+    std::conditional_t<std::is_signed_v<T>, s64, u64>>;
+
+template <class T>
+constexpr auto mul_wide = [](T a, T b) {
+  return static_cast<twice<T>>(static_cast<twice<T>>(a) * static_cast<twice<T>>(b));
+};
+template <class T>
+constexpr auto mad_wide = [](T a, T b, twice<T> c) {
+  return static_cast<twice<T>>(up(mul_wide<T>(a, b)) + up(c));
+};
+
+template <class T>
+bool wide_mul(builder& b) {
+  return matches<T>(b.type()) && (emit2<mul_wide<T>, twice<T>, T, T>(b), true);
+}
+template <class T>
+bool wide_mad(builder& b) {
+  return matches<T>(b.type()) && (emit3<mad_wide<T>, twice<T>, T, T, twice<T>>(b), true);
+}
+void build_mul_wide(builder& b) {
+  if (!(wide_mul<u16>(b) || wide_mul<s16>(b) || wide_mul<u32>(b) || wide_mul<s32>(b)))
+    no_such_type(b);
+}
+void build_mad_wide(builder& b) {
+  if (!(wide_mad<u16>(b) || wide_mad<s16>(b) || wide_mad<u32>(b) || wide_mad<s32>(b)))
+    no_such_type(b);
+}
+
+constexpr auto sad_of = []<class T>(T a, T b, T c) {
+  return static_cast<T>(up(c) + (a < b ? up(b) - up(a) : up(a) - up(b)));
+};
+
+template <class T>
+constexpr s32 mul24(T a, T b) {
+  if constexpr (std::is_signed_v<T>)
+    return static_cast<s32>(u32((s64{s32(u32(a) << 8) >> 8} * s64{s32(u32(b) << 8) >> 8})));
+  else
+    return static_cast<s32>(u32(u64{a & 0xffffff} * u64{b & 0xffffff}));
+}
+constexpr auto mul24_lo = []<class T>(T a, T b) { return static_cast<T>(mul24(a, b)); };
+constexpr auto mad24_lo = []<class T>(T a, T b, T c) {
+  return static_cast<T>(u32(mul24(a, b)) + u32(c));
+};
+
+// dp4a: four products of bytes added to c; signed or unsigned bytes by the two type modifiers.
+template <bool SignedA, bool SignedB>
+constexpr auto dot4 = [](u32 a, u32 b, u32 c) {
+  for (int i = 0; i < 32; i += 8) {
+    s32 const x = SignedA ? s32(s8(a >> i)) : s32(u8(a >> i));
+    s32 const y = SignedB ? s32(s8(b >> i)) : s32(u8(b >> i));
+    c += static_cast<u32>(x * y);
+  }
+  return c;
+};
+void build_dp4a(builder& b) {
+  bool const a_signed = b.type_word(1) == "s32", b_signed = b.type_word(0) == "s32";
+  if (a_signed && b_signed) emit3<dot4<true, true>, u32, u32, u32, u32>(b);
+  else if (a_signed) emit3<dot4<true, false>, u32, u32, u32, u32>(b);
+  else if (b_signed) emit3<dot4<false, true>, u32, u32, u32, u32>(b);
+  else emit3<dot4<false, false>, u32, u32, u32, u32>(b);
+}
+
+constexpr form rows[] = {
+    {"add.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer, binary<add, u16, u32, u64, s16, s32, s64>},
+    {"add.sat.s32 d, a, b", kind::integer, emit2<add_sat, s32, s32, s32>},
+    {"sub.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer, binary<sub, u16, u32, u64, s16, s32, s64>},
+    {"sub.sat.s32 d, a, b", kind::integer, emit2<sub_sat, s32, s32, s32>},
+    {"mul.lo.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<mul_lo, u16, u32, u64, s16, s32, s64>},
+    {"mul.hi.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<mul_hi, u16, u32, u64, s16, s32, s64>},
+    {"mul.wide.u16|u32|s16|s32 d, a, b", kind::integer, build_mul_wide},
+    {"mad.lo.u16|u32|u64|s16|s32|s64 d, a, b, c", kind::integer,
+     ternary<mad_lo, u16, u32, u64, s16, s32, s64>},
+    {"mad.hi.u16|u32|u64|s16|s32|s64 d, a, b, c", kind::integer,
+     ternary<mad_hi, u16, u32, u64, s16, s32, s64>},
+    {"mad.wide.u16|u32|s16|s32 d, a, b, c", kind::integer, build_mad_wide},
+    {"mul24.lo.u32|s32 d, a, b", kind::integer, binary<mul24_lo, u32, s32>},
+    {"mad24.lo.u32|s32 d, a, b, c", kind::integer, ternary<mad24_lo, u32, s32>},
+    {"sad.u16|u32|u64|s16|s32|s64 d, a, b, c", kind::integer,
+     ternary<sad_of, u16, u32, u64, s16, s32, s64>},
+    {"div.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<div_of, u16, u32, u64, s16, s32, s64>},
+    {"rem.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<rem_of, u16, u32, u64, s16, s32, s64>},
+    {"abs.s16|s32|s64 d, a", kind::integer, unary<abs_of, s16, s32, s64>},
+    {"neg.s16|s32|s64 d, a", kind::integer, unary<neg, s16, s32, s64>},
+    {"min.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<min_of, u16, u32, u64, s16, s32, s64>},
+    {"max.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<max_of, u16, u32, u64, s16, s32, s64>},
+    {"dp4a.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dp4a},
+};
+
+}  // namespace
+
+std::span<form const> integer() { return rows; }
+
+}  // namespace softgpu::SOFTGPU_ISA

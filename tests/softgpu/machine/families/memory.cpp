@@ -1,0 +1,241 @@
+// Loads, stores, prefetches and fences: PTX manual, "Data Movement" and "Parallel Synchronization".
+#include <bit>
+#include <cstring>
+
+#include "machine/families/addresses.hpp"
+#include "machine/families/families.hpp"
+
+namespace softgpu {
+namespace {
+
+access make_access(warp& w, op const& o, access_kind kind, memory_traits const& t) {
+  access a{.w = w, .o = o, .space = t.space, .kind = kind, .bytes = t.element_bytes * t.elements,
+           .lanes = w.mask, .strong = t.strong, .address = {}, .host = {}};
+  fill_addresses(a);
+  return a;
+}
+
+template <class T>
+T volatile_read(std::byte const* from) {
+  if constexpr (sizeof(T) <= 8) return __atomic_load_n(reinterpret_cast<T const*>(from), __ATOMIC_ACQUIRE);
+}
+
+/// One value of an element's width, read in one piece: other threads may write it meanwhile.
+std::uint64_t read_element(std::byte const* from, unsigned bytes) {
+  switch (bytes) {
+    case 1: return volatile_read<std::uint8_t>(from);
+    case 2: return volatile_read<std::uint16_t>(from);
+    case 4: return volatile_read<std::uint32_t>(from);
+    default: return volatile_read<std::uint64_t>(from);
+  }
+}
+
+void write_element(std::byte* to, std::uint64_t v, unsigned bytes) {
+  switch (bytes) {
+    case 1: return __atomic_store_n(reinterpret_cast<std::uint8_t*>(to), std::uint8_t(v), __ATOMIC_RELEASE);
+    case 2: return __atomic_store_n(reinterpret_cast<std::uint16_t*>(to), std::uint16_t(v), __ATOMIC_RELEASE);
+    case 4: return __atomic_store_n(reinterpret_cast<std::uint32_t*>(to), std::uint32_t(v), __ATOMIC_RELEASE);
+    default: return __atomic_store_n(reinterpret_cast<std::uint64_t*>(to), v, __ATOMIC_RELEASE);
+  }
+}
+
+std::uint64_t extended(std::uint64_t v, memory_traits const& t) {
+  if (!t.sign) return v;
+  int const shift = 64 - static_cast<int>(t.element_bytes) * 8;
+  return static_cast<std::uint64_t>(static_cast<std::int64_t>(v << shift) >> shift);
+}
+
+std::uint64_t read_register(std::byte const* row, unsigned bits, int lane) {
+  std::uint64_t v = 0;
+  std::memcpy(&v, row + static_cast<unsigned>(lane) * (bits / 8), bits / 8 > 8 ? 8 : bits / 8);
+  return v;
+}
+
+/// 16 bytes in one piece, as a device moves an aligned vector: readers never see half of it.
+using sixteen = long long __attribute__((vector_size(16)));
+
+void load(warp& w, op const& o) {
+  memory_traits const t = unpack(o.aux);
+  access a = make_access(w, o, access_kind::load, t);
+  lane_mask const good = admit(a);
+  ref const* const to = w.here.code->extras.data() + o.extra;
+  unsigned const bytes = t.element_bytes, store = t.register_bits / 8;
+  if (a.contiguous && t.elements == 1 && bytes == store) {
+    std::memcpy(w.row<std::byte>(to[0]), a.host[0], std::size_t{bytes} * lanes_per_warp);
+    return;
+  }
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((w.mask >> i & 1) == 0) continue;
+    alignas(32) std::byte piece[32] = {};
+    if (good >> i & 1) {
+      if (a.bytes % 16 == 0) {
+        for (unsigned k = 0; k < a.bytes; k += 16)
+          *reinterpret_cast<sixteen*>(piece + k) =
+              *reinterpret_cast<sixteen const volatile*>(a.host[i] + k);
+      } else if (a.bytes <= 8) {
+        std::uint64_t const v = read_element(a.host[i], a.bytes);
+        std::memcpy(piece, &v, 8);
+      } else {
+        std::memcpy(piece, a.host[i], a.bytes);
+      }
+    }
+    for (unsigned k = 0; k < t.elements; ++k) {
+      std::byte* const row = w.row<std::byte>(to[k]);
+      std::uint64_t v[2] = {};
+      std::memcpy(v, piece + k * bytes, bytes);
+      if (bytes < 8) v[0] = extended(v[0], t);
+      std::memcpy(row + static_cast<unsigned>(i) * store, v, store);
+    }
+  }
+}
+
+/// A kernel's parameter: the same for all lanes, always there.
+void load_parameter(warp& w, op const& o) {
+  memory_traits const t = unpack(o.aux);
+  ref const* const to = w.here.code->extras.data() + o.extra;
+  unsigned const store = t.register_bits / 8;
+  std::byte const* from = map::host(w.block->launch->parameters + static_cast<std::uint64_t>(o.value));
+  for (unsigned k = 0; k < t.elements; ++k) {
+    std::uint64_t v[2] = {};
+    std::memcpy(v, from + k * t.element_bytes, t.element_bytes);
+    if (t.element_bytes < 8) v[0] = extended(v[0], t);
+    std::byte* const row = w.row<std::byte>(to[k]);
+    for (int i = 0; i < lanes_per_warp; ++i)
+      if (w.mask >> i & 1) std::memcpy(row + static_cast<unsigned>(i) * store, v, store);
+  }
+}
+
+void store(warp& w, op const& o) {
+  memory_traits const t = unpack(o.aux);
+  access a = make_access(w, o, access_kind::store, t);
+  lane_mask const good = admit(a);
+  ref const* const from = w.here.code->extras.data() + o.extra;
+  unsigned const bytes = t.element_bytes, width = t.register_bits / 8;
+  if (a.contiguous && t.elements == 1 && bytes == width) {
+    std::memcpy(a.host[0], w.row<std::byte>(from[0]), std::size_t{bytes} * lanes_per_warp);
+    return;
+  }
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((good >> i & 1) == 0) continue;
+    alignas(32) std::byte piece[32];
+    for (unsigned k = 0; k < t.elements; ++k)
+      std::memcpy(piece + k * bytes,
+                  w.row<std::byte>(from[k]) + static_cast<unsigned>(i) * width, bytes);
+    if (a.bytes % 16 == 0) {
+      for (unsigned k = 0; k < a.bytes; k += 16)
+        *reinterpret_cast<sixteen volatile*>(a.host[i] + k) =
+            *reinterpret_cast<sixteen const*>(piece + k);
+    } else if (a.bytes <= 8) {
+      write_element(a.host[i], read_register(piece, a.bytes * 8, 0), a.bytes);
+    } else {
+      std::memcpy(a.host[i], piece, a.bytes);
+    }
+  }
+}
+
+/// The rows of a value operand (a register, a number or a vector of them) and their width.
+std::vector<ref> value_rows(builder& b, ptx::operand const& value, memory_traits& t, bool is_load,
+                            ptx::scalar type) {
+  std::vector<ptx::operand const*> elements;
+  if (value.kind == ptx::operand_kind::vector)
+    for (ptx::operand const& e : value.parts) elements.push_back(&e);
+  else
+    elements.push_back(&value);
+  if (elements.size() != t.elements) b.fail("the vector has the wrong number of elements");
+  t.register_bits = 0;
+  for (ptx::operand const* e : elements) {
+    if (e->kind != ptx::operand_kind::reg) continue;
+    int bits = 0;
+    b.any_row(*e, bits);
+    if (t.register_bits != 0 && unsigned(bits) != t.register_bits)
+      b.fail("a vector's registers differ in width");
+    t.register_bits = static_cast<unsigned>(bits);
+  }
+  if (t.register_bits == 0) t.register_bits = type.bits < 16 ? 16 : static_cast<unsigned>(type.bits);
+  if (t.register_bits < t.element_bytes * 8) b.fail("a register is narrower than its type");
+  std::vector<ref> rows;
+  for (ptx::operand const* e : elements) {
+    ptx::scalar const wide{type.kind, static_cast<int>(t.register_bits)};
+    rows.push_back(is_load ? b.output(*e, wide) : b.input(*e, wide));
+  }
+  return rows;
+}
+
+void build_access(builder& b, bool is_load) {
+  memory_traits t;
+  ptx::scalar const type = b.type();
+  ptx::space const named = space_of(b);
+  std::string_view const vec = b.one_of({"v2", "v4", "v8"});
+  t.space = checked_space(named, b.function().is_entry);
+  t.strong = !b.one_of({"relaxed", "acquire", "release", "volatile", "mmio"}).empty();
+  t.element_bytes = static_cast<unsigned>(type.bytes());
+  t.elements = vec.empty() ? 1 : static_cast<unsigned>(vec[1] - '0');
+  t.sign = type.kind == 's';
+  std::vector<ref> const rows = value_rows(b, b.operand(is_load ? 0 : 1), t, is_load, type);
+  op address;
+  b.address(address, b.operand(is_load ? 1 : 0), named);
+  auto const mode = static_cast<addressing>(address.flags);
+  if (mode == addressing::parameter && !is_load) b.fail("a kernel's parameters cannot be written");
+  op& o = b.emit(!is_load ? &store : mode == addressing::parameter ? &load_parameter : &load);
+  o.a = address.a, o.value = address.value, o.flags = address.flags;
+  if (mode == addressing::frame) t.space = ptx::space::local;
+  o.aux = pack(t);
+  for (ref const r : rows) b.extra(o, r);
+}
+void build_load(builder& b) { build_access(b, true); }
+void build_store(builder& b) { build_access(b, false); }
+
+void nothing(warp&, op const&) {}
+void build_nothing(builder& b) { b.emit(&nothing); }
+void fence(warp&, op const&) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+void build_fence(builder& b) { b.emit(&fence); }
+
+// isspacep: whether a generic address lies in a space.
+void is_space(warp& w, op const& o) {
+  std::uint64_t const* const a = w.row<std::uint64_t>(o.a);
+  lane_mask r = 0;
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    bool const shared = a[i] - map::shared_window < map::window_bytes;
+    bool const local = a[i] - map::local_window < map::window_bytes;
+    bool const yes = o.value == 1 ? shared : o.value == 2 ? local : !shared && !local;
+    r |= lane_mask{yes} << i;
+  }
+  lane_mask& d = w.predicate(o.d);
+  d = (d & ~w.mask) | (r & w.mask);
+}
+void build_is_space(builder& b) {
+  ref const d = b.predicate_output(b.operand(0)), a = b.input(1, {'u', 64});
+  op& o = b.emit(&is_space);
+  o.d = d, o.a = a;
+  ptx::space const s = space_of(b);
+  o.value = s == ptx::space::shared ? 1 : s == ptx::space::local ? 2 : 0;
+}
+
+#define SOFTGPU_SPACES "{.global|shared|shared::cta|local|const|param|param::entry|param::func}"
+#define SOFTGPU_HINTS                                                                              \
+  "{.ca|cg|cs|lu|cv|wb|wt}{.nc}"                                                                   \
+  "{.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate}"         \
+  "{.L2::evict_normal|L2::evict_first|L2::evict_last}{.L2::cache_hint}{.L2::64B|L2::128B|L2::256B}"
+#define SOFTGPU_TYPES ".b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64"
+
+constexpr form rows[] = {
+    {"ld{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
+     "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}", kind::memory, build_load},
+    {"ldu{.global}{.v2|v4}" SOFTGPU_TYPES " d, [a]", kind::memory, build_load},
+    {"st{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
+     "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}", kind::memory, build_store},
+    {"prefetch{.global|local}.L1|L2|L2::evict_last|L2::evict_normal [a]", kind::memory,
+     build_nothing},
+    {"prefetchu.L1 [a]", kind::memory, build_nothing},
+    {"applypriority.global.L2::evict_normal [a], n", kind::memory, build_nothing},
+    {"discard.global.L2 [a], n", kind::memory, build_nothing},
+    {"isspacep.global|shared|shared::cta|local|const p, a", kind::integer, build_is_space},
+    {"membar.cta|gl|sys", kind::control, build_fence},
+    {"fence{.sc|acq_rel|acquire|release}.cta|cluster|gpu|sys", kind::control, build_fence},
+};
+
+}  // namespace
+
+std::span<form const> memory_family() { return rows; }
+
+}  // namespace softgpu

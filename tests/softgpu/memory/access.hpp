@@ -1,0 +1,33 @@
+#pragma once
+// A warp's access to memory: which lanes, which addresses, how wide. Every instruction that touches
+// memory fills one of these and asks for the lanes that may go ahead; the checks and the counters
+// see it on the way.
+
+#include <cstdint>
+
+#include "machine/block.hpp"
+#include "ptx/module.hpp"
+
+namespace softgpu {
+
+enum class access_kind : std::uint8_t { load, store, atomic };
+
+struct access {
+  warp& w;
+  op const& o;
+  ptx::space space;      // as the instruction says
+  access_kind kind;
+  unsigned bytes;        // per lane: the whole vector
+  lane_mask lanes = 0;   // who asks
+  bool strong = false;   // volatile, relaxed, acquire, release: may conflict without a race
+  bool counted = true;   // false for parameters and the like
+  std::uint64_t address[lanes_per_warp];  // in that space
+  std::byte* host[lanes_per_warp];        // filled by admit for the lanes it lets through
+  bool contiguous = false;  // filled by admit: all 32 lanes, one after the other from host[0]
+};
+
+/// Resolves, checks and counts. Returns the lanes whose host pointers may be used; the others have
+/// been reported. A load's byte that nobody wrote is reported and still read.
+lane_mask admit(access& a);
+
+}  // namespace softgpu
