@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 
@@ -46,6 +47,7 @@ template <class P> struct combine_on;
 }  // namespace detail
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 
 /// y may be the very memory of an input whose element is read where y's is written.
 template <class T, space S>
@@ -169,5 +171,6 @@ template <class T, class R, space S>
       apart("combine_backward.options.d_x", o.d_x, "options.zero.x", o.zero.x));
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 }  // namespace shunt

@@ -2,6 +2,7 @@
 #include <concepts>
 #include <cstdint>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/shape.hpp"
 
 namespace shunt {
@@ -36,12 +37,16 @@ struct host_runner {
               void* context) = nullptr;
 };
 
-/// The host backend. Results never depend on any of these three.
+inline namespace SHUNT_HOST_ABI {
+/// The host backend. Results never depend on any of these three. Its full name tells what its
+/// translation unit was compiled for, and so do those of all templates that take it: two units
+/// compiled for different processors keep a copy each (backend/host/abi.hpp).
 struct on_host {
   static constexpr space memory = space::host;
   int threads = 0;                      ///< 0: all cores (or the runner's workers)
   host_runner const* runner = nullptr;  ///< null: Shunt's own pool
   isa instructions = isa::best;
 };
+}  // namespace SHUNT_HOST_ABI
 
 }  // namespace shunt

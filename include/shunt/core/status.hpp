@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "shunt/backend/host/abi.hpp"
+
 namespace shunt {
 
 enum class error : std::uint8_t {
@@ -24,7 +26,8 @@ class [[nodiscard]] status {
   constexpr status() noexcept = default;
 
   /// A failed status; `format` is printf's. Longer sentences are cut at 223 characters.
-  [[gnu::format(printf, 2, 3)]] static status fail(error code, char const* format, ...) noexcept {
+  [[gnu::format(printf, 2, 3), gnu::abi_tag(SHUNT_HOST_ABI_TAG)]] static status fail(
+      error code, char const* format, ...) noexcept {
     status result;
     result.code_ = code;
     std::va_list arguments;

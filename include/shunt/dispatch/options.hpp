@@ -3,6 +3,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 
@@ -29,6 +30,7 @@ template <class P> struct dispatch_on;
 }  // namespace detail
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 
 template <space S>
 [[nodiscard]] status report(char const* who, plan_report<S> const& r, offset_t experts) noexcept {
@@ -212,5 +214,6 @@ template <class A, class B, space S>
                   apart(name, gate, "row_gate", row_gate));
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 }  // namespace shunt

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <limits>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/segments.hpp"
@@ -142,6 +143,7 @@ template <space S>
 }
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 
 /// "primitive.argument" for checks that several primitives share.
 struct argument {
@@ -182,5 +184,6 @@ template <class T, space S>
   return first_of(extent(name, 0, v.extent(0), length, why), rows(name, v));
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 }  // namespace shunt

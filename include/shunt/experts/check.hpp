@@ -1,10 +1,12 @@
 #pragma once
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/options.hpp"
 
 /// Argument checks of the experts' primitives.
 namespace shunt::check {
+inline namespace SHUNT_HOST_ABI {
 
 /// What the host can see of segments' content; a device's is not read.
 template <space S>
@@ -175,4 +177,5 @@ template <space S>
   return s.offset ? segments_content(name, s, rows) : status{};
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::check

@@ -1,8 +1,10 @@
 #pragma once
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/layer/memory.hpp"
 
 /// The layer's argument checks: all that its stages could object to, before the first of them runs.
 namespace shunt::check {
+inline namespace SHUNT_HOST_ABI {
 
 namespace detail {
 template <class Element, space S>
@@ -267,4 +269,5 @@ template <execution P, class T, class G, class D, class A>
                   layer_gradients(w, g, o));
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::check

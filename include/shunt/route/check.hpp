@@ -2,12 +2,14 @@
 #include <concepts>
 #include <limits>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/route/calls.hpp"
 #include "shunt/route/routing.hpp"
 
 /// The router's argument checks: each failure is a sentence, before anything is written.
 namespace shunt::check {
+inline namespace SHUNT_HOST_ABI {
 
 [[nodiscard]] inline status finite(char const* name, float x) noexcept {
   if (x - x == 0.0f) return {};
@@ -225,4 +227,5 @@ template <class T, class G, space S>
   return in_place ? status{} : apart("route_backward.d_logits", d_logits, "logits", logits);
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::check

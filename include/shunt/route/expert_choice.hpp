@@ -2,6 +2,7 @@
 /// The other way round: each expert chooses its tokens.
 #include <cstddef>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_expert_choice.hpp"
 #include "shunt/core/concepts.hpp"
@@ -11,6 +12,7 @@
 namespace shunt {
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 template <class T, space S>
 [[nodiscard]] status expert_choice_arguments(view<T const, 2, S> logits, offset_t experts,
                                              offset_t chosen, route_options const& o,
@@ -39,6 +41,7 @@ template <class T, space S>
       "left at their defaults",
       what);
 }
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 
 /// The scratch of route_expert_choice() and its backward, for T = tokens and E = experts of `sizes`.

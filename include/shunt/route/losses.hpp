@@ -4,6 +4,7 @@
 /// them count valid tokens only, and all read sums (counts, importance, tokens) that the caller may
 /// gather over micro-batches (route_options::accumulate) and add over ranks before: the loss is then
 /// that of the whole, and so is its gradient to each part's importance.
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_balance.hpp"
 #include "shunt/core/concepts.hpp"
@@ -30,6 +31,7 @@ struct band_options {
 };
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 template <space S>
 [[nodiscard]] status loss_arguments(char const* who, routing<S> const& load, view<float, 1, S> loss,
                                     float coefficient, view<float, 1, S> d_importance) noexcept {
@@ -48,6 +50,7 @@ template <space S>
                   rows("d_importance", d_importance), rows("load.counts", load.counts),
                   rows("load.importance", load.importance));
 }
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 
 /// Switch's and GShard's auxiliary loss: coefficient * E * sum of f_e P_e, f_e the share of slots that

@@ -1,5 +1,6 @@
 #pragma once
 /// The gate projection: tokens to logits, and back.
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_projection.hpp"
 #include "shunt/core/concepts.hpp"
@@ -9,6 +10,7 @@
 namespace shunt {
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 /// x [T,H], w [E,H] and something [T,E].
 template <class X, class W, class L, space S>
 [[nodiscard]] status projection(char const* name, view<X, 2, S> x, view<W, 2, S> w,
@@ -25,6 +27,7 @@ template <class X, class W, class L, space S>
                   rows("gate.w", w), rows(logits_name, logits),
                   optional_row("gate.bias", bias, experts, "experts"));
 }
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 
 /// logits = x·wᵀ (+ bias): float whatever the operands are stored as. The bias (gpt-oss) is part of

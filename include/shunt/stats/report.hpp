@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 #include "shunt/route/options.hpp"
@@ -39,6 +40,7 @@ template <class P> struct stats_on;
 }  // namespace detail
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 template <space S>
 [[nodiscard]] status load(load_report<S> const& out, load_events<S> const& events,
                           offset_t experts) noexcept {
@@ -49,5 +51,6 @@ template <space S>
       optional_vector("load_stats", "events.plan", events.plan, 1, "one plan_counts"),
       optional_vector("load_stats", "events.route", events.route, route_events, "route_events"));
 }
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 }  // namespace shunt

@@ -65,6 +65,7 @@ inline isa resolve(isa asked) noexcept {
 }
 
 namespace check {
+inline namespace SHUNT_HOST_ABI {
 /// The policy asks for nothing that this machine lacks.
 [[nodiscard]] inline status policy(on_host const& on) noexcept {
   if (on.threads < 0) {
@@ -84,5 +85,6 @@ namespace check {
   }
   return {};
 }
+}  // namespace SHUNT_HOST_ABI
 }  // namespace check
 }  // namespace shunt
