@@ -12,52 +12,77 @@ struct gemm_scratch {
   alignas(64) float right[gemm_group_panels * gemm_depth * gemm_panel];
 };
 
-/// Rows of sums [0, rows) times one or two neighbouring panels, in tiles of nearly equal height.
+/// One tile of `rows` rows.
 template <int Vectors, int Rows> SHUNT_LANES void tile_of(int rows, tile_at const& at) noexcept {
   if constexpr (Rows > 0) {
-    if (rows == Rows) {
-      tile<Rows, Vectors>(at);
-    } else {
+    if (rows != Rows) {
       tile_of<Vectors, Rows - 1>(rows, at);
+    } else if (at.across) {
+      tile<Rows, Vectors, true>(at);
+    } else {
+      tile<Rows, Vectors, false>(at);
     }
   }
 }
-template <int Vectors> SHUNT_LANES void tile_rows_of(std::int64_t rows, tile_at at) noexcept {
+
+/// All rows times the panels of one tile, in tiles of nearly equal height; between them, cache lines
+/// of what comes next are fetched.
+template <int Vectors>
+SHUNT_LANES void tile_rows_of(std::int64_t rows, tile_at at, gemm_ahead& next,
+                              std::int64_t lines) noexcept {
   std::int64_t const tiles = (rows + tile_rows - 1) / tile_rows;
   std::int64_t const low = rows / tiles, more = rows % tiles;
   for (std::int64_t i = 0; i < tiles; ++i) {
+    fetch(next, lines / tiles + 1);
     std::int64_t const height = low + (i < more ? 1 : 0);
     tile_of<Vectors, tile_rows>(static_cast<int>(height), at);
-    at.a += height * at.a_row;
+    at.a += at.across ? height : height * at.a_stride;
     at.c += height * at.c_row;
   }
 }
 
 /// `panels` neighbouring panels, `panel_stride` floats apart.
-inline void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride,
-                     tile_at at) noexcept {
-  constexpr int tiles_a_panel = panel_columns / tile_columns;  // 0: a tile spans two panels
-  if constexpr (tiles_a_panel == 0) {
+inline void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride, tile_at at,
+                     gemm_ahead& next) noexcept {
+  std::int64_t const lines = next.rows * next.lines / panels + 1;
+  if constexpr (tile_columns > panel_columns) {  // a tile spans two panels
+    at.b_vector = panel_stride;
     for (; panels >= 2; panels -= 2) {
-      at.b_vector = panel_stride;
-      tile_rows_of<2>(rows, at);
+      tile_rows_of<2>(rows, at, next, 2 * lines);
       at.b += 2 * panel_stride;
       at.c += 2 * panel_columns;
     }
-    at.b_vector = 0;
-    if (panels == 1) tile_rows_of<1>(rows, at);
+    if (panels == 1) tile_rows_of<1>(rows, at, next, lines);
   } else {
-    at.b_vector = lanes;
     for (std::int64_t p = 0; p < panels; ++p) {
       tile_at part = at;
       part.b += p * panel_stride;
       part.c += p * panel_columns;
-      for (int t = 0; t < tiles_a_panel; ++t) {
-        tile_rows_of<tile_vectors>(rows, part);
+      for (int t = 0; t < panel_columns; t += tile_columns) {
+        tile_rows_of<tile_vectors>(rows, part, next, lines * tile_columns / panel_columns);
         part.b += tile_columns;
         part.c += tile_columns;
       }
     }
+  }
+}
+
+/// Rows [row, row + rows) of the left operand for the k of [k, k + depth): in place where they are
+/// floats as they are needed, else as a block of floats.
+inline void left_operand(gemm_job const& job, gemm_segment const& segment, std::int64_t row,
+                         std::int64_t rows, std::int64_t k, float* block, tile_at& at) noexcept {
+  if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
+    copy_rows(job.a, segment.first + k, at.depth, row, rows, block, gemm_block_rows);
+    at.across = true;
+    at.a = block;
+    at.a_stride = gemm_block_rows;
+  } else if (in_place(job.a)) {
+    at.a = row_of<float>(job.a, segment.first + row) + k;
+    at.a_stride = job.a.stride;
+  } else {
+    copy_rows(job.a, segment.first + row, rows, k, at.depth, block, gemm_depth);
+    at.a = block;
+    at.a_stride = gemm_depth;
   }
 }
 
@@ -77,36 +102,21 @@ inline void gemm_task(gemm_job const& job, gemm_scratch& scratch, gemm_segment c
   for (std::int64_t k = 0; k < depth; k += gemm_depth) {
     at.depth = depth - k < gemm_depth ? depth - k : gemm_depth;
     at.resume = k > 0;
-    if (wgrad) {
-      at.a_row = 1;
-      if (in_place(job.a)) {
-        at.a = row_of<float>(job.a, segment.first + k) + row;
-        at.a_step = job.a.stride;
-      } else {
-        copy_rows(job.a, segment.first + k, at.depth, row, rows, scratch.left, gemm_block_rows);
-        at.a = scratch.left;
-        at.a_step = gemm_block_rows;
-      }
-    } else {
-      at.a_step = 1;
-      if (in_place(job.a)) {
-        at.a = row_of<float>(job.a, segment.first + row) + k;
-        at.a_row = job.a.stride;
-      } else {
-        copy_rows(job.a, segment.first + row, rows, k, at.depth, scratch.left, gemm_depth);
-        at.a = scratch.left;
-        at.a_row = gemm_depth;
-      }
-    }
+    left_operand(job, segment, row, rows, k, scratch.left, at);
     for (int half = 0; half < halves; ++half) {
       for (std::int64_t p = 0, group = 0; p < panels; p += group) {
         gemm_panels const right =
             panels_of(job, segment, half, column + p * panel_columns, columns - p * panel_columns,
                       k, at.depth, scratch.right);
         group = right.panels;
+        bool const last = p + group >= panels, last_half = last && half + 1 == halves;
+        gemm_ahead next = ahead_of(job, segment, last ? (last_half ? 0 : half + 1) : half,
+                                   last ? column : column + (p + group) * panel_columns,
+                                   last ? columns : columns - (p + group) * panel_columns,
+                                   last_half ? k + gemm_depth : k, depth);
         at.b = right.data;
         at.c = scratch.sums + half * (stride / 2) + p * panel_columns;
-        multiply(rows, group, right.stride, at);
+        multiply(rows, group, right.stride, at, next);
       }
     }
   }

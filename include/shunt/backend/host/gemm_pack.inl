@@ -28,8 +28,10 @@ SHUNT_LANES void widen_row_scaled(T const* from, std::int64_t count, float scale
 template <class T>
 SHUNT_LANES void put_row(float const* from, std::int64_t count, bool add, T* to) noexcept {
   std::int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    store(to + i, add ? load(to + i) + load(from + i) : load(from + i));
+  if (add) {
+    for (; i + lanes <= count; i += lanes) store(to + i, load(to + i) + load(from + i));
+  } else {
+    for (; i + lanes <= count; i += lanes) store(to + i, load(from + i));
   }
   if (i == count) return;
   std::int64_t const left = count - i;
@@ -90,41 +92,47 @@ inline void copy_rows(gemm_rows const& from, std::int64_t row, std::int64_t rows
   });
 }
 
-/// Exchanges rows and columns of a square block.
+/// Exchanges rows and columns of a square block. Unrolled: g++ at -O2 would keep the arrays in memory.
 #if SHUNT_REGION == 256
 SHUNT_LANES void transpose(vf (&r)[8]) noexcept {
   __m256 t[8], u[8];
-  for (int i = 0; i < 8; i += 2) {
+  unroll<4>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = 2 * decltype(h)::value;
     t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
     t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
+  });
+  unroll<2>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = 4 * decltype(h)::value;
     u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
     u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
     u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
     u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-  for (int i = 0; i < 4; ++i) {
+  });
+  unroll<4>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = decltype(h)::value;
     r[i] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
     r[i + 4] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  }
+  });
 }
 #elif SHUNT_REGION == 512
 SHUNT_LANES void transpose(vf (&r)[16]) noexcept {
   constexpr __mmask16 all = 0xffff;
   __m512 t[16], u[16];
-  for (int i = 0; i < 16; i += 2) {
+  unroll<8>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = 2 * decltype(h)::value;
     t[i] = _mm512_maskz_unpacklo_ps(all, (__m512)r[i], (__m512)r[i + 1]);
     t[i + 1] = _mm512_maskz_unpackhi_ps(all, (__m512)r[i], (__m512)r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
+  });
+  unroll<4>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = 4 * decltype(h)::value;
     u[i] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0x44);
     u[i + 1] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0xee);
     u[i + 2] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0x44);
     u[i + 3] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0xee);
-  }
+  });
   // u[4 q + i] holds, in its 128-bit part p, column 4 p + i of rows 4 q to 4 q + 3.
-  for (int i = 0; i < 4; ++i) {
+  unroll<4>([&](auto h) __attribute__((always_inline)) {
+    constexpr int i = decltype(h)::value;
     __m512 const a = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0x88);       // q01, p 0 2
     __m512 const b = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0xdd);       // q01, p 1 3
     __m512 const c = _mm512_maskz_shuffle_f32x4(all, u[i + 8], u[i + 12], 0x88);  // q23, p 0 2
@@ -133,7 +141,7 @@ SHUNT_LANES void transpose(vf (&r)[16]) noexcept {
     r[i + 4] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0x88);
     r[i + 8] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0xdd);
     r[i + 12] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0xdd);
-  }
+  });
 }
 #else
 SHUNT_LANES void transpose(vf (&r)[4]) noexcept {
@@ -149,13 +157,22 @@ SHUNT_LANES void transpose(vf (&r)[4]) noexcept {
 template <class T>
 SHUNT_LANES void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
                              float* panel) noexcept {
+  // Whole cache lines of a few rows at a time: rows a power of two apart share few sets.
+  constexpr std::int64_t line = 16;
   std::int64_t k = 0;
-  for (; k + lanes <= depth; k += lanes) {
+  for (std::int64_t end = 0; k + lanes <= depth; k = end) {
+    end = k + line <= depth ? k + line : k + (depth - k) / lanes * lanes;
     for (int j = 0; j < panel_columns; j += lanes) {
-      vf block[lanes];
-      for (int i = 0; i < lanes; ++i) block[i] = load(column[j + i] + k);
-      transpose(block);
-      for (int i = 0; i < lanes; ++i) store(panel + (k + i) * panel_columns + j, block[i]);
+      for (std::int64_t at = k; at < end; at += lanes) {
+        vf block[lanes];
+        unroll<lanes>([&](auto i) __attribute__((always_inline)) {
+          block[i.value] = load(column[j + i.value] + at);
+        });
+        transpose(block);
+        unroll<lanes>([&](auto i) __attribute__((always_inline)) {
+          store(panel + (at + i.value) * panel_columns + j, block[i.value]);
+        });
+      }
     }
   }
   for (int j = 0; k < depth && j < panel_columns; ++j) {
@@ -170,14 +187,18 @@ SHUNT_LANES void pack_across(T const* const (&column)[panel_columns], std::int64
 template <class T>
 SHUNT_LANES void pack_along(T const* row, std::int64_t count, float* to,
                             std::int64_t panel_stride) noexcept {
-  for (std::int64_t j = 0; j < count; j += panel_columns, to += panel_stride) {
-    for (int i = 0; i < panel_columns; i += lanes) {
-      std::int64_t const left = count - j - i;
-      vf const x = row == nullptr || left <= 0 ? vf{}
-                   : left >= lanes             ? load(row + j + i)
-                                               : load_first(row + j + i, left);
-      store(to + i, x);
-    }
+  if (row == nullptr) count = -count;
+  std::int64_t j = 0;
+  for (; j + panel_columns <= count; j += panel_columns, to += panel_stride) {
+    unroll<panel_columns / lanes>([&](auto v) __attribute__((always_inline)) {
+      store(to + v.value * lanes, load(row + j + v.value * lanes));
+    });
+  }
+  if (count < 0) {
+    for (; j < -count; j += panel_columns, to += panel_stride) zero_row(to, panel_columns);
+  } else if (j < count) {
+    zero_row(to, panel_columns);
+    widen_row(row + j, count - j, to);
   }
 }
 

@@ -132,3 +132,70 @@ inline gemm_panels panels_of(gemm_job const& job, gemm_segment const& segment, i
   });
   return result;
 }
+
+/// Cache lines that the next panels will be made of: `rows` pieces of `lines` lines.
+struct gemm_ahead {
+  char const* start;
+  std::int64_t stride, rows, lines, at;
+};
+
+/// Asks for the next `count` of them.
+SHUNT_LANES void fetch(gemm_ahead& next, std::int64_t count) noexcept {
+  for (; count > 0 && next.rows > 0; --count) {
+    __builtin_prefetch(next.start + 64 * next.at, 0, 2);
+    if (++next.at < next.lines) continue;
+    next.at = 0;
+    next.start += next.stride;
+    --next.rows;
+  }
+}
+
+/// What panels_of(...) will read for the same arguments: a guess, where rows lie in blocks. Rows that
+/// are gathered are not fetched.
+inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment, int half,
+                           std::int64_t column, std::int64_t columns, std::int64_t k,
+                           std::int64_t depth) noexcept {
+  gemm_ahead next{};
+  if (k >= depth) return next;
+  std::int64_t const deep = depth - k < gemm_depth ? depth - k : gemm_depth;
+  constexpr std::int64_t most = gemm_group_panels * panel_columns;
+  std::int64_t const wide = columns < most ? columns : most;
+  std::int64_t const narrow = columns < panel_columns ? columns : panel_columns;
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  std::int64_t const size = (wgrad ? job.b.type : job.w.type) == stored::f32 ? 4 : 2;
+  std::int64_t first = 0, length = 0;  // in elements
+  char const* base = nullptr;
+  if (wgrad) {
+    if (job.b.slot != nullptr) return next;
+    base = static_cast<char const*>(job.b.data);
+    first = (segment.first + k) * job.b.stride + column;
+    next.stride = job.b.stride;
+    next.rows = deep;
+    length = wide;
+  } else {
+    base = job.w.each != nullptr
+               ? static_cast<char const*>(job.w.each[segment.expert])
+               : static_cast<char const*>(job.w.data) + segment.expert * job.w.expert_stride * size;
+    bool const forward = job.kind == gemm_kind::forward;
+    std::int64_t const n = half * (job.outs / 2) + column;
+    if (job.w.packed) {
+      first = forward ? (packed_panel(job.w.pairs, n) * job.ins + k) * panel_columns
+                      : (packed_panel(job.w.pairs, k) * job.ins + column) * panel_columns;
+      next.stride = job.ins * panel_columns;
+      next.rows = forward ? 1 : (deep + panel_columns - 1) / panel_columns;
+      length = (forward ? deep : wide) * panel_columns;
+    } else if (job.w.column_stride != 1) {
+      return next;
+    } else {
+      first = forward ? physical_row(job.w.pairs, n) * job.w.row_stride + k
+                      : physical_row(job.w.pairs, k) * job.w.row_stride + column;
+      next.stride = (job.w.pairs.block == 1 ? 2 : 1) * job.w.row_stride;
+      next.rows = forward ? narrow : deep;
+      length = forward ? deep : wide;
+    }
+  }
+  next.start = base + first * size;
+  next.stride *= size;
+  next.lines = (length * size + 63) / 64;
+  return next;
+}

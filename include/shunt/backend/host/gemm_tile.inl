@@ -19,11 +19,13 @@ template <int N, class Body> SHUNT_LANES void unroll(Body&& body) noexcept {
   unrolled(body, std::make_integer_sequence<int, N>{});
 }
 
-/// Where a tile's operands lie, in floats: a(m, k) at a + m * a_row + k * a_step, vector v of row k
-/// of the panel at b + k * panel_columns + v * b_vector, the sums at c + m * c_row.
+/// Where a tile's operands lie, in floats: a(m, k) at a + m * a_stride + k, or (across) at
+/// a + m + k * a_stride; vector v of row k of the panel at b + k * panel_columns + v * b_vector, the
+/// sums at c + m * c_row.
 struct tile_at {
   float const* a;
-  std::int64_t a_row, a_step;
+  std::int64_t a_stride;
+  bool across;
   float const* b;
   std::int64_t b_vector;
   std::int64_t depth;
@@ -33,11 +35,13 @@ struct tile_at {
 };
 
 /// c[m][:] continued by fma over k ascending; from 0 where it is not resumed.
-template <int Rows, int Vectors> void tile(tile_at const& at) noexcept {
+template <int Rows, int Vectors, bool Across> void tile(tile_at const& at) noexcept {
   vf sum[Rows][Vectors];
   float const* b = at.b;
   float const* a = at.a;
-  std::int64_t const b_vector = at.b_vector, a_row = at.a_row, a_step = at.a_step, c_row = at.c_row;
+  constexpr bool one_panel = Vectors * lanes <= panel_columns;
+  std::int64_t const b_vector = one_panel ? lanes : at.b_vector;
+  std::int64_t const a_stride = at.a_stride, c_row = at.c_row;
   float* const c = at.c;
   if (at.resume) {
     unroll<Rows>([&](auto m) __attribute__((always_inline)) {
@@ -50,27 +54,31 @@ template <int Rows, int Vectors> void tile(tile_at const& at) noexcept {
       unroll<Vectors>([&](auto v) __attribute__((always_inline)) { sum[m.value][v.value] = vf{}; });
     });
   }
-  auto const step = [&](float const* ak, float const* bk) __attribute__((always_inline)) {
+  auto const step = [&](auto u) __attribute__((always_inline)) {
+    constexpr int k = decltype(u)::value;
     vf right[Vectors];
     unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      right[v.value] = load(bk + v.value * b_vector);
+      right[v.value] = load(b + k * panel_columns + v.value * b_vector);
     });
     unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-      vf const left = fill(ak[m.value * a_row]);
+      vf const left = fill(Across ? a[m.value + k * a_stride] : a[m.value * a_stride + k]);
       unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
         sum[m.value][v.value] = fma(left, right[v.value], sum[m.value][v.value]);
       });
     });
   };
-  std::int64_t k = 0;
-  for (; k + 4 <= at.depth; k += 4) {
-    unroll<4>([&](auto u) __attribute__((always_inline)) {
-      step(a + u.value * a_step, b + u.value * panel_columns);
-    });
-    a += 4 * a_step;
-    b += 4 * panel_columns;
+  constexpr int together = 2;  // more gains nothing, and g++ then moves registers about
+  std::int64_t left = at.depth;
+  for (; left >= together; left -= together) {
+    unroll<together>(step);
+    a += together * (Across ? a_stride : 1);
+    b += together * panel_columns;
   }
-  for (; k < at.depth; ++k, a += a_step, b += panel_columns) step(a, b);
+  for (; left > 0; --left) {
+    step(std::integral_constant<int, 0>{});
+    a += Across ? a_stride : 1;
+    b += panel_columns;
+  }
   unroll<Rows>([&](auto m) __attribute__((always_inline)) {
     unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
       store(c + m.value * c_row + v.value * lanes, sum[m.value][v.value]);
