@@ -10,7 +10,7 @@ namespace portable {
 }  // namespace shunt::host
 #undef SHUNT_REGION
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && SHUNT_WIDEST_REGION >= 256
 #define SHUNT_REGION 256
 SHUNT_REGION_BEGIN_AVX2
 namespace shunt::host {
@@ -22,7 +22,9 @@ namespace avx2 {
 }  // namespace shunt::host
 SHUNT_REGION_END
 #undef SHUNT_REGION
+#endif
 
+#if defined(__x86_64__) && SHUNT_WIDEST_REGION >= 512
 #define SHUNT_REGION 512
 SHUNT_REGION_BEGIN_AVX512
 namespace shunt::host {

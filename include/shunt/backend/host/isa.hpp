@@ -15,9 +15,9 @@ namespace shunt {
 namespace host {
 inline namespace SHUNT_HOST_ABI {
 
-/// The widest instruction set that this processor and its operating system run.
+/// The widest instruction set that this processor and its operating system run, of those compiled.
 inline isa detect_isa() noexcept {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && SHUNT_WIDEST_REGION >= 256
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return isa::portable;
   constexpr unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
@@ -30,7 +30,7 @@ inline isa detect_isa() noexcept {
   if ((b & (bmi1 | avx2 | bmi2)) != (bmi1 | avx2 | bmi2)) return isa::portable;
   constexpr unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
   bool const wide = (b & (f | dq | bw | vl)) == (f | dq | bw | vl) && (low & 0xe0u) == 0xe0u;
-  return wide ? isa::avx512 : isa::avx2;
+  return wide && SHUNT_WIDEST_REGION >= 512 ? isa::avx512 : isa::avx2;
 #else
   return isa::portable;
 #endif

@@ -36,10 +36,14 @@
 #define SHUNT_REGION_BEGIN_AVX512 \
   SHUNT_REGION_BEGIN_("avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512dq,avx512vl")
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && SHUNT_WIDEST_REGION >= 512
 #define SHUNT_ISA_PICK(on, ...)                                                 \
   ::shunt::host::pick((on).instructions, &::shunt::host::portable::__VA_ARGS__, \
                       &::shunt::host::avx2::__VA_ARGS__, &::shunt::host::avx512::__VA_ARGS__)
+#elif defined(__x86_64__) && SHUNT_WIDEST_REGION >= 256
+#define SHUNT_ISA_PICK(on, ...)                                                 \
+  ::shunt::host::pick((on).instructions, &::shunt::host::portable::__VA_ARGS__, \
+                      &::shunt::host::avx2::__VA_ARGS__)
 #else
 #define SHUNT_ISA_PICK(on, ...) \
   ::shunt::host::pick((on).instructions, &::shunt::host::portable::__VA_ARGS__)
@@ -48,7 +52,7 @@
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 template <class Kernel>
-Kernel* pick(isa asked, Kernel* plain, Kernel* avx2, Kernel* avx512) noexcept {
+Kernel* pick(isa asked, Kernel* plain, Kernel* avx2, Kernel* avx512 = nullptr) noexcept {
   isa const which = resolve(asked);
   return which == isa::avx512 ? avx512 : which == isa::avx2 ? avx2 : plain;
 }
