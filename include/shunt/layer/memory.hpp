@@ -2,12 +2,14 @@
 #include <concepts>
 #include <cstddef>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/layer/saved.hpp"
 #include "shunt/route/expert_choice.hpp"
 
 /// What the layer carves from the caller's bytes: the same code measures and carves.
 namespace shunt::detail {
+inline namespace SHUNT_HOST_ABI {
 
 /// The layer's numbers, read off its weights.
 struct moe_sizes {
@@ -217,4 +219,5 @@ template <class T, class P, class A>
   return s;
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail
