@@ -1,4 +1,5 @@
 #pragma once
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/combine.hpp"
 #include "shunt/layer/feed_forward.hpp"
 #include "shunt/layer/memory.hpp"
@@ -7,6 +8,7 @@
 #include "shunt/route/projection.hpp"
 
 namespace shunt::detail {
+inline namespace SHUNT_HOST_ABI {
 
 /// One call of the layer: its arguments, and each stage of it in the words of its room. forward() and
 /// backward(), which put the stages in order, are layer.hpp's.
@@ -104,4 +106,5 @@ template <class P, class T, class G, class A> struct moe_call {
   }
 };
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail

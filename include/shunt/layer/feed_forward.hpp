@@ -1,6 +1,7 @@
 #pragma once
 #include <concepts>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/dispatch.hpp"
 #include "shunt/experts.hpp"
 #include "shunt/layer/memory.hpp"
@@ -8,6 +9,7 @@
 /// The two products around an activation, forward and backward: the same for routed experts, and for
 /// a shared one, whose plan sends every token to it. And projections of the whole batch.
 namespace shunt::detail {
+inline namespace SHUNT_HOST_ABI {
 
 /// One matrix [N,K] as a stack of one.
 template <class T, space S>
@@ -180,4 +182,5 @@ template <class P, class T>
   return product(static_cast<float const*>(nullptr));
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail

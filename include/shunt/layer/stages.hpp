@@ -1,8 +1,10 @@
 #pragma once
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/status.hpp"
 #include "shunt/layer/options.hpp"
 
 namespace shunt::detail {
+inline namespace SHUNT_HOST_ABI {
 
 /// The layer's own few steps, of a policy: one specialisation in each backend's layer header.
 template <class P> struct layer_on;
@@ -24,4 +26,5 @@ class stages {
   status outcome_;
 };
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail
