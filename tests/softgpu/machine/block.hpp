@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "machine/warp.hpp"
+#include "softgpu/softgpu.hpp"
 
 namespace softgpu {
 
@@ -26,6 +27,8 @@ struct launch {
   std::atomic<std::uint64_t> executed[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> executed_lanes[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> divergent_branches = 0, barriers = 0;
+  std::atomic<fault> failed = fault::trap;  // the last fatal fault, where has_failed
+  std::atomic<bool> has_failed = false;
   std::atomic<bool> stop = false;  // a fault that ends the launch (trap, assert, deadlock)
 };
 

@@ -39,6 +39,7 @@ struct kernel {
   std::vector<std::int64_t> parameter_offsets;
   std::int64_t local_bytes = 0;     // local memory a thread may need
   int max_threads = 1024;           // .maxntid / .reqntid
+  mutable std::int64_t max_dynamic_shared = 48 * 1024;  // cudaFuncSetAttribute raises it
 };
 
 }  // namespace softgpu

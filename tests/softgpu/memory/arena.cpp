@@ -1,5 +1,6 @@
 #include "memory/arena.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

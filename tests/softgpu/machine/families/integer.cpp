@@ -37,7 +37,7 @@ constexpr auto sub_sat = [](s32 a, s32 b) {
 
 constexpr auto mul_hi = []<class T>(T a, T b) {
   if constexpr (sizeof(T) == 8) {
-    using wide_t = std::conditional_t<std::is_signed_v<T>, __int128, unsigned __int128>;
+    using wide_t = std::conditional_t<std::is_signed_v<T>, s128, u128>;
     return static_cast<T>((static_cast<wide_t>(a) * static_cast<wide_t>(b)) >> 64);
   } else {
     using wide_t = std::conditional_t<std::is_signed_v<T>, s64, u64>;

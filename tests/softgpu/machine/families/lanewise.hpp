@@ -24,6 +24,8 @@ using s32 = std::int32_t;
 using s64 = std::int64_t;
 using f32 = float;
 using f64 = double;
+__extension__ using u128 = unsigned __int128;
+__extension__ using s128 = __int128;
 }  // namespace words
 
 namespace SOFTGPU_ISA {

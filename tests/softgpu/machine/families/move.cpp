@@ -136,8 +136,8 @@ void unpack(warp& w, op const& o) {
     if (whole == 32 && part == 16) return &function<u16, u32>;                   \
     if (whole == 64 && part == 16) return &function<u16, u64>;                   \
     if (whole == 64 && part == 32) return &function<u32, u64>;                   \
-    if (whole == 128 && part == 32) return &function<u32, unsigned __int128>;    \
-    if (whole == 128 && part == 64) return &function<u64, unsigned __int128>;    \
+    if (whole == 128 && part == 32) return &function<u32, u128>;                 \
+    if (whole == 128 && part == 64) return &function<u64, u128>;                 \
     b.fail("this packing is not supported");                                     \
   }
 SOFTGPU_PACKING(pack)
