@@ -124,6 +124,16 @@ TEST(Stats, NearlyUniformLoadKeepsItsDivergence) {
   EXPECT_NEAR(f.jsd, exact, 1e-3 * exact);
 }
 
+TEST(Stats, DivergenceHoldsUpToTheEndOfItsSeriesAndBehindIt) {
+  for (std::int64_t more = 1; more < 100; ++more) {  // |x| to 0.25 by both signs, and beyond
+    loads count;
+    for (int e = 0; e < 16; ++e) count.insert(count.end(), {100 + more, 100 - more});
+    oracle::load_answer const want = oracle::load(count);
+    load_figures const f = figures_of(on_host{}, guarded<std::int64_t>(count));
+    EXPECT_NEAR(f.jsd, want.jsd, 6 * 0x1p-24 * want.jsd) << more;
+  }
+}
+
 TEST(Stats, Battery20_LoadsBeyond32Bits) {
   expect_load({std::int64_t{5} << 33, 1, std::int64_t{1} << 34, 0, 12345678901});
 }
