@@ -4,7 +4,7 @@
 #include "shunt/nn/linear.hpp"
 #include "shunt/nn/norm.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 namespace detail {
 
 /// y holds the residual; the feed-forward of `in` is added to it.
@@ -258,4 +258,4 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
   return step.outcome();
 }
 
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI

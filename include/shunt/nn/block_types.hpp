@@ -4,7 +4,7 @@
 #include "shunt/nn/norm.hpp"
 #include "shunt/nn/rotary.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 
 /// The weights of one transformer block: `experts` for a mixture, or `up` and `down` for a dense
 /// feed-forward. W the width, D = W / heads.
@@ -257,4 +257,4 @@ template <class T, space S>
 }
 
 }  // namespace detail
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI

@@ -3,7 +3,7 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 
 namespace detail {
 /// Every id names an entry, or none (negative).
@@ -86,4 +86,4 @@ status embedding_backward(P const& on, Rows&& d_rows_in, view<index_t const, 1, 
   return {};
 }
 
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI

@@ -2,10 +2,11 @@
 #include <cstdint>
 #include <cstdio>
 
+#include "shunt/backend/host/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/route/options.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 
 /// A causal language model: embedding, `layers` blocks of attention and feed-forward, norm, head.
 /// The feed-forward is a mixture of experts or, with `dense`, one SwiGLU network of `intermediate`.
@@ -155,4 +156,4 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
       check::between("model_config.shared_intermediate", c.shared_intermediate, 0, most));
 }
 
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI

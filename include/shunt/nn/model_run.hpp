@@ -4,7 +4,7 @@
 // The functions that model.hpp declares. Include that.
 #include "shunt/nn/model.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 namespace detail {
 
 template <class T, space S> struct model_scratch {
@@ -437,4 +437,4 @@ status model_decode(P const& on, model_config const& config,
   return step.outcome();
 }
 
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI

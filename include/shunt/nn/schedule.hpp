@@ -3,7 +3,7 @@
 
 #include "shunt/backend/host/nn/angle.hpp"
 
-namespace shunt::nn {
+namespace shunt::nn::inline SHUNT_HOST_ABI {
 
 /// A learning rate that rises linearly over `warm_up` steps, then falls along half a cosine to
 /// `floor` at `steps`, and stays there.
@@ -29,4 +29,4 @@ struct cosine_schedule {
   return static_cast<float>(__builtin_fma(s.peak - s.floor, share, s.floor));
 }
 
-}  // namespace shunt::nn
+}  // namespace shunt::nn::inline SHUNT_HOST_ABI
