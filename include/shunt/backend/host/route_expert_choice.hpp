@@ -1,5 +1,4 @@
 #pragma once
-#include <algorithm>
 #include <atomic>
 
 #include "shunt/backend/host/route.hpp"
@@ -73,7 +72,12 @@ status route_expert_choice(on_host const& on,
     if (wanted > 0) choose(column, s.padded, s.peaks + worker * s.strips, to, wanted);
     std::int64_t taken = 0;
     while (taken < wanted && to[taken] >= 0) ++taken;
-    std::sort(to, to + taken);
+    // Into token order: marked in the column, which nobody needs any more, and read off it.
+    for (std::int64_t t = 0; t < tokens; ++t) column[t] = 0.0f;
+    for (std::int64_t i = 0; i < taken; ++i) column[to[i]] = 1.0f;
+    for (std::int64_t t = 0, i = 0; i < taken; ++t) {
+      if (column[t] != 0.0f) to[i++] = static_cast<index_t>(t);
+    }
     for (std::int64_t i = 0; i < each; ++i) {
       if (i >= taken) to[i] = -1;
       c.out.gate(e, i) = i < taken ? scores[to[i]] * c.options.scale : 0.0f;
