@@ -4,6 +4,7 @@
 //
 // test: --quick --no-report --out quick
 // test: --quick --no-report --out quick --resume
+// test: --quick --no-report --out quick_bf16 --bf16 --moe-only --steps 10
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "load.hpp"
@@ -105,10 +106,18 @@ template <class T> class network {
     return use;
   }
 
-  /// Seconds by stage, over steps_timed() training steps of this session.
+  /// Seconds by stage, forward and backward together, over steps_timed() training steps of this
+  /// session.
   [[nodiscard]] std::map<std::string, double> time() const {
+    constexpr std::string_view back = "_backward";
     std::map<std::string, double> stages;
-    for (auto const& entry : clock_) stages[entry.name] += entry.seconds;
+    for (auto const& entry : clock_) {
+      std::string_view name = entry.name;
+      if (name.size() > back.size() && name.substr(name.size() - back.size()) == back) {
+        name.remove_suffix(back.size());
+      }
+      stages[std::string(name)] += entry.seconds;
+    }
     return stages;
   }
   [[nodiscard]] std::int64_t steps_timed() const noexcept { return steps_timed_; }

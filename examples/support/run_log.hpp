@@ -60,6 +60,23 @@ struct model_result {
   return {{"domains", domains}, {"notes", text.notes}, {"fingerprint", hex(text.fingerprint())}};
 }
 
+/// The stages of all models that take a hundredth of the time or more, the longest first.
+[[nodiscard]] inline std::vector<std::string> stages_by_time(
+    std::vector<model_result> const& models) {
+  std::map<std::string, double> all;
+  double sum = 0;
+  for (model_result const& m : models) {
+    for (auto const& [stage, seconds] : m.time) all[stage] += seconds, sum += seconds;
+  }
+  std::vector<std::string> stages;
+  for (auto const& [stage, seconds] : all) {
+    if (seconds >= 0.01 * sum) stages.push_back(stage);
+  }
+  std::sort(stages.begin(), stages.end(),
+            [&](auto const& a, auto const& b) { return all[a] > all[b]; });
+  return stages;
+}
+
 /// The table that ends a run: a column for each model.
 [[nodiscard]] inline table_rows result_table(std::vector<model_result> const& models) {
   table_rows rows = {{""}};
@@ -105,13 +122,7 @@ struct model_result {
                ? format("%.1f", n.flops_per_byte * m.bytes_per_step / m.seconds_per_step * 1e-9)
                : std::string("-");
   });
-  std::vector<std::string> stages;
-  for (model_result const& m : models) {
-    for (auto const& [stage, seconds] : m.time) {
-      if (std::find(stages.begin(), stages.end(), stage) == stages.end()) stages.push_back(stage);
-    }
-  }
-  for (std::string const& stage : stages) {
+  for (std::string const& stage : stages_by_time(models)) {
     row(("  ms in " + stage).c_str(), [&](model_result const& m, model_size const&) {
       auto const found = m.time.find(stage);
       if (found == m.time.end() || m.steps_timed == 0) return std::string("-");
