@@ -1,5 +1,6 @@
 // The field's router bugs (docs: the battery), each under a name that says it.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <limits>
@@ -159,6 +160,38 @@ TEST(RouteBattery, Battery04_SaturatedScoresAreChosenByTheirLogits) {
     ASSERT_TRUE(run_route<float>({}, logits, out, o).ok());
     EXPECT_EQ(ids_of(out.expert, 0, 4), (std::vector<int>{2, 4, 0, 3}));
   }
+}
+
+// Rows that lie 2^30 elements apart: the third begins past 2^31. Pages nobody touches cost nothing.
+TEST(RouteBattery, Battery05_RowsPastTwoToThe31Elements) {
+  constexpr offset_t stride = (offset_t{1} << 30) + 7, tokens = 3, experts = 5, top_k = 2;
+  std::size_t const bytes = at((tokens - 1) * stride + experts) * sizeof(float);
+  void* const maps[2] = {mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+                         mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)};
+  if (maps[0] == MAP_FAILED || maps[1] == MAP_FAILED) GTEST_SKIP() << "no address space";
+  view<float, 2> const far(static_cast<float*>(maps[0]), {{tokens, experts}}, {{stride, 1}});
+  view<float, 2> const d_far(static_cast<float*>(maps[1]), {{tokens, experts}}, {{stride, 1}});
+  auto const logits = normal_values<float>(at(tokens * experts), 4, 2.0);
+  for (offset_t i = 0; i < tokens * experts; ++i) far(i / experts, i % experts) = logits[at(i)];
+  route_outputs near(tokens, experts, top_k), out(tokens, experts, top_k);
+  ASSERT_TRUE(run_route<float>({}, logits, near).ok());
+  auto scratch = route_scratch_for({}, tokens, experts, top_k);
+  ASSERT_TRUE(route(on_host{}, far, out.all(), arena<>(scratch)).ok());
+  EXPECT_TRUE(same_routing(near, out));
+  auto const d_gate = normal_values<float>(at(tokens * top_k), 5);
+  guarded<float> d_logits(logits.size());
+  route_gradients<> d;
+  d.gate = matrix(d_gate, tokens, top_k);
+  ASSERT_TRUE(route_backward(on_host{}, matrix(logits, tokens, experts), out.plain(), d,
+                             matrix(d_logits, tokens, experts), arena<>(scratch))
+                  .ok());
+  ASSERT_TRUE(route_backward(on_host{}, far, out.plain(), d, d_far, arena<>(scratch)).ok());
+  for (offset_t i = 0; i < tokens * experts; ++i) {
+    EXPECT_EQ(d_far(i / experts, i % experts), d_logits[at(i)]);
+  }
+  for (void* map : maps) munmap(map, bytes);
 }
 
 TEST(RouteBattery, Battery09_PaddingCountsNowhere) {
