@@ -76,9 +76,11 @@ cudaError_t find(void const* f, kernel const*& out) {
   return out == nullptr ? record(cudaErrorInvalidDeviceFunction) : cudaSuccess;
 }
 
-/// Registers a thread takes: what the decoder gave it, as far as a device has them.
+/// Registers a thread takes: what the decoder gave it, as far as a device would: ptxas keeps a
+/// block of the kernel's largest size launchable.
 int registers_of(kernel const& k) {
-  return std::clamp(k.entry->frame_bytes / (4 * lanes_per_warp), 16, 255);
+  int const most = std::min(255, registers_per_sm / k.max_threads / 8 * 8);
+  return std::clamp(k.entry->frame_bytes / (4 * lanes_per_warp), 16, most);
 }
 
 }  // namespace
