@@ -29,7 +29,7 @@ template <> struct experts_on<on_host> {
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
     to.bias.pairs = job.w.pairs;
     job.paired = job.w.pairs.half_rows != 0;
-    job.finish = SHUNT_ISA_PICK(on, finish_forward);
+    job.finish = SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>);
     job.finish_context = &to;
     host::gemm(on, job);
   }
@@ -42,7 +42,7 @@ template <> struct experts_on<on_host> {
     host::gemm_job job = job_of(host::gemm_kind::dgrad, rows, w.rows(), w.columns());
     job.a = rows_of(dc, options.gather, {});
     job.w = weights_of(w);
-    job.finish = SHUNT_ISA_PICK(on, finish_store);
+    job.finish = SHUNT_ISA_PICK(on, finish_store<host::gemm_job>);
     job.finish_context = &to;
     host::gemm(on, job);
   }
@@ -63,7 +63,7 @@ template <> struct experts_on<on_host> {
     job.b = rows_of(a, options.gather_a, {});
     job.skip = options.frozen.data();
     job.skip_empty = options.add;
-    job.finish = SHUNT_ISA_PICK(on, finish_gradient);
+    job.finish = SHUNT_ISA_PICK(on, finish_gradient<host::gemm_job>);
     job.finish_context = &to;
     host::gemm(on, job);
   }
@@ -72,7 +72,7 @@ template <> struct experts_on<on_host> {
   static void pack(on_host const& on, expert_matrix<W> const& w, W* packed) noexcept {
     host::gemm_experts<void const> const from = weights_of(w);
     std::int64_t const outs = w.rows(), ins = w.columns(), panels = w.packed_panels();
-    auto* const pack_panel = SHUNT_ISA_PICK(on, pack_panel);
+    auto* const pack_panel = SHUNT_ISA_PICK(on, pack_panel<W>);
     host::parallel(on, w.experts() * panels, [&](std::int64_t task, int) {
       pack_panel(from, outs, ins, task / panels, task % panels,
                  packed + task * expert_matrix<W>::panel * ins);
@@ -88,7 +88,8 @@ template <> struct experts_on<on_host> {
     job.pre = rows_of(pre, {}, {});
     job.act = {c.data(), stored_as<C>, c.stride(0), false, {}};
     job.scale = scale_of(options.scale);
-    run_rows(on, job, rows_in_use(options.rows, c.extent(0)), SHUNT_ISA_PICK(on, activate_rows));
+    run_rows(on, job, rows_in_use(options.rows, c.extent(0)),
+             SHUNT_ISA_PICK(on, activate_rows<host::activation_job>));
   }
 
   template <storage D, storage Pre, storage Out, any_activation Act>
@@ -105,7 +106,7 @@ template <> struct experts_on<on_host> {
     job.scale = scale_of(options.scale);
     job.d_scale = options.d_scale.data();
     run_rows(on, job, rows_in_use(options.rows, d_pre.extent(0)),
-             SHUNT_ISA_PICK(on, activate_rows_backward));
+             SHUNT_ISA_PICK(on, activate_rows_backward<host::activation_job>));
   }
 
  private:

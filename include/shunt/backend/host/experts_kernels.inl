@@ -1,8 +1,9 @@
 // No include guard: what the experts' products do with their sums, and the activations by rows.
 
 /// value += bias, or nothing where there is none.
-inline void add_bias(gemm_experts<void const> const& bias, std::int64_t expert, std::int64_t n,
-                     std::int64_t count, float* value) noexcept {
+template <class Bias>
+void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_t count,
+              float* value) noexcept {
   with_stored(bias.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     element const* const b = expert_of<element const>(bias, expert);
@@ -32,7 +33,7 @@ template <class T> SHUNT_LANES void round_row(float* value, std::int64_t count) 
 
 /// Sums + bias, kept as pre-activations where asked, activation, row factor, output. The activation
 /// sees what was kept: rounded.
-inline void finish_forward(gemm_job const& job, gemm_block const& block) noexcept {
+template <class Job> void finish_forward(Job const& job, gemm_block const& block) noexcept {
   expert_finish const& to = *static_cast<expert_finish const*>(job.finish_context);
   bool const keeps = to.pre.data != nullptr;
   int const halves = block.second != nullptr ? 2 : 1;
@@ -66,8 +67,8 @@ inline void finish_forward(gemm_job const& job, gemm_block const& block) noexcep
 }
 
 /// d_bias[n] (+)= sum of the expert's rows of dc, in row order.
-inline void bias_gradient(gemm_job const& job, expert_grads const& to,
-                          gemm_block const& block) noexcept {
+template <class Job>
+void bias_gradient(Job const& job, expert_grads const& to, gemm_block const& block) noexcept {
   float* const out = to.d_bias + block.expert * to.d_bias_expert;
   float sums[gemm_block_rows + lanes];
   zero_row(sums, gemm_block_rows + lanes);
@@ -95,7 +96,7 @@ inline void bias_gradient(gemm_job const& job, expert_grads const& to,
 }
 
 /// Sums to the caller's weight gradients, wherever their rows lie.
-inline void finish_gradient(gemm_job const& job, gemm_block const& block) noexcept {
+template <class Job> void finish_gradient(Job const& job, gemm_block const& block) noexcept {
   expert_grads const& to = *static_cast<expert_grads const*>(job.finish_context);
   float* const dw = expert_of<float>(to.dw, block.expert);
   for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -113,42 +114,41 @@ inline void finish_gradient(gemm_job const& job, gemm_block const& block) noexce
   if (to.d_bias != nullptr && block.column == 0) bias_gradient(job, to, block);
 }
 
-/// Packed panels [first, first + count) of all experts': 16 rows side by side for each column.
-inline void pack_panel(gemm_experts<void const> const& from, std::int64_t outs, std::int64_t ins,
-                       std::int64_t expert, std::int64_t panel, void* packed) noexcept {
-  with_stored(from.type, [&](auto* tag) {
-    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    std::int64_t const half = from.pairs.half_rows;
-    std::int64_t const half_panels = (half + panel_columns - 1) / panel_columns;
-    bool const up = half != 0 && panel >= half_panels;
-    std::int64_t const first = (up ? panel - half_panels : panel) * panel_columns;
-    std::int64_t const most = half != 0 ? half : outs;
-    element const* const w = expert_of<element const>(from, expert);
-    element* const out = static_cast<element*>(packed);
-    for (int j = 0; j < panel_columns; ++j) {
-      bool const inside = first + j < most;
-      std::int64_t const n = (up ? half : 0) + (inside ? first + j : 0);
-      element const* const row = w + physical_row(from.pairs, n) * from.row_stride;
-      for (std::int64_t k = 0; k < ins; ++k) {
-        out[k * panel_columns + j] = inside ? row[k * from.column_stride] : element{};
-      }
+/// One packed panel: 16 rows side by side for each column.
+template <class T>
+void pack_panel(gemm_experts<void const> const& from, std::int64_t outs, std::int64_t ins,
+                std::int64_t expert, std::int64_t panel, T* packed) noexcept {
+  std::int64_t const half = from.pairs.half_rows;
+  std::int64_t const half_panels = (half + panel_columns - 1) / panel_columns;
+  bool const up = half != 0 && panel >= half_panels;
+  std::int64_t const first = (up ? panel - half_panels : panel) * panel_columns;
+  std::int64_t const most = half != 0 ? half : outs;
+  T const* const w = expert_of<T const>(from, expert);
+  for (int j = 0; j < panel_columns; ++j) {
+    bool const inside = first + j < most;
+    std::int64_t const n = (up ? half : 0) + (inside ? first + j : 0);
+    T const* const row = w + physical_row(from.pairs, n) * from.row_stride;
+    for (std::int64_t k = 0; k < ins; ++k) {
+      packed[k * panel_columns + j] = inside ? row[k * from.column_stride] : T{};
     }
-  });
+  }
 }
 
 inline constexpr std::int64_t piece_columns = 128;  // of a row, whose floats stay in L1
 
 /// Elements [first, first + count) of a row as floats, zero up to the next strip.
-inline void read_piece(stored type, void const* data, std::int64_t at, std::int64_t count,
-                       float* to) noexcept {
+template <class Void>
+void read_piece(stored type, Void const* data, std::int64_t at, std::int64_t count,
+                float* to) noexcept {
   with_stored(type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     widen_row(static_cast<element const*>(data) + at, count, to);
   });
   for (std::int64_t i = count; i % strip_width != 0; ++i) to[i] = 0.0f;
 }
-inline void write_piece(gemm_store const& to, std::int64_t row, std::int64_t column, float* from,
-                        std::int64_t count) noexcept {
+template <class Store>
+void write_piece(Store const& to, std::int64_t row, std::int64_t column, float* from,
+                 std::int64_t count) noexcept {
   with_stored(to.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     put_row(from, count, false, static_cast<element*>(to.data) + row * to.stride + column);
@@ -156,8 +156,8 @@ inline void write_piece(gemm_store const& to, std::int64_t row, std::int64_t col
 }
 
 /// out = activation(pre) times the row's factor, for rows [first, last).
-inline void activate_rows(activation_job const& job, std::int64_t first,
-                          std::int64_t last) noexcept {
+template <class Job>
+void activate_rows(Job const& job, std::int64_t first, std::int64_t last) noexcept {
   float gate[piece_columns], up[piece_columns];
   for (std::int64_t r = first; r < last; ++r) {
     vf const scale = fill(scale_of(job.scale, r));
@@ -174,8 +174,8 @@ inline void activate_rows(activation_job const& job, std::int64_t first,
 }
 
 /// The gradients of rows [first, last).
-inline void activate_rows_backward(activation_job const& job, std::int64_t first,
-                                   std::int64_t last) noexcept {
+template <class Job>
+void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t last) noexcept {
   float gate[piece_columns], up[piece_columns], d_act[piece_columns];
   float value[piece_columns], d_gate[piece_columns], d_up[piece_columns];
   for (std::int64_t r = first; r < last; ++r) {

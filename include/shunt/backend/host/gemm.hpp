@@ -105,12 +105,6 @@ struct gemm_store {
   gemm_scale scale{};
 };
 
-/// What the workers of one product share.
-struct gemm_shared {
-  gemm_job const* job = nullptr;
-  std::int64_t next = 0;  // the next task; taken atomically
-};
-
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/gemm_kernels.inl"
@@ -134,15 +128,15 @@ inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
 }
 
 /// Runs a job. Each worker uses at most 240 KB of its stack, and nothing is allocated.
-inline void gemm(on_host const& on, gemm_job job) noexcept {
+template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
   job.strip = static_cast<int>(gemm_block_panels);
   while (workers > 1 && job.strip > 4 && gemm_tasks(job, job.strip) < 4 * workers) job.strip /= 2;
   std::int64_t const tasks = gemm_tasks(job, job.strip);
   if (tasks == 0) return;
-  gemm_shared shared{&job};
-  auto* const work = SHUNT_ISA_PICK(on, gemm_work);
-  parallel(on, tasks < workers ? tasks : workers, [&](std::int64_t, int) { work(shared); });
+  std::int64_t next = 0;  // the next task: taken by the workers, atomically
+  auto* const work = SHUNT_ISA_PICK(on, gemm_work<Job>);
+  parallel(on, tasks < workers ? tasks : workers, [&](std::int64_t, int) { work(job, next); });
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -26,7 +26,7 @@ void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2>
   job.w.type = stored_as<W>;
   job.w.row_stride = w.stride(0);
   job.w.column_stride = w.stride(1);
-  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
   job.finish_context = &to;
   gemm(on, job);
 }
@@ -46,7 +46,7 @@ void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, vie
   job.w.type = stored_as<W>;
   job.w.row_stride = w.stride(0);
   job.w.column_stride = w.stride(1);
-  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
   job.finish_context = &to;
   gemm(on, job);
 }
@@ -63,7 +63,7 @@ void dense_wgrad(on_host const& on, view<Y const, 2> dy, view<X const, 2> x, vie
   job.ins = dw.extent(1);
   job.a = rows_of(dy);
   job.b = rows_of(x);
-  job.finish = SHUNT_ISA_PICK(on, finish_store);
+  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
   job.finish_context = &to;
   gemm(on, job);
 }

@@ -41,9 +41,12 @@ SHUNT_LANES void tile_rows_of(std::int64_t rows, tile_at at, gemm_ahead& next,
   }
 }
 
+// Templates from here on, though one type serves: who only includes this does not pay for the tiles.
+
 /// `panels` neighbouring panels, `panel_stride` floats apart.
-inline void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride, tile_at at,
-                     gemm_ahead& next) noexcept {
+template <class At>
+void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride, At at,
+              gemm_ahead& next) noexcept {
   std::int64_t const lines = next.rows * next.lines / panels + 1;
   if constexpr (tile_columns > panel_columns) {  // a tile spans two panels
     at.b_vector = panel_stride;
@@ -69,8 +72,9 @@ inline void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_
 
 /// Rows [row, row + rows) of the left operand for the k of [k, k + depth): in place where they are
 /// floats as they are needed, else as a block of floats.
-inline void left_operand(gemm_job const& job, gemm_segment const& segment, std::int64_t row,
-                         std::int64_t rows, std::int64_t k, float* block, tile_at& at) noexcept {
+template <class Job>
+void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
+                  std::int64_t k, float* block, tile_at& at) noexcept {
   if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
     copy_rows(job.a, segment.first + k, at.depth, row, rows, block, gemm_block_rows);
     at.across = true;
@@ -87,9 +91,9 @@ inline void left_operand(gemm_job const& job, gemm_segment const& segment, std::
 }
 
 /// One block of the output.
-inline void gemm_task(gemm_job const& job, gemm_scratch& scratch, gemm_segment const& segment,
-                      std::int64_t row, std::int64_t rows, std::int64_t column,
-                      std::int64_t columns) noexcept {
+template <class Job>
+void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segment, std::int64_t row,
+               std::int64_t rows, std::int64_t column, std::int64_t columns) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
   std::int64_t const depth = wgrad                            ? segment.rows
                              : job.kind == gemm_kind::forward ? job.ins
@@ -139,8 +143,7 @@ inline void gemm_task(gemm_job const& job, gemm_scratch& scratch, gemm_segment c
 
 /// A worker: takes tasks until none is left. A task is one expert's block of rows and strip of
 /// columns; neighbours in number share a strip, so its weights come from a cache the second time.
-inline void gemm_work(gemm_shared& shared) noexcept {
-  gemm_job const& job = *shared.job;
+template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept {
   gemm_scratch scratch;
   bool const wgrad = job.kind == gemm_kind::wgrad;
   std::int64_t const all_columns = job.kind != gemm_kind::forward ? job.ins
@@ -152,7 +155,7 @@ inline void gemm_work(gemm_shared& shared) noexcept {
   std::int64_t begin = 0, end = 0, blocks = 0, all_rows = 0;  // tasks of the segment
   segment.expert = -1;
   for (;;) {
-    std::int64_t const task = __atomic_fetch_add(&shared.next, 1, __ATOMIC_RELAXED);
+    std::int64_t const task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
     while (task >= end) {
       if (++segment.expert >= job.experts) return;
       std::int64_t const e = segment.expert;
@@ -187,7 +190,7 @@ SHUNT_LANES void put_sums(gemm_store const& to, std::int64_t row, std::int64_t c
 }
 
 /// See gemm_store.
-inline void finish_store(gemm_job const& job, gemm_block const& block) noexcept {
+template <class Job> void finish_store(Job const& job, gemm_block const& block) noexcept {
   gemm_store const& to = *static_cast<gemm_store const*>(job.finish_context);
   with_stored(to.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;

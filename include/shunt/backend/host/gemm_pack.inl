@@ -73,9 +73,9 @@ SHUNT_LANES bool in_place(gemm_rows const& rows) noexcept {
 }
 
 /// Elements [first, first + count) of rows [row, row + rows), as floats, one row each `to_stride`.
-inline void copy_rows(gemm_rows const& from, std::int64_t row, std::int64_t rows,
-                      std::int64_t first, std::int64_t count, float* to,
-                      std::int64_t to_stride) noexcept {
+template <class Rows>
+void copy_rows(Rows const& from, std::int64_t row, std::int64_t rows, std::int64_t first,
+               std::int64_t count, float* to, std::int64_t to_stride) noexcept {
   with_stored(from.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < rows; ++r) {

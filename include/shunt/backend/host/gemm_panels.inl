@@ -108,9 +108,10 @@ SHUNT_LANES gemm_panels panels_of_tokens(gemm_job const& job, std::int64_t row, 
 }
 
 /// At least one panel of the columns from `column` on, for the k of [k, k + depth).
-inline gemm_panels panels_of(gemm_job const& job, gemm_segment const& segment, int half,
-                             std::int64_t column, std::int64_t columns, std::int64_t k,
-                             std::int64_t depth, float* to) noexcept {
+template <class Job>
+gemm_panels panels_of(Job const& job, gemm_segment const& segment, int half, std::int64_t column,
+                      std::int64_t columns, std::int64_t k, std::int64_t depth,
+                      float* to) noexcept {
   gemm_panels result{};
   std::int64_t const e = segment.expert;
   with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
