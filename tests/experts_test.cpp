@@ -35,7 +35,8 @@ template <class T, class Run> guarded<T> in_all_worlds(std::size_t count, Run&& 
 
 TYPED_TEST(ExpertsOf, ForwardIsTheFormula) {
   for (auto const& [name, lengths] : segment_battery()) {
-    for (auto const [N, K] : battery_extents) {
+    for (extents const& size : battery_extents) {
+      int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 7, 3);
       auto const got = in_all_worlds<TypeParam>(x.dc.size(), [&](on_host const& on, auto& c) {
@@ -51,7 +52,8 @@ TYPED_TEST(ExpertsOf, ForwardIsTheFormula) {
 
 TYPED_TEST(ExpertsOf, Battery13_DgradByItselfOnEachInstructionSet) {
   for (auto const& [name, lengths] : segment_battery()) {
-    for (auto const [N, K] : battery_extents) {
+    for (extents const& size : battery_extents) {
+      int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 8, 2);
       auto const got = in_all_worlds<TypeParam>(x.a.size(), [&](on_host const& on, auto& da) {
@@ -68,7 +70,8 @@ TYPED_TEST(ExpertsOf, Battery13_DgradByItselfOnEachInstructionSet) {
 // Segment starts that are no multiple of anything, and the honest bound instead of a flat one.
 TYPED_TEST(ExpertsOf, Battery12_WgradOfAnySegmentStart) {
   for (auto const& [name, lengths] : segment_battery()) {
-    for (auto const [N, K] : battery_extents) {
+    for (extents const& size : battery_extents) {
+      int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 9, 1);
       auto const got = in_all_worlds<float>(x.w.size(), [&](on_host const& on, auto& dw) {

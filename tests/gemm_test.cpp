@@ -35,7 +35,8 @@ TYPED_TEST_SUITE(Gemm, storage_types);
 
 TYPED_TEST(Gemm, EveryOutputIsOneChainInEveryWorld) {
   using T = TypeParam;
-  for (auto const [R, N, K] : all_sizes) {
+  for (sizes const& each : all_sizes) {
+    int const R = each.R, N = each.N, K = each.K;
     SCOPED_TRACE("R " + std::to_string(R) + " N " + std::to_string(N) + " K " + std::to_string(K));
     auto const size = [](int a, int b) { return static_cast<std::size_t>(a * b); };
     auto const xs = normal_values<T>(size(R, K), 1), ws = normal_values<T>(size(N, K), 2),
