@@ -87,18 +87,26 @@ class pool {
     }
   };
 
+  void hire(int helpers) {
+    while (static_cast<int>(seats_.size()) < helpers) {
+      auto place = std::make_unique<seat>();
+      int const worker = static_cast<int>(seats_.size()) + 1;
+      seats_.reserve(seats_.size() + 1);
+      std::thread([this, worker, at = place.get()] { serve(worker, *at); }).detach();
+      seats_.push_back(std::move(place));
+    }
+  }
+
   bool grow(int helpers) noexcept {
+#if defined(__cpp_exceptions)
     try {
-      while (static_cast<int>(seats_.size()) < helpers) {
-        auto place = std::make_unique<seat>();
-        int const worker = static_cast<int>(seats_.size()) + 1;
-        seats_.reserve(seats_.size() + 1);
-        std::thread([this, worker, at = place.get()] { serve(worker, *at); }).detach();
-        seats_.push_back(std::move(place));
-      }
+      hire(helpers);
     } catch (...) {
       return false;  // no more threads to be had: the caller does the work
     }
+#else
+    hire(helpers);
+#endif
     return true;
   }
 
