@@ -62,7 +62,7 @@ template <class T> class network {
                                         .weight_decay = static_cast<float>(settings_.weight_decay),
                                         .step = step + 1,
                                         .clip = static_cast<float>(settings_.clip)}));
-    move_bias();
+    move_bias(settings_.bias_rate * double(rate) / settings_.learning_rate);
     clock_.after("optimiser");
     ++steps_timed_;
     note_load(add_to);
@@ -140,13 +140,14 @@ template <class T> class network {
     }
     add_load(add_to, load);
   }
-  /// Balancing without a loss: each layer's bias takes a step against its load in this batch.
-  void move_bias() {
+  /// Balancing without a loss: each layer's bias takes a step against its load in this batch, a
+  /// smaller one as the learning rate falls.
+  void move_bias(double step) {
     auto const bias = parameters_.bias();
-    if (!bias || settings_.bias_rate <= 0) return;
+    if (!bias || step <= 0) return;
     for (shunt::offset_t layer = 0; layer < bias.extent(0); ++layer) {
       require(shunt::sign_step(on_, shunt::view<shunt::index_t const, 1>(counts()[layer]),
-                               bias[layer], static_cast<float>(settings_.bias_rate)));
+                               bias[layer], static_cast<float>(step)));
     }
   }
 

@@ -10,14 +10,14 @@ namespace lm {
 /// for bit. Stored in each checkpoint.
 struct settings {
   int experts = 16, top_k = 2, intermediate = 128;
-  int layers = 4, width = 128, heads = 4, kv_heads = 2;
-  int sequence = 128, batch = 16;
-  std::int64_t steps = 1200, warm_up = 60;
-  double learning_rate = 3e-3, weight_decay = 0.05, clip = 1.0;
+  int layers = 3, width = 96, heads = 3, kv_heads = 1;
+  int sequence = 128, batch = 8;
+  std::int64_t steps = 3600, warm_up = 60;
+  double learning_rate = 2e-3, weight_decay = 0.05, clip = 1.0;
   std::uint64_t seed = 1;
   std::string balance = "bias";  ///< aux, bias or none
   double aux = 0.01;             ///< weight of the auxiliary loss
-  double bias_rate = 0.01;       ///< step of the balancing bias
+  double bias_rate = 0.005;      ///< step of the balancing bias at the highest learning rate
   bool bf16 = false;
   std::uint64_t domain_bytes = 1'000'000;
   std::vector<std::string> text;
