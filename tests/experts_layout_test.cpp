@@ -237,5 +237,30 @@ TYPED_TEST(ExpertsLayout, Battery05_OffsetsPast31Bits) {
   }
 }
 
+// Weights of more than 2^31 elements in truth; most of them are one page of zeros.
+TEST(ExpertsLayouts, Battery05_MoreThan2To31Weights) {
+  if (small_scale()) GTEST_SKIP() << "reads 4.3 GB of address space";
+  constexpr offset_t rows = 525000, columns = 2050;
+  sparse<bf16> w(2 * rows * columns);
+  ASSERT_NE(w.data, nullptr);
+  view<bf16, 3> const wv(w.data, {{2, rows, columns}});
+  ASSERT_GT(wv.size(), offset_t{1} << 31);
+  wv(1, rows - 1, columns - 1) = from_float<bf16>(3.0f);
+  wv(1, rows - 1, 0) = from_float<bf16>(0.5f);
+  wv(0, 0, 0) = from_float<bf16>(-7.0f);
+  guarded<index_t> const offset(std::vector<index_t>{0, 1, 2});
+  guarded<float> a(2 * columns), c(2 * rows), da(2 * columns);
+  for (float& v : a) v = 1.0f;
+  ASSERT_TRUE(grouped_gemm(on_host{}, a.as(2, columns), wv, {offset.as(3)}, c.as(2, rows)).ok());
+  EXPECT_EQ(c.as(2, rows)(0, 0), -7.0f);
+  EXPECT_EQ(c.as(2, rows)(1, rows - 1), 3.5f);
+  EXPECT_EQ(c.as(2, rows)(1, 0), 0.0f);
+  EXPECT_EQ(c.as(2, rows)(0, rows - 1), 0.0f);
+  ASSERT_TRUE(grouped_dgrad(on_host{}, c.as(2, rows), wv, {offset.as(3)}, da.as(2, columns)).ok());
+  EXPECT_EQ(da.as(2, columns)(0, 0), 49.0f);
+  EXPECT_EQ(da.as(2, columns)(1, columns - 1), 10.5f);
+  EXPECT_EQ(da.as(2, columns)(1, 0), 1.75f);
+}
+
 }  // namespace
 }  // namespace shunt::test
