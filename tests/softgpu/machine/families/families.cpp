@@ -31,8 +31,8 @@ std::vector<std::span<form const>> all_families() {
   rows out = has_avx512() ? rows SOFTGPU_ROWS(avx512)
              : has_avx2() ? rows SOFTGPU_ROWS(avx2)
                           : rows SOFTGPU_ROWS(baseline);
-  for (auto family : {rounding_family(), special_family(), memory_family(), atomic_family(),
-                      control_family(), barrier_family(), warp_family()})
+  for (auto family : {rounding_family(), special_family(), half_family(), narrow_family(), memory_family(),
+                      atomic_family(), control_family(), barrier_family(), warp_family()})
     out.push_back(family);
   return out;
 }

@@ -24,6 +24,8 @@ namespace avx512 { SOFTGPU_VECTOR_FAMILIES }
 #undef SOFTGPU_VECTOR_FAMILIES
 
 std::span<form const> rounding_family();
+std::span<form const> half_family();
+std::span<form const> narrow_family();
 std::span<form const> special_family();
 std::span<form const> memory_family();
 std::span<form const> atomic_family();
