@@ -1,5 +1,6 @@
 #pragma once
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -26,7 +27,7 @@ namespace detail {
 
 inline void declare(CLI::App& app, train_options& o) {
   settings& s = o.run;
-  auto const whole = CLI::PositiveNumber;
+  CLI::Range const whole(1, 1 << 24), positive(1e-12, 1e6);
   app.add_option("--experts", s.experts, "experts per layer")->check(whole);
   app.add_option("--top-k", s.top_k, "experts per byte")->check(whole);
   app.add_option("--intermediate", s.intermediate, "inner width of an expert")->check(whole);
@@ -37,10 +38,10 @@ inline void declare(CLI::App& app, train_options& o) {
   app.add_option("--seq", s.sequence, "bytes in a sequence")->check(whole);
   app.add_option("--batch", s.batch, "sequences in a step")->check(whole);
   app.add_option("--steps", s.steps, "training steps of each model")->check(whole);
-  app.add_option("--lr", s.learning_rate, "highest learning rate")->check(whole);
+  app.add_option("--lr", s.learning_rate, "highest learning rate")->check(positive);
   app.add_option("--weight-decay", s.weight_decay, "decoupled weight decay")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--clip", s.clip, "longest gradient")->check(whole);
+  app.add_option("--clip", s.clip, "longest gradient")->check(positive);
   app.add_option("--seed", s.seed, "of the weights and of the order of the text");
   app.add_option("--balance", s.balance, "how the load of experts is kept even")
       ->check(CLI::IsMember({"aux", "bias", "none"}));
@@ -127,9 +128,13 @@ inline void parse(CLI::App& app, train_options& o, int argc, char const* const* 
     small("--batch", o.run.batch, 8);
     if (!given("--steps")) o.run.steps = 40;
   }
-  if (given("--heads") && !given("--kv-heads") && o.run.heads % o.run.kv_heads != 0) {
-    o.run.kv_heads = o.run.heads;
+  // A width of one's own: heads about 32 wide, of an even width, unless told otherwise.
+  if (given("--width") && !given("--heads")) {
+    int heads = std::max(1, o.run.width / 32);
+    while (heads > 1 && o.run.width % (2 * heads) != 0) --heads;
+    o.run.heads = heads;
   }
+  if (!given("--kv-heads") && o.run.heads % o.run.kv_heads != 0) { o.run.kv_heads = 1; }
   // A fixed number of steps is what the user asked for: no time limit then.
   if (given("--steps") && !given("--seconds")) o.seconds = 0;
   require_sense(o.run);
