@@ -187,6 +187,15 @@ TEST(LayerErrors, MemoryThatIsMissingOrShared) {
       "olmoe", [](attempt& a) { a.saved.logits = a.saved.logits.slice(0, 4); }, bad_shape,
       "moe_layer.saved.logits: extent 0 is 4; it must be 13 (tokens of x)");
   refuses(
+      "kimi_k3", [](attempt& a) { a.saved.latent_sum = {}; }, bad_shape,
+      "moe_layer.saved.latent_sum: extent 0 is 0; it must be 13 (tokens of x)");
+  refuses(
+      "olmoe", [](attempt& a) { a.saved.d_importance = {}; }, bad_shape,
+      "moe_layer.saved.d_importance: extent 0 is 0; it must be 7 (experts, for the balance loss)");
+  refuses(
+      "qwen_shared_gate", [](attempt& a) { a.saved.shared_pre = {}; }, bad_shape,
+      "moe_layer.saved.shared_pre: extent 0 is 0; it must be 13 (tokens of x)");
+  refuses(
       "olmoe", [](attempt& a) { a.work = guarded<std::byte>(100); }, arena_too_small,
       "moe_layer.work: the arena has 100 bytes; it must have ");
   refuses_backward(

@@ -43,8 +43,9 @@ status moe_call<P, T, G, A>::forward(forward_scratch<T, S> const& s,
   if (o.load.figures) step("stats", [&] { return load_stats(on, keep.plan, o.load); });
 
   tokens_in in = seen();
-  if (n.latent)
+  if (n.latent) {
     step("latent", [&] { return project(on, x, w.latent_down, everyone, keep.latent); });
+  }
   if (n.gate_on_input) {
     step("dispatch", [&] { return dispatch(on, in, keep.plan, s.gated_rows, {keep.choice.gate}); });
     in = s.gated_rows;

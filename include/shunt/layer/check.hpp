@@ -143,26 +143,52 @@ template <class T, class G, space S, class A>
   return {};
 }
 
-/// A moe_saved for so many tokens, as carve_moe_saved gives it.
+/// A moe_saved for so many tokens, as carve_moe_saved gives it with the same options.
 template <class T, space S, class A>
 [[nodiscard]] status saved_for(char const* who, ::shunt::detail::moe_sizes const& n,
                                layer_options<A, S> const& o,
                                ::shunt::moe_saved<T, S> const& saved) noexcept {
-  argument const logits(who, "saved.logits"), gate(who, "saved.choice.gate"), pre(who, "saved.pre"),
-      row(who, "saved.plan.row_slot");
+  bool const keeps = o.memory == memory_mode::save;
+  auto const has = [&](char const* what, auto m, offset_t extent0, char const* why0,
+                       offset_t extent1, char const* why1) {
+    argument const name(who, what);
+    return first_of(extent(name, 0, m.extent(0), extent0, why0),
+                    extent(name, 1, m.extent(1), extent1, why1), memory(name, m));
+  };
+  auto const list = [&](char const* what, bool wanted, auto v, offset_t length, char const* why) {
+    argument const name(who, what);
+    return wanted ? first_of(extent(name, 0, v.extent(0), length, why), memory(name, v)) : status{};
+  };
+  argument const row(who, "saved.plan.row_slot");
   if (status bad = first_of(
-          extent(logits, 0, saved.logits.extent(0), n.tokens, "tokens of x"),
-          extent(logits, 1, saved.logits.extent(1), n.experts, "experts"),
-          memory(logits, saved.logits),
-          extent(gate, 1, saved.choice.gate.extent(1), n.top_k, "options.top_k"),
-          memory(gate, saved.choice.gate), check::plan(who, saved.plan),
-          extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows that any choice may need"));
-      !bad.ok() || o.memory == memory_mode::recompute) {
+          has("saved.logits", saved.logits, n.tokens, "tokens of x", n.experts, "experts"),
+          has("saved.choice.gate", saved.choice.gate, n.tokens, "tokens of x", n.top_k,
+              "options.top_k"),
+          n.taken > 0 ? has("saved.taken.token", saved.taken.token, n.experts, "experts", n.taken,
+                            "options.tokens_per_expert")
+                      : has("saved.choice.expert", saved.choice.expert, n.tokens, "tokens of x",
+                            n.top_k, "options.top_k"),
+          check::plan(who, saved.plan),
+          extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows that any choice may need"),
+          list("saved.d_importance", o.balance_loss != 0.0f, saved.d_importance, n.experts,
+               "experts, for the balance loss"),
+          list("saved.d_z", o.z_loss != 0.0f, saved.d_z, n.tokens, "tokens of x, for the z-loss"),
+          list("saved.shared_gate", n.shared_gated, saved.shared_gate, n.tokens, "tokens of x"));
+      !bad.ok()) {
     return bad;
   }
-  return first_of(extent(pre, 0, saved.pre.extent(0), n.rows, "rows of the plan"),
-                  extent(pre, 1, saved.pre.extent(1), n.up_rows, "rows of up"),
-                  memory(pre, saved.pre));
+  return first_of(
+      n.latent
+          ? has("saved.latent", saved.latent, n.tokens, "tokens of x", n.hidden, "rows of down")
+          : status{},
+      n.latent ? has("saved.latent_sum", saved.latent_sum, n.tokens, "tokens of x", n.hidden,
+                     "rows of down")
+               : status{},
+      keeps ? has("saved.pre", saved.pre, n.rows, "rows of the plan", n.up_rows, "rows of up")
+            : status{},
+      keeps && n.shared > 0 ? has("saved.shared_pre", saved.shared_pre, n.tokens, "tokens of x",
+                                  n.shared_rows, "rows of shared_up")
+                            : status{});
 }
 
 /// [T,Hm] of the layer.

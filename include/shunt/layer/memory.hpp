@@ -107,7 +107,7 @@ template <class P>
 template <class T, space S> struct forward_scratch {
   dispatch_plan<S> everyone;
   routing<S> load;                        // counts, importance, tokens, z of the losses
-  view<float, 1, S> loss;                 // [1]
+  view<float, 1, S> loss;                 // [2]
   view<T, 2, S> gated_rows;               // [R,H] gate · x, where the gate acts on the input
   view<T, 2, S> act, rows;                // [R,I] [R,H]
   view<T, 2, S> shared_act, shared_rows;  // [T,Is] [T,Hm]
@@ -126,7 +126,7 @@ template <class T, class P, class A>
     s.load.counts = carve<index_t, 1, S>(from, {{n.experts}});
     s.load.importance = carve<float, 1, S>(from, {{n.experts}});
     s.load.tokens = carve<index_t, 1, S>(from, {{1}});
-    s.loss = carve<float, 1, S>(from, {{1}});
+    s.loss = carve<float, 1, S>(from, {{2}});
   }
   if (o.z_loss != 0.0f) s.load.z = carve<float, 1, S>(from, {{n.tokens}});
   if (n.gate_on_input) s.gated_rows = carve<T, 2, S>(from, {{n.rows, n.hidden}});

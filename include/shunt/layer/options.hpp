@@ -53,7 +53,7 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   route_gradients<S> from_losses = {};
 
   /// What else route() is to write in forward: counts, importance, histogram, recorded ids, report.
-  /// Its expert, gate and z are ignored: those are the layer's own.
+  /// expert and gate are the layer's own, and z where there is a z-loss.
   routing<S> observe = {};
   load_report<S> load = {};  ///< figures of the load that this call's plan puts on the experts
   plan_report<S> plan = {};  ///< wanted and kept slots, drops
