@@ -80,18 +80,21 @@ SHUNT_LANES strip strip_of(float x) noexcept {
   return s;
 }
 
+template <int Half, class Op, int... I>
+SHUNT_LANES float halve_lanes(vf x, Op op, std::integer_sequence<int, I...> all) noexcept {
+  if constexpr (Half == 0) {
+    return x[0];
+  } else {  // a constructor of constant lanes: the compilers make one shuffle of it
+    x = op(x, vf{x[I < Half ? I + Half : I]...});
+    return halve_lanes<Half / 2>(x, op, all);
+  }
+}
 /// Combines the 32 values by halves: 16 with 16, 8 with 8, 4, 2, 1. The order on every backend.
 template <class Op> SHUNT_LANES float halve(strip s, Op op) noexcept {
   for (int half = strip_vectors / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) s.part[i] = op(s.part[i], s.part[i + half]);
   }
-  vf x = s.part[0];
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    vf moved = x;
-    for (int i = 0; i < half; ++i) moved[i] = x[i + half];
-    x = op(x, moved);
-  }
-  return x[0];
+  return halve_lanes<lanes / 2>(s.part[0], op, std::make_integer_sequence<int, lanes>{});
 }
 
 // Types, not lambdas: g++ gives a lambda without captures a plain function too, outside the region.
