@@ -65,7 +65,7 @@ void refuse(access& a, int lane, fault what, std::string const& sentence) {
 
 bool global_lane(access& a, int lane) {
   std::uint64_t const at = a.address[lane];
-  if (at % a.bytes != 0) {
+  if ((at & (a.bytes - 1)) != 0) {
     refuse(a, lane, fault::misaligned, what_of(a, lane) + ", which is no multiple of the size");
     return false;
   }
@@ -112,7 +112,7 @@ lane_mask shared_lanes(access& a) {
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((a.lanes >> i & 1) == 0) continue;
     std::uint64_t const at = a.address[i];
-    if (at % a.bytes != 0)
+    if ((at & (a.bytes - 1)) != 0)
       refuse(a, i, fault::misaligned,
              what_of(a, i) + " of shared memory, which is no multiple of the size");
     else if (at < static_cast<std::uint64_t>(map::first_shared) || at + a.bytes > end || at > end)
@@ -130,7 +130,7 @@ lane_mask local_lanes(access& a) {
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((a.lanes >> i & 1) == 0) continue;
     std::uint64_t const at = a.address[i];
-    if (at % a.bytes != 0)
+    if ((at & (a.bytes - 1)) != 0)
       refuse(a, i, fault::misaligned,
              what_of(a, i) + " of local memory, which is no multiple of the size");
     else if (at + a.bytes > end || at > end)

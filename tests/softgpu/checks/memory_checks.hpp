@@ -12,5 +12,8 @@ bool global_span(access& a, std::uint64_t first, std::uint64_t span);
 lane_mask global_lanes(access& a);
 lane_mask shared_lanes(access& a);
 lane_mask local_lanes(access& a);
+/// Unwritten bytes of shared memory and races on it, for lanes whose addresses are in bounds
+/// (shared_races.cpp).
+void shared_touch(access& a, lane_mask good);
 
 }  // namespace softgpu::checks

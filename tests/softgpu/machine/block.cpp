@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "checks/block_checks.hpp"
 #include "checks/faults.hpp"
 
 namespace softgpu {
@@ -36,6 +37,7 @@ void block::arrive(warp& w, int barrier, std::uint32_t expected, lane_mask true_
   b.count += static_cast<std::uint32_t>(std::popcount(arriving & true_predicates));
   b.expected = expected;
   b.open = true;
+  checks::at_barrier(*this, w, barrier);
   if (wait) w.wait_at_barrier(barrier, finish);
   complete(barrier);
 }
@@ -50,6 +52,7 @@ void block::complete(int barrier) {
       if (g.state == state::at_barrier && g.barrier == barrier && g.finish != nullptr)
         deliver_reduction(*w, g, *g.finish, b.count, b.arrived);
     }
+  checks::leave_barrier(*this, barrier, b.expected == 0);
   for (auto const& w : warps) w->release_barrier(barrier);
   if (b.expected == 0 || b.expected >= threads) ++barrier_epoch;
   launch->barriers.fetch_add(1, std::memory_order_relaxed);

@@ -49,7 +49,7 @@ struct block {
   std::int64_t shared_bytes = 0;
   std::array<barrier_state, 16> barriers;
   std::uint32_t barrier_epoch = 0;  // counts completed whole-block barriers
-  void* shared_shadow = nullptr;    // of the checks
+  std::shared_ptr<void> shared_shadow;  // of the checks
 
   /// Runs every warp a turn. True once the block has finished.
   bool turn(std::int32_t quantum);

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "checks/faults.hpp"
+#include "machine/async.hpp"
 #include "machine/block.hpp"
 
 namespace softgpu {
@@ -184,6 +185,10 @@ void warp::split(lane_mask leaving, std::uint32_t target) {
 }
 
 void warp::exit_lanes(lane_mask leaving) {
+  if (!copies.empty()) {  // what a thread leaves behind still arrives
+    for (int i = 0; i < lanes_per_warp; ++i) copy_groups[i] += leaving >> i & 1;
+    finish_copies(*this, leaving, 0);
+  }
   idle |= leaving;
   remove_current(leaving);
 }

@@ -44,6 +44,14 @@ struct group {
   op const* finish = nullptr;  // at_barrier: gets the result of bar.red
 };
 
+/// A cp.async that has been issued and not yet waited for.
+struct pending_copy {
+  std::byte* to = nullptr;
+  std::byte const* from = nullptr;
+  std::uint8_t lane = 0, bytes = 0, source_bytes = 0;  // the rest of `bytes` becomes zero
+  std::uint32_t group = 0;                             // of its lane
+};
+
 struct alignas(64) warp {
   // The current group.
   std::byte* bank[2] = {};     // registers of the frame; constants, less one
@@ -74,13 +82,14 @@ struct alignas(64) warp {
     place at[lanes_per_warp];
   };
   std::vector<return_to> returns;  // by depth
+  std::vector<pending_copy> copies;  // in order of issue
+  std::uint32_t copy_groups[lanes_per_warp] = {};  // committed, by lane
 
   template <class T>
   [[nodiscard]] T* row(ref r) const {
     return reinterpret_cast<T*>(bank[r.at & 1] + r.at);
   }
   [[nodiscard]] lane_mask& predicate(ref r) const { return *row<lane_mask>(r); }
-  [[nodiscard]] lane_mask exited_or_absent() const { return idle; }
 
   /// Runs until every lane waits or has exited, or the budget is spent.
   enum class outcome { finished, waiting, spent };

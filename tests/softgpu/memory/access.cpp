@@ -1,9 +1,10 @@
 #include "memory/access.hpp"
 
+#include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "checks/memory_checks.hpp"
+#include "machine/lane_tools.hpp"
 #include "memory/map.hpp"
 
 namespace softgpu {
@@ -18,36 +19,34 @@ ptx::space space_of(std::uint64_t address) {
 
 lane_mask admit_global(access& a) {
   // The common case: 32 neighbours, one allocation, all of it written.
-  std::uint64_t const first = a.address[0], span = std::uint64_t{a.bytes} * lanes_per_warp;
-  if (a.lanes == all_lanes && map::in_arena(first) && map::in_arena(first + span) &&
-      first % a.bytes == 0) {
-    std::uint64_t differs = 0;
-    for (int i = 0; i < lanes_per_warp; ++i)
-      differs |= a.address[i] ^ (first + static_cast<std::uint64_t>(i) * a.bytes);
-    if (differs == 0 && checks::global_span(a, first, span)) {
-      a.contiguous = true;
-      for (int i = 0; i < lanes_per_warp; ++i)
-        a.host[i] = map::host(first + static_cast<std::uint64_t>(i) * a.bytes);
-      return all_lanes;
-    }
-  }
-  lane_mask good = checks::global_lanes(a);
-  for (int i = 0; i < lanes_per_warp; ++i)
-    if (good >> i & 1) a.host[i] = map::host(a.address[i]);
+  address_summary const s = loops.summarise(a.address, a.bytes);
+  std::uint64_t const span = std::uint64_t{a.bytes} * lanes_per_warp;
+  lane_mask good = all_lanes;
+  if (s.consecutive && a.lanes == all_lanes && (s.any & (a.bytes - 1)) == 0 &&
+      map::in_arena(s.low) && map::in_arena(s.low + span) && checks::global_span(a, s.low, span))
+    a.contiguous = true;
+  else
+    good = checks::global_lanes(a);
+  loops.offset(a.host, a.address, map::view - map::arena);
   return good;
 }
 
 lane_mask admit_shared(access& a) {
-  lane_mask const good = checks::shared_lanes(a);
-  for (int i = 0; i < lanes_per_warp; ++i)
-    if (good >> i & 1) a.host[i] = a.w.block->shared + a.address[i];
+  address_summary const s = loops.summarise(a.address, a.bytes);
+  bool const inside = (s.any & (a.bytes - 1)) == 0 &&
+                      s.low >= static_cast<std::uint64_t>(map::first_shared) &&
+                      s.high + a.bytes <= static_cast<std::uint64_t>(a.w.block->shared_bytes);
+  lane_mask const good = inside ? a.lanes : checks::shared_lanes(a);
+  if (good != 0) checks::shared_touch(a, good);
+  loops.offset(a.host, a.address, reinterpret_cast<std::uint64_t>(a.w.block->shared));
+  a.contiguous = inside && s.consecutive && a.lanes == all_lanes;
   return good;
 }
 
 lane_mask admit_local(access& a) {
   lane_mask const good = checks::local_lanes(a);
   for (int i = 0; i < lanes_per_warp; ++i)
-    if (good >> i & 1) a.host[i] = a.w.local + i * a.w.local_stride + a.address[i];
+    a.host[i] = a.w.local + i * a.w.local_stride + a.address[i];
   return good;
 }
 
@@ -63,26 +62,39 @@ lane_mask admit_in(access& a, ptx::space where) {
 
 lane_mask admit(access& a) {
   if (a.space != ptx::space::generic) return admit_in(a, a.space);
-  int const lead = std::countr_zero(a.lanes);
   lane_mask const all = a.lanes;
   lane_mask by_space[3] = {};  // global, shared, local
-  for (int i = lead; i < lanes_per_warp; ++i) {
+  for (int i = 0; i < lanes_per_warp; ++i) {
     if ((all >> i & 1) == 0) continue;
     ptx::space const s = space_of(a.address[i]);
     by_space[s == ptx::space::shared ? 1 : s == ptx::space::local ? 2 : 0] |= lane_mask{1} << i;
   }
-  lane_mask good = 0;
   constexpr ptx::space spaces[] = {ptx::space::global, ptx::space::shared, ptx::space::local};
   constexpr std::uint64_t bases[] = {0, map::shared_window, map::local_window};
+  for (int s = 0; s < 3; ++s)
+    if (by_space[s] == all) {
+      for (int i = 0; i < lanes_per_warp; ++i) a.address[i] -= bases[s];
+      return admit_in(a, spaces[s]);
+    }
+  lane_mask good = 0;  // lanes in different spaces: one space after the other
+  std::uint64_t const* const asked = a.address;
+  std::uint64_t kept[lanes_per_warp];
+  std::byte* hosts[lanes_per_warp] = {};
+  std::copy(asked, asked + lanes_per_warp, kept);
   for (int s = 0; s < 3; ++s) {
     if (by_space[s] == 0) continue;
-    if (s > 0)
-      for (int i = 0; i < lanes_per_warp; ++i)
-        if (by_space[s] >> i & 1) a.address[i] -= bases[s];
+    int const lead = std::countr_zero(by_space[s]);
+    for (int i = 0; i < lanes_per_warp; ++i)
+      a.address[i] = ((by_space[s] >> i & 1) != 0 ? kept[i] : kept[lead]) - bases[s];
     a.lanes = by_space[s];
     good |= admit_in(a, spaces[s]);
+    for (int i = 0; i < lanes_per_warp; ++i)
+      if (by_space[s] >> i & 1) hosts[i] = a.host[i];
   }
+  int const lead = std::countr_zero(all);
+  for (int i = 0; i < lanes_per_warp; ++i) a.host[i] = hosts[all >> i & 1 ? i : lead];
   a.lanes = all;
+  a.contiguous = false;
   return good;
 }
 

@@ -9,7 +9,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "memory/arena.hpp"
+#include "checks/exit.hpp"
 
 namespace softgpu::registry {
 namespace {
@@ -108,6 +108,7 @@ using namespace softgpu::registry;
 extern "C" {
 
 void** __cudaRegisterFatBinary(void* fat) {
+  softgpu::watch_exit();  // first of all, so that it runs last
   auto const* const w = static_cast<wrapper const*>(fat);
   auto b = std::make_unique<binary>();
   b->container = w->magic == 0x466243b1 ? w->data : fat;

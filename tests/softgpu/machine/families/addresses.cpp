@@ -2,6 +2,8 @@
 
 #include <bit>
 
+#include "machine/lane_tools.hpp"
+
 namespace softgpu {
 
 ptx::space space_of(builder const& b) {
@@ -26,18 +28,11 @@ void fill_addresses(access& a) {
   op const& o = a.o;
   auto const offset = static_cast<std::uint64_t>(o.value);
   switch (static_cast<addressing>(o.flags)) {
-    case addressing::wide: {
-      std::uint64_t const* const base = w.row<std::uint64_t>(o.a);
-      for (int i = 0; i < lanes_per_warp; ++i) a.address[i] = base[i] + offset;
-      return;
-    }
-    case addressing::narrow: {
-      std::uint32_t const* const base = w.row<std::uint32_t>(o.a);
-      auto const narrow = static_cast<std::uint32_t>(offset);
-      for (int i = 0; i < lanes_per_warp; ++i)
-        a.address[i] = static_cast<std::uint32_t>(base[i] + narrow);
-      return;
-    }
+    case addressing::wide:
+      return loops.add_wide(a.address, w.row<std::uint64_t>(o.a), offset, a.lanes);
+    case addressing::narrow:
+      return loops.add_narrow(a.address, w.row<std::uint32_t>(o.a),
+                             static_cast<std::uint32_t>(offset), a.lanes);
     case addressing::absolute:
       for (int i = 0; i < lanes_per_warp; ++i) a.address[i] = offset;
       return;

@@ -59,8 +59,8 @@ void atomic(warp& w, op const& o) {
                                   std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
   memory_traits const t = unpack(o.aux);
   auto const f = static_cast<operation>(t.register_bits);
-  access a{.w = w, .o = o, .space = t.space, .kind = access_kind::atomic, .bytes = sizeof(T),
-           .lanes = w.mask, .strong = true, .address = {}, .host = {}};
+  access a(w, o, t.space, access_kind::atomic, sizeof(T));
+  a.strong = true;
   fill_addresses(a);
   lane_mask const good = admit(a);
   ref const* const extras = w.here.code->extras.data() + o.extra;

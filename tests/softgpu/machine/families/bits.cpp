@@ -1,8 +1,8 @@
 // Logic, shifts and bit fields: PTX manual, "Logic and Shift Instructions" and the bit instructions.
 #include <bit>
 
-#include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
+#include "machine/families/vector_families.hpp"
 
 namespace softgpu::SOFTGPU_ISA {
 namespace {

@@ -2,8 +2,8 @@
 #include <bit>
 #include <cstring>
 
-#include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
+#include "machine/families/vector_families.hpp"
 
 namespace softgpu::SOFTGPU_ISA {
 namespace {

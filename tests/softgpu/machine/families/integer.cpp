@@ -1,8 +1,8 @@
 // Integer arithmetic: PTX manual, "Integer Arithmetic Instructions" and "Extended-Precision".
 #include <limits>
 
-#include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
+#include "machine/families/vector_families.hpp"
 
 namespace softgpu::SOFTGPU_ISA {
 namespace {

@@ -4,16 +4,10 @@
 
 #include "machine/families/addresses.hpp"
 #include "machine/families/families.hpp"
+#include "machine/lane_tools.hpp"
 
 namespace softgpu {
 namespace {
-
-access make_access(warp& w, op const& o, access_kind kind, memory_traits const& t) {
-  access a{.w = w, .o = o, .space = t.space, .kind = kind, .bytes = t.element_bytes * t.elements,
-           .lanes = w.mask, .strong = t.strong, .address = {}, .host = {}};
-  fill_addresses(a);
-  return a;
-}
 
 template <class T>
 T volatile_read(std::byte const* from) {
@@ -52,11 +46,13 @@ std::uint64_t read_register(std::byte const* row, unsigned bits, int lane) {
 }
 
 /// 16 bytes in one piece, as a device moves an aligned vector: readers never see half of it.
-using sixteen = long long __attribute__((vector_size(16)));
+using sixteen = long long __attribute__((vector_size(16), aligned(16), may_alias));
 
 void load(warp& w, op const& o) {
   memory_traits const t = unpack(o.aux);
-  access a = make_access(w, o, access_kind::load, t);
+  access a(w, o, t.space, access_kind::load, t.element_bytes * t.elements);
+  a.strong = t.strong;
+  fill_addresses(a);
   lane_mask const good = admit(a);
   ref const* const to = w.here.code->extras.data() + o.extra;
   unsigned const bytes = t.element_bytes, store = t.register_bits / 8;
@@ -64,6 +60,23 @@ void load(warp& w, op const& o) {
     std::memcpy(w.row<std::byte>(to[0]), a.host[0], std::size_t{bytes} * lanes_per_warp);
     return;
   }
+  if (good == w.mask && bytes == 4 && store == 4) {  // the common widths
+    if (t.elements == 1) return loops.gather32(w.row<std::uint32_t>(to[0]), a.host, good);
+    for (int i = 0; i < lanes_per_warp; ++i) {
+      if ((good >> i & 1) == 0) continue;
+      std::uint32_t v[4];
+      if (t.elements == 2) {
+        std::uint64_t const both = read_element(a.host[i], 8);
+        std::memcpy(v, &both, 8);
+      } else {
+        *reinterpret_cast<sixteen*>(v) = *reinterpret_cast<sixteen const volatile*>(a.host[i]);
+      }
+      for (unsigned k = 0; k < t.elements; ++k) w.row<std::uint32_t>(to[k])[i] = v[k];
+    }
+    return;
+  }
+  if (good == w.mask && bytes == 8 && store == 8 && t.elements == 1)
+    return loops.gather64(w.row<std::uint64_t>(to[0]), a.host, good);
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((w.mask >> i & 1) == 0) continue;
     alignas(32) std::byte piece[32] = {};
@@ -107,7 +120,9 @@ void load_parameter(warp& w, op const& o) {
 
 void store(warp& w, op const& o) {
   memory_traits const t = unpack(o.aux);
-  access a = make_access(w, o, access_kind::store, t);
+  access a(w, o, t.space, access_kind::store, t.element_bytes * t.elements);
+  a.strong = t.strong;
+  fill_addresses(a);
   lane_mask const good = admit(a);
   ref const* const from = w.here.code->extras.data() + o.extra;
   unsigned const bytes = t.element_bytes, width = t.register_bits / 8;
@@ -115,6 +130,8 @@ void store(warp& w, op const& o) {
     std::memcpy(a.host[0], w.row<std::byte>(from[0]), std::size_t{bytes} * lanes_per_warp);
     return;
   }
+  if (t.elements == 1 && bytes == 4 && width == 4)
+    return loops.scatter32(a.host, w.row<std::uint32_t>(from[0]), good);
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((good >> i & 1) == 0) continue;
     alignas(32) std::byte piece[32];

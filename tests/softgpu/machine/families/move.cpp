@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "machine/block.hpp"
-#include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
+#include "machine/families/vector_families.hpp"
 
 namespace softgpu::SOFTGPU_ISA {
 namespace {

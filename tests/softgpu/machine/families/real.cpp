@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
+#include "machine/families/vector_families.hpp"
 
 namespace softgpu::SOFTGPU_ISA {
 namespace {

@@ -1,0 +1,120 @@
+// cp.async: PTX manual, "Data Movement: Asynchronous copy". A copy happens when it is waited for
+// and not before, so that a missing wait shows up as data that is not there.
+#include "machine/async.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "machine/families/addresses.hpp"
+#include "machine/families/families.hpp"
+
+namespace softgpu {
+
+void finish_copies(warp& w, lane_mask lanes, std::uint32_t keep) {
+  auto const due = [&](pending_copy const& c) {
+    return (lanes >> c.lane & 1) != 0 && c.group + keep < w.copy_groups[c.lane];
+  };
+  for (pending_copy const& c : w.copies) {
+    if (!due(c)) continue;
+    std::memcpy(c.to, c.from, c.source_bytes);
+    std::memset(c.to + c.source_bytes, 0, std::size_t(c.bytes - c.source_bytes));
+  }
+  w.copies.erase(std::remove_if(w.copies.begin(), w.copies.end(), due), w.copies.end());
+}
+
+namespace {
+
+// a, value, flags: the destination in shared memory; extras: the source's row, bytes taken from it;
+// b.at and c.at: the source's offset and addressing; aux: bytes.
+void copy(warp& w, op const& o) {
+  ref const* const extras = w.here.code->extras.data() + o.extra;
+  auto const bytes = static_cast<unsigned>(o.aux);
+  lane_mask const asked = w.mask;
+  std::uint32_t const* const taken = w.row<std::uint32_t>(extras[1]);
+  op from = o;  // the same op with the source's address
+  from.a = extras[0];
+  from.flags = static_cast<std::uint8_t>(o.c.at);
+  from.value = o.b.at;
+  access to(w, o, ptx::space::shared, access_kind::store, bytes);
+  fill_addresses(to);
+  lane_mask good = admit(to);
+  lane_mask reads = 0;
+  for (int i = 0; i < lanes_per_warp; ++i)
+    if ((good >> i & 1) != 0 && taken[i] != 0) reads |= lane_mask{1} << i;
+  access source(w, from, ptx::space::global, access_kind::load, bytes);
+  source.lanes = reads;
+  if (reads != 0) {
+    fill_addresses(source);
+    good &= admit(source) | ~reads;
+  }
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((good & asked) >> i & 1) {
+      pending_copy c;
+      c.to = to.host[i];
+      c.from = source.host[i];
+      c.lane = static_cast<std::uint8_t>(i);
+      c.bytes = static_cast<std::uint8_t>(bytes);
+      c.source_bytes = static_cast<std::uint8_t>(std::min(taken[i], std::uint32_t{bytes}));
+      c.group = w.copy_groups[i];
+      w.copies.push_back(c);
+    }
+  }
+}
+
+void build_copy(builder& b) {
+  if (b.operand(2).kind != ptx::operand_kind::integer) b.fail("cp.async needs a constant size");
+  auto const bytes = static_cast<std::uint32_t>(b.operand(2).value);
+  if (bytes != 4 && bytes != 8 && bytes != 16) b.fail("cp.async copies 4, 8 or 16 bytes");
+  if (b.has("cg") && bytes != 16) b.fail("cp.async.cg copies 16 bytes");
+  ref taken = b.constant(bytes, 32);
+  if (b.operand_count() > 3) {
+    ptx::operand const& last = b.operand(3);
+    bool const predicate = last.kind == ptx::operand_kind::negated ||
+                           (last.kind == ptx::operand_kind::reg &&
+                            b.function().registers[std::size_t(last.index)].kind == 'p');
+    bool const policy = b.has("L2::cache_hint") && b.operand_count() == 4;
+    if (predicate) b.fail("cp.async with ignore-src is not supported");
+    if (!policy) taken = b.input(3, {'u', 32});
+  }
+  op to, from;
+  b.address(to, b.operand(0), ptx::space::shared);
+  b.address(from, b.operand(1), ptx::space::global);
+  if (from.value < INT32_MIN || from.value > INT32_MAX) b.fail("cp.async from a fixed address");
+  op& o = b.emit(&copy);
+  o.a = to.a, o.value = to.value, o.flags = to.flags;
+  o.c.at = from.flags, o.b.at = static_cast<std::int32_t>(from.value), o.aux = bytes;
+  b.extra(o, from.a);
+  b.extra(o, taken);
+}
+
+void commit(warp& w, op const&) {
+  for (int i = 0; i < lanes_per_warp; ++i)
+    if (w.mask >> i & 1) ++w.copy_groups[i];
+}
+void build_commit(builder& b) { b.emit(&commit); }
+
+void wait_group(warp& w, op const& o) { finish_copies(w, w.mask, static_cast<std::uint32_t>(o.value)); }
+void build_wait_group(builder& b) {
+  op& o = b.emit(&wait_group);
+  o.value = b.operand(0).value;
+}
+void wait_all(warp& w, op const& o) {  // also for what has not been committed
+  commit(w, o);
+  finish_copies(w, w.mask, 0);
+}
+void build_wait_all(builder& b) { b.emit(&wait_all); }
+
+constexpr form rows[] = {
+    {"cp.async.ca|cg.shared|shared::cta.global{.L2::cache_hint}{.L2::64B|L2::128B|L2::256B} "
+     "[d], [a], n{, s}{, p}", kind::memory, build_copy},
+    {"cp.async.commit_group", kind::control, build_commit},
+    {"cp.async.wait_group n", kind::control, build_wait_group},
+    {"cp.async.wait_all", kind::control, build_wait_all},
+};
+
+}  // namespace
+
+std::span<form const> async_family() { return rows; }
+
+}  // namespace softgpu
