@@ -118,6 +118,9 @@ TEST(Embedding, AnIdOutOfRangeIsRefusedBeforeAnythingIsWritten) {
   EXPECT_EQ(st.code(), error::bad_argument);
   st = nn::embedding(on_host{}, table.as(5, 4), std::as_const(id).as(3), rows.as(4, 3));
   EXPECT_EQ(st.code(), error::bad_shape);
+  st = nn::embedding(on_host{}, table.as(5, 4), view<index_t const, 1>(nullptr, {{3}}),
+                     rows.as(3, 4));
+  EXPECT_STREQ(st.message(), "embedding.id: the pointer is null; it must point to 3 elements");
   for (float v : rows) EXPECT_TRUE(std::isnan(v));
   for (float v : d_table) EXPECT_TRUE(std::isnan(v));
 }

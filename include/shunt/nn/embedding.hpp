@@ -37,11 +37,11 @@ status embedding(P const& on, Table&& table_in, view<index_t const, 1, P::memory
           check::memory("embedding.id", id), check::rows("embedding.rows", rows),
           check::extent("embedding.rows", 0, rows.extent(0), id.extent(0), "ids"),
           check::extent("embedding.rows", 1, rows.extent(1), table.extent(1), "width of the table"),
-          check::apart("embedding.rows", rows, "embedding.table", table),
-          detail::ids_below("embedding.id", id, table.extent(0)));
+          check::apart("embedding.rows", rows, "embedding.table", table));
       !bad.ok()) {
     return bad;
   }
+  if (status bad = detail::ids_below("embedding.id", id, table.extent(0)); !bad.ok()) return bad;
   if (rows.empty()) return {};
   host::embedding(on,
                   host::embedding_args<type>{table.data(), table.stride(0), id.data(), id.stride(0),
@@ -73,9 +73,11 @@ status embedding_backward(P const& on, Rows&& d_rows_in, view<index_t const, 1, 
           check::extent("embedding_backward.d_rows", 0, d_rows.extent(0), id.extent(0), "ids"),
           check::extent("embedding_backward.d_table", 1, d_table.extent(1), d_rows.extent(1),
                         "width of d_rows"),
-          check::apart("embedding_backward.d_table", d_table, "embedding_backward.d_rows", d_rows),
-          detail::ids_below("embedding_backward.id", id, d_table.extent(0)));
+          check::apart("embedding_backward.d_table", d_table, "embedding_backward.d_rows", d_rows));
       !bad.ok()) {
+    return bad;
+  }
+  if (status bad = detail::ids_below("embedding_backward.id", id, d_table.extent(0)); !bad.ok()) {
     return bad;
   }
   if (d_table.empty()) return {};

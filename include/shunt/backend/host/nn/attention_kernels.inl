@@ -33,38 +33,30 @@ SHUNT_LANES void product_tile(float const* a, std::int64_t a_row, std::int64_t a
   });
 }
 
-/// The same for up to six rows and any number of whole pairs of vectors.
+/// The same for up to six rows, two vectors wide.
 template <class B>
-void product_rows(int rows, float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
-                  std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t columns,
-                  std::int64_t depth, bool resume) noexcept {
+void product_part(int rows, float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
+                  std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t depth,
+                  bool resume) noexcept {
+  switch (rows) {
+    case 1: return product_tile<1, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+    case 2: return product_tile<2, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+    case 3: return product_tile<3, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+    case 4: return product_tile<4, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+    case 5: return product_tile<5, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+    default: return product_tile<6, 2>(a, a_row, a_step, b, b_row, c, c_row, depth, resume);
+  }
+}
+/// One row, `columns` wide (pairs of vectors): a chain waits for itself, so more chains at once.
+template <class B>
+void product_of_row(float const* a, B const* b, std::int64_t b_row, float* c, std::int64_t columns,
+                    std::int64_t depth, bool resume) noexcept {
   std::int64_t n = 0;
-  if (rows == 1) {  // a chain waits for itself: more chains at once
-    for (; n + 4 * lanes <= columns; n += 4 * lanes) {
-      product_tile<1, 4>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-    }
+  for (; n + 4 * lanes <= columns; n += 4 * lanes) {
+    product_tile<1, 4>(a, 0, 1, b + n, b_row, c + n, 0, depth, resume);
   }
   for (; n < columns; n += 2 * lanes) {
-    switch (rows) {
-      case 1:
-        product_tile<1, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-      case 2:
-        product_tile<2, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-      case 3:
-        product_tile<3, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-      case 4:
-        product_tile<4, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-      case 5:
-        product_tile<5, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-      default:
-        product_tile<6, 2>(a, a_row, a_step, b + n, b_row, c + n, c_row, depth, resume);
-        break;
-    }
+    product_tile<1, 2>(a, 0, 1, b + n, b_row, c + n, 0, depth, resume);
   }
 }
 
@@ -112,14 +104,23 @@ void pack_keys(attention_pack_args<T, To> const& a, std::int64_t batch, std::int
   }
 }
 
-/// Queries of one block, `rows` of them, numbered query · group + head within the group.
+/// Queries of one block, numbered query · group + head within the group, and how many keys each sees.
 struct query_rows {
-  std::int64_t first, rows;
-  std::int64_t group, first_position;
-  /// How many of the keys from `key` on row r sees: 0 to 64.
+  std::int64_t rows = 0;
+  std::int64_t keys[attention_rows] = {};
+
+  SHUNT_LANES query_rows(std::int64_t first, std::int64_t count, std::int64_t group,
+                         std::int64_t first_position) noexcept
+      : rows(count) {
+    for (std::int64_t r = 0; r < count; ++r) keys[r] = (first + r) / group + first_position + 1;
+  }
+  /// Of the 64 keys from `key` on.
   SHUNT_LANES std::int64_t seen(std::int64_t r, std::int64_t key) const noexcept {
-    std::int64_t const n = (first + r) / group + first_position + 1 - key;
+    std::int64_t const n = keys[r] - key;
     return n < 0 ? 0 : n > attention_keys ? attention_keys : n;
+  }
+  SHUNT_LANES int tile(std::int64_t r) const noexcept {
+    return static_cast<int>(rows - r < 6 ? rows - r : 6);
   }
 };
 
@@ -127,46 +128,93 @@ struct query_rows {
 template <class K>
 SHUNT_LANES void scores(query_rows const& which, std::int64_t key, float const* q,
                         std::int64_t wide, K const* panel, std::int64_t depth, float* s) noexcept {
-  for (std::int64_t r = 0; r < which.rows; r += 6) {
-    int const rows = static_cast<int>(which.rows - r < 6 ? which.rows - r : 6);
-    std::int64_t const seen = which.seen(r + rows - 1, key);
-    std::int64_t const step = 2 * lanes, columns = (seen + step - 1) / step * step;
-    product_rows(rows, q + r * wide, wide, 1, panel, attention_keys, s + r * attention_keys,
-                 attention_keys, columns, depth, false);
+  constexpr std::int64_t step = 2 * lanes;
+  if (which.rows == 1) {
+    product_of_row(q, panel, attention_keys, s, (which.seen(0, key) + step - 1) / step * step,
+                   depth, false);
+    return;
+  }
+  for (std::int64_t n = 0; n < attention_keys; n += step) {  // a strip of keys stays in L1
+    for (std::int64_t r = 0; r < which.rows; r += 6) {
+      int const part = which.tile(r);
+      if (which.seen(r + part - 1, key) <= n) continue;
+      product_part(part, q + r * wide, wide, 1, panel + n, attention_keys,
+                   s + r * attention_keys + n, attention_keys, depth, false);
+    }
   }
 }
 
-/// s becomes e^(s − peak), 0 where not seen; peak and sum go on, o is scaled to the new peak.
-SHUNT_LANES void soften(float* s, std::int64_t seen, vf numbers, float& peak, float& sum, float* o,
-                        std::int64_t wide) noexcept {
-  constexpr int vectors = attention_keys / lanes;
-  vf const least = fill(-__builtin_inff()), count = fill(static_cast<float>(seen));
-  if (seen < attention_keys) {
-    for (int i = 0; i < vectors; ++i) {
-      vf const number = numbers + fill(static_cast<float>(i * lanes));
-      store(s + i * lanes, select(number < count, load(s + i * lanes), least));
+/// c[r][:] (+)= Σ_j w[r][j]·x[j][:] over the keys that some row of each tile sees.
+template <class X>
+SHUNT_LANES void gather(query_rows const& which, std::int64_t key, float const* w, X const* x,
+                        std::int64_t wide, float* c, bool resume) noexcept {
+  if (which.rows == 1) {
+    product_of_row(w, x, wide, c, wide, which.seen(0, key), resume);
+    return;
+  }
+  for (std::int64_t n = 0; n < wide; n += 2 * lanes) {
+    for (std::int64_t r = 0; r < which.rows; r += 6) {
+      int const part = which.tile(r);
+      product_part(part, w + r * attention_keys, attention_keys, 1, x + n, wide, c + r * wide + n,
+                   wide, which.seen(r + part - 1, key), resume);
     }
   }
-  strip top = strip_of(-__builtin_inff());
-  nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
-    vf& best = top.part[i.value % strip_vectors];
-    vf const x = load(s + i.value * lanes);
-    best = select(best < x, x, best);
-  });
-  float const block = max_of(top);
-  float const next = peak < block ? block : peak;
-  float const shrink = exp(fill(peak - next))[0];
-  strip total = strip_of(0.0f);
-  nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
-    vf p = exp(load(s + i.value * lanes) - fill(next));
-    store(s + i.value * lanes, p);
-    total.part[i.value % strip_vectors] = total.part[i.value % strip_vectors] + p;
-  });
-  sum = fma(fill(sum), fill(shrink), fill(sum_of(total)))[0];
-  if (shrink != 1.0f) {
-    for (std::int64_t i = 0; i < wide; i += lanes) store(o + i, load(o + i) * fill(shrink));
+}
+
+/// The running state of a block's online softmax.
+struct softmax_state {
+  float peak[attention_rows], sum[attention_rows];
+};
+
+/// s becomes e^(s − peak), 0 where not seen; peak and sum go on, o is scaled to the new peaks. In
+/// passes over the rows, so that the latencies of one row hide behind the next.
+SHUNT_LANES void soften(query_rows const& which, std::int64_t key, vf numbers, float* s,
+                        softmax_state& state, float* o, std::int64_t wide) noexcept {
+  constexpr int vectors = attention_keys / lanes;
+  float next[attention_rows], shrink[attention_rows], total[attention_rows];
+  for (std::int64_t r = 0; r < attention_rows; ++r) next[r] = total[r] = 0.0f;
+  for (std::int64_t r = 0; r < which.rows; ++r) {
+    float* const row = s + r * attention_keys;
+    std::int64_t const seen = which.seen(r, key);
+    if (seen < attention_keys) {
+      vf const least = fill(-__builtin_inff()), count = fill(static_cast<float>(seen));
+      for (int i = 0; i < vectors; ++i) {
+        vf const number = numbers + fill(static_cast<float>(i * lanes));
+        store(row + i * lanes, select(number < count, load(row + i * lanes), least));
+      }
+    }
+    strip top = strip_of(-__builtin_inff());
+    nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+      vf& best = top.part[i.value % strip_vectors];
+      vf const x = load(row + i.value * lanes);
+      best = select(best < x, x, best);
+    });
+    float const block = max_of(top);
+    next[r] = state.peak[r] < block ? block : state.peak[r];
   }
-  peak = next;
+  for (int r = 0; r < attention_rows; r += lanes) {
+    store(shrink + r, exp(load(state.peak + r) - load(next + r)));
+    store(state.peak + r, load(next + r));
+  }
+  for (std::int64_t r = 0; r < which.rows; ++r) {
+    float* const row = s + r * attention_keys;
+    strip sum = strip_of(0.0f);
+    nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+      vf const p = exp(load(row + i.value * lanes) - fill(next[r]));
+      store(row + i.value * lanes, p);
+      sum.part[i.value % strip_vectors] = sum.part[i.value % strip_vectors] + p;
+    });
+    total[r] = sum_of(sum);
+  }
+  for (int r = 0; r < attention_rows; r += lanes) {
+    store(state.sum + r, fma(load(state.sum + r), load(shrink + r), load(total + r)));
+  }
+  for (std::int64_t r = 0; r < which.rows; ++r) {
+    if (shrink[r] == 1.0f) continue;
+    for (std::int64_t i = 0; i < wide; i += lanes) {
+      store(o + r * wide + i, load(o + r * wide + i) * fill(shrink[r]));
+    }
+  }
 }
 
 /// The rows [first, first + rows) of one sequence and key/value head, from the first key on.
@@ -177,61 +225,52 @@ void attend_rows(attention_args<T, K> const& a, std::int64_t batch, std::int64_t
   float* const q = scratch;
   float* const o = q + attention_rows * wide;
   float* const s = o + attention_rows * wide;
-  float peak[attention_rows], sum[attention_rows];
+  softmax_state state;
   vf const numbers = lane_numbers();
-  query_rows const which{first, rows, a.group, a.first_position};
+  query_rows const which(first, rows, a.group, a.first_position);
+  for (std::int64_t r = 0; r < attention_rows; ++r) state.peak[r] = state.sum[r] = 0.0f;
   for (std::int64_t r = 0; r < rows; ++r) {
     std::int64_t const token = (first + r) / a.group;
     std::int64_t const head = kv_head * a.group + (first + r) % a.group;
     widen_row(a.q + batch * a.q_batch + token * a.q_token + head * a.q_head, depth, wide, a.scale,
               q + r * wide);
     for (std::int64_t i = 0; i < wide; i += lanes) store(o + r * wide + i, fill(0.0f));
-    peak[r] = -__builtin_inff();
-    sum[r] = 0.0f;
+    state.peak[r] = -__builtin_inff();
   }
   K const* const keys = a.keys + (batch * a.kv_heads + kv_head) * a.keys_stride;
   K const* const values = a.values + (batch * a.kv_heads + kv_head) * a.values_stride;
   for (std::int64_t key = 0; which.seen(rows - 1, key) > 0; key += attention_keys) {
     scores(which, key, q, wide, keys + key * depth, depth, s);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      std::int64_t const seen = which.seen(r, key);
-      if (seen > 0) {
-        soften(s + r * attention_keys, seen, numbers, peak[r], sum[r], o + r * wide, wide);
-      } else {
-        for (int i = 0; i < attention_keys; i += lanes) store(s + r * attention_keys + i, vf{});
-      }
-    }
-    for (std::int64_t r = 0; r < rows; r += 6) {
-      int const part = static_cast<int>(rows - r < 6 ? rows - r : 6);
-      product_rows(part, s + r * attention_keys, attention_keys, 1, values + key * wide, wide,
-                   o + r * wide, wide, wide, which.seen(r + part - 1, key), true);
-    }
+    soften(which, key, numbers, s, state, o, wide);
+    gather(which, key, s, values + key * wide, wide, o, true);
   }
   for (std::int64_t r = 0; r < rows; ++r) {
     std::int64_t const token = (first + r) / a.group;
     std::int64_t const head = kv_head * a.group + (first + r) % a.group;
     T* const out = a.out + batch * a.out_batch + token * a.out_token + head * a.out_head;
-    vf const share = fill(1.0f / sum[r]);
+    vf const share = fill(1.0f / state.sum[r]);
     for (std::int64_t i = 0; i < depth; i += lanes) {
       store_up_to(out + i, load(o + r * wide + i) * share, depth - i);
     }
     if (a.log_sum != nullptr) {
       a.log_sum[batch * a.log_sum_batch + head * a.log_sum_head + token * a.log_sum_token] =
-          peak[r] + log(fill(sum[r]))[0];
+          state.peak[r] + log(fill(state.sum[r]))[0];
     }
   }
 }
 
-/// C[j][:] += Σ_r w[r][j]·x[r][:] over the rows that see key j, for the 64 keys of a panel.
+/// c[j][:] += Σ_r w[r][j]·x[r][:] over the rows that see key j, for the 64 keys of a panel.
 SHUNT_LANES void spread(query_rows const& which, std::int64_t key, float const* w, float const* x,
                         std::int64_t wide, float* c) noexcept {
   std::int64_t const seen = which.seen(which.rows - 1, key);
-  for (std::int64_t j = 0; j < seen; j += 6) {
-    int const part = static_cast<int>(seen - j < 6 ? seen - j : 6);
+  for (std::int64_t n = 0; n < wide; n += 2 * lanes) {
     std::int64_t r = 0;  // earlier rows have zeros there
-    while (which.seen(r, key) <= j) ++r;
-    product_rows(part, w + r * attention_keys + j, 1, attention_keys, x + r * wide, wide,
-                 c + j * wide, wide, wide, which.rows - r, true);
+    for (std::int64_t j = 0; j < seen; j += 6) {
+      int const part = static_cast<int>(seen - j < 6 ? seen - j : 6);
+      while (which.seen(r, key) <= j) ++r;
+      product_part(part, w + r * attention_keys + j, 1, attention_keys, x + r * wide + n, wide,
+                   c + j * wide + n, wide, which.rows - r, true);
+    }
   }
 }
 
@@ -281,7 +320,7 @@ void attend_backward(attention_backward_args<T> const& a, std::int64_t batch, st
   for (std::int64_t first = 0; first < length * a.group; first += attention_rows) {
     std::int64_t const left = length * a.group - first;
     std::int64_t const rows = left < attention_rows ? left : attention_rows;
-    query_rows const which{first, rows, a.group, 0};
+    query_rows const which(first, rows, a.group, 0);
     for (std::int64_t r = 0; r < rows; ++r) {
       std::int64_t const token = (first + r) / a.group;
       std::int64_t const head = kv_head * a.group + (first + r) % a.group;
@@ -311,11 +350,7 @@ void attend_backward(attention_backward_args<T> const& a, std::int64_t batch, st
       }
       spread(which, key, p, d_o, wide, d_v + key * wide);
       spread(which, key, d_p, q, wide, d_k + key * wide);
-      for (std::int64_t r = 0; r < rows; r += 6) {
-        int const part = static_cast<int>(rows - r < 6 ? rows - r : 6);
-        product_rows(part, d_p + r * attention_keys, attention_keys, 1, key_rows + key * wide, wide,
-                     d_q + r * wide, wide, wide, which.seen(r + part - 1, key), key > 0);
-      }
+      gather(which, key, d_p, key_rows + key * wide, wide, d_q, key > 0);
     }
     for (std::int64_t r = 0; r < rows; ++r) {
       std::int64_t const token = (first + r) / a.group;
