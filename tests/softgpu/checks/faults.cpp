@@ -34,8 +34,14 @@ void raise_fault(warp& w, op const& o, lane_mask lanes, fault what, std::string 
     if (i.location >= 0) {
       ptx::module const& m = *b.launch->kernel->module;
       ptx::location const& at = m.locations[std::size_t(i.location)];
-      if (auto const file = m.files.find(at.file); file != m.files.end()) r.file = file->second;
+      auto const file = [&](int index) {
+        auto const found = m.files.find(index);
+        return found == m.files.end() ? std::string() : found->second;
+      };
+      r.file = file(at.file);
       r.line = at.line;
+      r.inlined_file = file(at.inlined_file);
+      r.inlined_line = at.inlined_line;
     }
   }
   file_report(std::move(r));

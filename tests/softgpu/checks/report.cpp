@@ -48,6 +48,7 @@ std::string report::to_string() const {
   if (!kernel.empty())
     out += "\n  in " + kernel + ", block " + triple(block) + ", thread " + triple(thread);
   if (!file.empty()) out += "\n  at " + file + ":" + std::to_string(line);
+  if (!inlined_file.empty()) out += "\n  inlined at " + inlined_file + ":" + std::to_string(inlined_line);
   if (ptx_line > 0) out += "\n  PTX line " + std::to_string(ptx_line) + ": " + ptx;
   return out;
 }

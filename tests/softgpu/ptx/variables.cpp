@@ -122,6 +122,7 @@ void parser::initialiser_element(variable& v, std::int64_t& offset) {
     r.symbol = word("a symbol");
     if (accept('+')) r.addend = integer("an offset");
     if (r.generic || (enclosed && now_.is(')'))) expect(')', "after a symbol");
+    if (accept('+')) r.addend += integer("an offset");
     store(v.initial, offset, 0, size);
     v.relocations.push_back(r);
   }

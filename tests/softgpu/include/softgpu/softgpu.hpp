@@ -34,6 +34,8 @@ struct report {
   std::string ptx;      // the instruction
   std::string file;     // source, where -lineinfo was given
   int line = 0;
+  std::string inlined_file;  // where that was inlined at, if it was
+  int inlined_line = 0;
   std::string sentence;
   std::uint64_t count = 1;  // occurrences at this instruction in this launch
   std::string to_string() const;

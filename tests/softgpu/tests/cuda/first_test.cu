@@ -1,27 +1,11 @@
 // The first things a device must do: blocks and threads, shared memory and barriers, shuffles,
 // atomics, calls, switches, printf.
-#include <gtest/gtest.h>
-
 #include <numeric>
 #include <vector>
 
-namespace {
+#include "device_array.hpp"
 
-template <class T>
-struct device_array {
-  T* data = nullptr;
-  std::size_t size;
-  explicit device_array(std::vector<T> const& from) : size(from.size()) {
-    EXPECT_EQ(cudaMalloc(&data, size * sizeof(T)), cudaSuccess);
-    EXPECT_EQ(cudaMemcpy(data, from.data(), size * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
-  }
-  ~device_array() { cudaFree(data); }
-  std::vector<T> host() const {
-    std::vector<T> out(size);
-    EXPECT_EQ(cudaMemcpy(out.data(), data, size * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
-    return out;
-  }
-};
+namespace {
 
 __constant__ float scale[4] = {1, 2, 3, 4};
 __device__ int counter = 7;
@@ -133,7 +117,7 @@ __global__ void spin_lock(int* lock, int* total) {  // needs forward progress of
   bool done = false;
   while (!done)
     if (atomicCAS(lock, 0, 1) == 0) {
-      *(int volatile*)total += 1;
+      *(int volatile*)total = *(int volatile*)total + 1;
       __threadfence();
       atomicExch(lock, 0);
       done = true;
@@ -141,7 +125,7 @@ __global__ void spin_lock(int* lock, int* total) {  // needs forward progress of
 }
 
 TEST(First, LanesThatSpinOnEachOtherFinish) {
-  device_array<int> lock({0}), total({0});
+  device_array<int> lock(std::vector<int>{0}), total(std::vector<int>{0});
   spin_lock<<<4, 64>>>(lock.data, total.data);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(total.host()[0], 256);
