@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 struct attention_options {
   float scale = 0.0f;  ///< of the scores; 0: 1 / sqrt(head width)
@@ -235,4 +236,5 @@ status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

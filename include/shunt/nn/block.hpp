@@ -4,7 +4,8 @@
 #include "shunt/nn/linear.hpp"
 #include "shunt/nn/norm.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 namespace detail {
 
 /// y holds the residual; the feed-forward of `in` is added to it.
@@ -258,4 +259,5 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
   return step.outcome();
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -4,7 +4,8 @@
 #include "shunt/nn/norm.hpp"
 #include "shunt/nn/rotary.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// The weights of one transformer block: `experts` for a mixture, or `up` and `down` for a dense
 /// feed-forward. W the width, D = W / heads.
@@ -257,4 +258,5 @@ template <class T, space S>
 }
 
 }  // namespace detail
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -3,7 +3,8 @@
 #include "shunt/nn/embedding.hpp"
 #include "shunt/nn/linear.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// What cross_entropy writes; each part but `mean` is optional.
 template <class T, space S = space::host> struct cross_entropy_out {
@@ -101,4 +102,5 @@ status cross_entropy(P const& on, X&& x_in, W&& weight_in, view<index_t const, 1
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

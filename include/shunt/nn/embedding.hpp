@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 namespace detail {
 /// Every id names an entry, or none (negative).
@@ -88,4 +89,5 @@ status embedding_backward(P const& on, Rows&& d_rows_in, view<index_t const, 1, 
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -1,7 +1,8 @@
 #pragma once
 #include "shunt/nn/attention.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// Keys and values of past tokens, in memory of the caller's, laid out as attention reads them: the
 /// keys of each sequence and head in panels [key / 64][D][64], the values in rows padded to 32.
@@ -142,4 +143,5 @@ status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> con
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

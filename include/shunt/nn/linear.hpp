@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 struct linear_options {
   bool accumulate = false;  ///< add to what the output holds instead of overwriting it
@@ -88,4 +89,5 @@ status linear_wgrad(P const& on, DY&& d_y_in, X&& x_in, view<float, 2, P::memory
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

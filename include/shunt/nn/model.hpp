@@ -21,7 +21,8 @@
 ///     nn::model_update<float>(on, config, {weights, gradients, m, v}, norm, bytes,
 ///                             {.rate = nn::rate_at(schedule, step - 1), .step = step, .clip = 1});
 ///   }
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// Where the model's weights lie.
 template <storage T, space S = space::host> struct model_weights {
@@ -114,6 +115,7 @@ status model_decode(P const& on, model_config const& config,
                     model_cache<T, P::memory> const& cache, view<float, 2, P::memory> logits,
                     arena<P::memory> work, model_report<P::memory> const& report = {}) noexcept;
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn
 
 #include "shunt/nn/model_run.hpp"

@@ -6,7 +6,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/route/options.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// A causal language model: embedding, `layers` blocks of attention and feed-forward, norm, head.
 /// The feed-forward is a mixture of experts or, with `dense`, one SwiGLU network of `intermediate`.
@@ -156,4 +157,5 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
       check::between("model_config.shared_intermediate", c.shared_intermediate, 0, most));
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -4,7 +4,9 @@
 
 /// Where in the flat buffer a model's tensors lie: the order of for_each_parameter, as views. (A test
 /// holds the two against each other.)
-namespace shunt::nn::inline SHUNT_HOST_ABI::detail {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
+namespace detail {
 
 struct model_layout {
   offset_t head = 0, layers = 0, layer_size = 0, norms = 0, last_norm = 0, count = 0;
@@ -112,4 +114,6 @@ template <class T, space S>
   return {reinterpret_cast<T const*>(alignof(std::max_align_t)), {{model_layout(c).count}}};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI::detail
+}  // namespace detail
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -4,7 +4,8 @@
 // The functions that model.hpp declares. Include that.
 #include "shunt/nn/model.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 namespace detail {
 
 template <class T, space S> struct model_scratch {
@@ -437,4 +438,5 @@ status model_decode(P const& on, model_config const& config,
   return step.outcome();
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

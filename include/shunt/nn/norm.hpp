@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 struct rms_norm_options {
   float epsilon = 1e-5f;
@@ -173,4 +174,5 @@ status rms_norm_backward(P const& on, X&& x_in, W&& weight_in,
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

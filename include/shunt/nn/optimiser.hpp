@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// Scratch of gradient_norm().
 [[nodiscard]] inline std::size_t gradient_norm_bytes(offset_t count) noexcept {
@@ -124,4 +125,5 @@ status working_copy(P const& on, view<float const, 1, P::memory> from,
   return {};
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -3,7 +3,8 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// Cosines and sines of every position, in memory of the caller's: filled once by rotary_fill.
 template <space S = space::host> struct rotary_table {
@@ -98,4 +99,5 @@ status rotary_backward(P const& on, X&& d_x, rotary_table<P::memory> const& tabl
                                       options, -1.0f);
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

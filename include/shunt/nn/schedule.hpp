@@ -3,7 +3,8 @@
 
 #include "shunt/backend/host/nn/angle.hpp"
 
-namespace shunt::nn::inline SHUNT_HOST_ABI {
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
 
 /// A learning rate that rises linearly over `warm_up` steps, then falls along half a cosine to
 /// `floor` at `steps`, and stays there.
@@ -29,4 +30,5 @@ struct cosine_schedule {
   return static_cast<float>(__builtin_fma(s.peak - s.floor, share, s.floor));
 }
 
-}  // namespace shunt::nn::inline SHUNT_HOST_ABI
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn
