@@ -40,8 +40,17 @@ void raise_fault(warp& w, op const& o, lane_mask lanes, fault what, std::string 
       };
       r.file = file(at.file);
       r.line = at.line;
-      r.inlined_file = file(at.inlined_file);
-      r.inlined_line = at.inlined_line;
+      // Each .loc names one step; the step it was inlined at has its own .loc before it.
+      ptx::location outer = at;
+      for (int k = i.location - 1; k >= 0 && outer.inlined_file != 0; --k) {
+        ptx::location const& before = m.locations[std::size_t(k)];
+        if (before.file == outer.inlined_file && before.line == outer.inlined_line) outer = before;
+      }
+      if (at.inlined_file != 0) {
+        bool const known = outer.inlined_file == 0;
+        r.inlined_file = file(known ? outer.file : outer.inlined_file);
+        r.inlined_line = known ? outer.line : outer.inlined_line;
+      }
     }
   }
   file_report(std::move(r));
