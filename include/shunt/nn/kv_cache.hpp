@@ -40,12 +40,13 @@ status cache_fits(char const* who, kv_cache<T> const& cache, offset_t batch, off
     return status::fail(error::bad_shape, "%s.cache is for %d sequences; it must be for %lld", who,
                         cache.batch, static_cast<long long>(batch));
   }
-  if (first_position < 0 || first_position + tokens > cache.capacity) {
+  offset_t const end = first_position + tokens;
+  if (first_position < 0 || end > cache.capacity) {
     return status::fail(error::bad_argument,
                         "%s: tokens %lld to %lld of a sequence; the cache must have room for them "
                         "and has %d",
-                        who, static_cast<long long>(first_position),
-                        static_cast<long long>(first_position + tokens), cache.capacity);
+                        who, static_cast<long long>(first_position), static_cast<long long>(end),
+                        cache.capacity);
   }
   return {};
 }

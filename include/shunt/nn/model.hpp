@@ -1,11 +1,7 @@
 #pragma once
-#include "shunt/backend/host/nn/model.hpp"
-#include "shunt/nn/block.hpp"
-#include "shunt/nn/cross_entropy.hpp"
-#include "shunt/nn/embedding.hpp"
-#include "shunt/nn/model_config.hpp"
-#include "shunt/nn/model_parts.hpp"
-#include "shunt/nn/optimiser.hpp"
+#include <cstring>
+
+#include "shunt/nn/model_run.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits
 /// from a key/value cache. It owns nothing: parameters are one flat buffer of the caller's (float
@@ -24,36 +20,60 @@
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
 
-/// Where the model's weights lie.
-template <storage T, space S = space::host> struct model_weights {
-  view<T const, 1, S> values = {};           ///< [parameter_count], the order of for_each_parameter
-  view<float const, 2, S> choice_bias = {};  ///< [layers,E] added to the scores for the choice only
-                                             ///< (loss-free balancing); null: none
-};
-
-/// What training and evaluation report; each part is optional.
-template <space S = space::host> struct model_report {
-  view<float, 1, S> loss = {};        ///< [1] mean cross-entropy, in nats, of the valid targets
-  view<float, 2, S> token_loss = {};  ///< [B,S] of each target; 0 where ignored
-  view<index_t, 2, S> counts = {};    ///< [layers,E] slots that chose each expert; overwritten
-  stage_hook hook = {};               ///< called after each stage: see stage_clock
-};
-
-struct model_train_options {
-  bool accumulate = false;  ///< gradients: add to them (micro-batches) instead of overwriting them
-  offset_t divisor = 0;     ///< valid targets of all micro-batches together; 0: this one's
-};
-
 /// Fills the parameters: matrices with normal values of deviation 0.02 (those that write to the
 /// residual stream divided by √(2·layers)), norms with 1. A value depends on seed and position only.
 template <execution P>
 status model_init(P const& on, model_config const& config, view<float, 1, P::memory> values,
-                  std::uint64_t seed) noexcept;
+                  std::uint64_t seed) noexcept {
+  if (status bad = first_of(check::policy(on), check_config(config)); !bad.ok()) return bad;
+  if (status bad = first_of(check::rows("model_init.values", values),
+                            check::extent("model_init.values", 0, values.extent(0),
+                                          detail::model_layout(config).count, "parameter_count"));
+      !bad.ok()) {
+    return bad;
+  }
+  double const shrink = 1.0 / __builtin_sqrt(config.layers > 0 ? 2.0 * config.layers : 1.0);
+  for_each_parameter(config, [&](model_parameter const& p) {
+    auto const part = values.slice(p.offset, p.size());
+    std::size_t const length = std::strlen(p.name);
+    auto const ends = [&](char const* tail) {
+      std::size_t const n = std::strlen(tail);
+      return length >= n && std::strcmp(p.name + length - n, tail) == 0;
+    };
+    if (!p.decays) {
+      host::fill_with(on, part, 1.0f);
+    } else {
+      host::fill_normal(on, part, seed, p.offset,
+                        ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
+    }
+  });
+  return {};
+}
 
 /// Scratch of model_train (and of model_update, which needs less) for B sequences of S tokens.
 template <storage T>
 [[nodiscard]] std::size_t model_train_bytes(on_host const& on, model_config const& config,
-                                            index_t batch, index_t length) noexcept;
+                                            index_t batch, index_t length) noexcept {
+  auto from = arena<>::measuring();
+  if (!check_config(config).ok()) return 0;
+  (void)detail::carve_model<T>(on, from, config, batch, length, true);
+  return from.needed();
+}
+/// Scratch of model_evaluate.
+template <storage T>
+[[nodiscard]] std::size_t model_evaluate_bytes(on_host const& on, model_config const& config,
+                                               index_t batch, index_t length) noexcept {
+  auto from = arena<>::measuring();
+  if (!check_config(config).ok()) return 0;
+  (void)detail::carve_model<T>(on, from, config, batch, length, false);
+  return from.needed();
+}
+/// Scratch of model_decode for B sequences of N new tokens.
+template <storage T>
+[[nodiscard]] std::size_t model_decode_bytes(on_host const& on, model_config const& config,
+                                             index_t batch, index_t tokens) noexcept {
+  return model_evaluate_bytes<T>(on, config, batch, tokens);
+}
 
 /// Forward and backward: the mean cross-entropy of predicting tokens[b][s + 1] from tokens[b][0..s],
 /// plus the routers' losses, and its gradient to every parameter.
@@ -69,19 +89,88 @@ status model_train(P const& on, model_config const& config,
                    model_weights<T, P::memory> const& weights,
                    view<index_t const, 2, P::memory> tokens, view<float, 1, P::memory> gradients,
                    model_report<P::memory> const& report, arena<P::memory> work,
-                   model_train_options const& options = {}) noexcept;
-
-/// Scratch of model_evaluate.
-template <storage T>
-[[nodiscard]] std::size_t model_evaluate_bytes(on_host const& on, model_config const& config,
-                                               index_t batch, index_t length) noexcept;
+                   model_train_options const& options = {}) noexcept {
+  constexpr space S = P::memory;
+  if (status bad = detail::check_model(on, "model_train", config, weights, tokens, 1,
+                                       offset_t{config.context} + 1);
+      !bad.ok()) {
+    return bad;
+  }
+  offset_t const batch = tokens.extent(0), length = tokens.extent(1) - 1;
+  auto const s = detail::carve_model<T>(on, work, config, batch, length, true);
+  if (status bad = first_of(check::rows("model_train.gradients", gradients),
+                            check::extent("model_train.gradients", 0, gradients.extent(0),
+                                          detail::model_layout(config).count, "parameter_count"),
+                            detail::check_report(report, config, batch, length),
+                            work.check("model_train.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  host::split_tokens(tokens, s.input.data(), s.target.data(), s.valid.data());
+  auto how = detail::block_options_of<S>(config, s.valid, true, report.hook);
+  how.accumulate = options.accumulate;
+  if (status bad =
+          detail::run_blocks<P, T>(on, config, weights, batch, length, 0, nullptr, s, how, report);
+      !bad.ok()) {
+    return bad;
+  }
+  if (status bad = detail::run_head<P, T>(on, config, weights, s, gradients, report, options);
+      !bad.ok()) {
+    return bad;
+  }
+  detail::steps step(report.hook);
+  auto const stream = [&](offset_t n) { return s.stream_at(n, batch, length, config.width); };
+  bool done =
+      step("norm", rms_norm_backward(on, detail::flat_tokens(stream(config.layers)),
+                                     detail::last_norm_of(config, weights.values), s.inverse,
+                                     s.d_last, s.d_stream, detail::last_norm_of(config, gradients),
+                                     s.own, {.accumulate = options.accumulate}));
+  view<T, 3, S> const d_stream(s.d_stream.data(), {{batch, length, config.width}});
+  for (int n = config.layers - 1; done && n >= 0; --n) {
+    auto const layer = detail::layer_weights<T, S>(config, n, weights.values, weights.choice_bias);
+    arena<S> memory = s.saved_at(n);
+    auto const mine = carve_block_saved(memory, static_cast<index_t>(batch),
+                                        static_cast<index_t>(length), layer, how);
+    if (status bad = block_backward(on, stream(n), layer, s.table, mine, d_stream, d_stream,
+                                    detail::layer_gradients<S>(config, n, gradients), s.own, how);
+        !bad.ok()) {
+      return bad;
+    }
+  }
+  done = done && step("embedding",
+                      embedding_backward(on, s.d_stream, view<index_t const, 1, S>(s.input),
+                                         detail::embedding_of(config, gradients),
+                                         {.accumulate = options.accumulate || config.tied_head}));
+  return step.outcome();
+}
 
 /// Forward only: the losses and the experts' load. report.loss is required.
 template <storage T, execution P>
 status model_evaluate(P const& on, model_config const& config,
                       model_weights<T, P::memory> const& weights,
                       view<index_t const, 2, P::memory> tokens,
-                      model_report<P::memory> const& report, arena<P::memory> work) noexcept;
+                      model_report<P::memory> const& report, arena<P::memory> work) noexcept {
+  if (status bad = detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
+                                       offset_t{config.context} + 1);
+      !bad.ok()) {
+    return bad;
+  }
+  offset_t const batch = tokens.extent(0), length = tokens.extent(1) - 1;
+  auto const s = detail::carve_model<T>(on, work, config, batch, length, false);
+  if (status bad = first_of(detail::check_report(report, config, batch, length),
+                            work.check("model_evaluate.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  host::split_tokens(tokens, s.input.data(), s.target.data(), s.valid.data());
+  auto const how = detail::block_options_of<P::memory>(config, s.valid, false, report.hook);
+  if (status bad =
+          detail::run_blocks<P, T>(on, config, weights, batch, length, 0, nullptr, s, how, report);
+      !bad.ok()) {
+    return bad;
+  }
+  return detail::run_head<P, T>(on, config, weights, s, {}, report, {});
+}
 
 /// One optimiser step over the whole flat buffer: global norm, clipping, AdamW (weight decay on the
 /// matrices only), and the working copy in T. norm[0] receives the norm before clipping; a norm that
@@ -89,21 +178,34 @@ status model_evaluate(P const& on, model_config const& config,
 template <storage T, execution P>
 status model_update(P const& on, model_config const& config, adamw_state<T, P::memory> const& state,
                     view<float, 1, P::memory> norm, arena<P::memory> work,
-                    adamw_options const& options) noexcept;
+                    adamw_options const& options) noexcept {
+  offset_t const count = detail::model_layout(config).count;
+  offset_t const decayed = detail::model_layout(config).norms;
+  if (status bad = first_of(check_config(config),
+                            check::extent("model_update.parameter", 0, state.parameter.extent(0),
+                                          count, "parameter_count"));
+      !bad.ok()) {
+    return bad;
+  }
+  if (status bad = gradient_norm(on, state.gradient, norm, work); !bad.ok()) return bad;
+  auto const part = [&](offset_t first, offset_t n) {
+    auto const cut = [&](auto v) { return v.data() == nullptr ? v : v.slice(first, n); };
+    return adamw_state<T, P::memory>{state.parameter.slice(first, n), cut(state.gradient),
+                                     cut(state.first_moment), cut(state.second_moment),
+                                     cut(state.copy)};
+  };
+  adamw_options without = options;
+  without.weight_decay = 0.0f;
+  if (status bad = adamw(on, part(0, decayed), norm, options); !bad.ok()) return bad;
+  return adamw(on, part(decayed, count - decayed), norm, without);
+}
 
-/// Keys and values of every layer, in one piece of the caller's memory.
-template <storage T, space S = space::host> struct model_cache {
-  view<T, 1, S> memory = {};  ///< [model_cache_elements], no initial value needed
-  index_t batch = 0;
-  index_t capacity = 0;  ///< tokens a sequence, at most config.context
-};
+/// Elements of a model_cache's memory.
 [[nodiscard]] inline offset_t model_cache_elements(model_config const& config, index_t batch,
-                                                   index_t capacity) noexcept;
-
-/// Scratch of model_decode for B sequences of N new tokens.
-template <storage T>
-[[nodiscard]] std::size_t model_decode_bytes(on_host const& on, model_config const& config,
-                                             index_t batch, index_t tokens) noexcept;
+                                                   index_t capacity) noexcept {
+  return config.layers *
+         kv_cache<float>{nullptr, batch, capacity, config.kv_heads, config.head_dim()}.elements();
+}
 
 /// Takes N more tokens of each sequence (a whole prompt, or one) at positions first_position … and
 /// gives the logits that follow the last of them. Feeding a text in any pieces gives the same bits.
@@ -113,9 +215,47 @@ status model_decode(P const& on, model_config const& config,
                     model_weights<T, P::memory> const& weights,
                     view<index_t const, 2, P::memory> tokens, index_t first_position,
                     model_cache<T, P::memory> const& cache, view<float, 2, P::memory> logits,
-                    arena<P::memory> work, model_report<P::memory> const& report = {}) noexcept;
+                    arena<P::memory> work, model_report<P::memory> const& report = {}) noexcept {
+  constexpr space S = P::memory;
+  if (status bad = detail::check_model(on, "model_decode", config, weights, tokens, 1,
+                                       offset_t{config.context});
+      !bad.ok()) {
+    return bad;
+  }
+  offset_t const batch = tokens.extent(0), length = tokens.extent(1), w = config.width;
+  auto const s = detail::carve_model<T>(on, work, config, batch, length, false);
+  if (status bad = first_of(
+          check::extent("model_decode.cache for", 0, cache.batch, batch, "sequences of tokens"),
+          check::between("model_decode.cache.capacity", cache.capacity, 0, config.context),
+          check::between("model_decode.first_position plus the new tokens", first_position + length,
+                         length, cache.capacity),
+          check::rows("model_decode.cache.memory", cache.memory),
+          check::extent("model_decode.cache.memory", 0, cache.memory.extent(0),
+                        model_cache_elements(config, cache.batch, cache.capacity),
+                        "model_cache_elements"),
+          check::rows("model_decode.logits", logits),
+          check::extent("model_decode.logits", 0, logits.extent(0), batch, "sequences"),
+          check::extent("model_decode.logits", 1, logits.extent(1), config.vocabulary,
+                        "vocabulary"),
+          detail::check_report(report, config, batch, length), work.check("model_decode.work"));
+      !bad.ok()) {
+    return bad;
+  }
+  for (offset_t t = 0; t < batch * length; ++t) {
+    s.input[t] = tokens(t / length, t % length);
+    s.valid[t] = s.input[t] >= 0 ? 1 : 0;
+  }
+  auto const how = detail::block_options_of<S>(config, s.valid, false, report.hook);
+  if (status bad = detail::run_blocks<P, T>(on, config, weights, batch, length, first_position,
+                                            &cache, s, how, report);
+      !bad.ok()) {
+    return bad;
+  }
+  detail::steps step(report.hook);
+  view<T const, 2, S> const ends(s.last.data() + (length - 1) * w, {{batch, w}}, {{length * w, 1}});
+  (void)step("head", linear(on, ends, detail::head_of(config, weights.values), logits));
+  return step.outcome();
+}
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::nn
-
-#include "shunt/nn/model_run.hpp"

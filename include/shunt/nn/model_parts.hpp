@@ -20,7 +20,7 @@ struct model_layout {
     layer_size +=
         c.dense ? 3 * i : c.experts * (w + 3 * i) + 3 * offset_t{c.shared_intermediate} * w;
     norms = layers + c.layers * layer_size;
-    last_norm = norms + 2 * c.layers * w;
+    last_norm = norms + 2 * w * c.layers;
     count = last_norm + w;
   }
 };
@@ -55,7 +55,7 @@ void take_layer(model_config const& c, int n, view<T, 1, S> values, Block& b) no
   offset_t const w = c.width, i = c.intermediate, e = c.experts, s = c.shared_intermediate;
   view_taker<T, S> next{values.data() + where.layers + n * where.layer_size};
   b.qkv = next.template take<2>({{c.qkv_width(), w}});
-  b.out = next.template take<2>({{w, c.heads * c.head_dim()}});
+  b.out = next.template take<2>({{w, offset_t{c.heads} * c.head_dim()}});
   if (c.dense) {
     b.up = next.template take<2>({{2 * i, w}});
     b.down = next.template take<2>({{w, i}});
@@ -68,7 +68,7 @@ void take_layer(model_config const& c, int n, view<T, 1, S> values, Block& b) no
       b.experts.shared_down = Matrix(next.template take<3>({{1, w, s}}));
     }
   }
-  view_taker<T, S> norm{values.data() + where.norms + 2 * n * w};
+  view_taker<T, S> norm{values.data() + where.norms + 2 * w * n};
   b.attention_norm = norm.template take<1>({{w}});
   b.feed_norm = norm.template take<1>({{w}});
 }

@@ -148,7 +148,7 @@ status rms_norm_backward(P const& on, X&& x_in, W&& weight_in,
       !bad.ok()) {
     return bad;
   }
-  if (d_x.data() != nullptr || d_x.size() != 0) {
+  if (d_x.data() != nullptr || !d_x.empty()) {
     if (status bad = same("rms_norm_backward.d_x", d_x); !bad.ok()) return bad;
   }
   if (options.add.data() != nullptr) {

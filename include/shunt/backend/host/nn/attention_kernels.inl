@@ -3,6 +3,8 @@
 // the block of queries nor the tokens that follow can be seen in the result.
 namespace nn {
 
+inline constexpr std::int64_t tile_width = 2 * std::int64_t{lanes};  // two vectors
+
 /// C(m, n) (+)= Σ_k A(m, k)·B(k, n), k ascending: A at a + m·a_row + k·a_step, rows of B and C.
 template <int Rows, int Vectors, class B>
 SHUNT_LANES void product_tile(float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
@@ -52,10 +54,10 @@ template <class B>
 void product_of_row(float const* a, B const* b, std::int64_t b_row, float* c, std::int64_t columns,
                     std::int64_t depth, bool resume) noexcept {
   std::int64_t n = 0;
-  for (; n + 4 * lanes <= columns; n += 4 * lanes) {
+  for (; n + 2 * tile_width <= columns; n += 2 * tile_width) {
     product_tile<1, 4>(a, 0, 1, b + n, b_row, c + n, 0, depth, resume);
   }
-  for (; n < columns; n += 2 * lanes) {
+  for (; n < columns; n += tile_width) {
     product_tile<1, 2>(a, 0, 1, b + n, b_row, c + n, 0, depth, resume);
   }
 }
@@ -128,7 +130,7 @@ struct query_rows {
 template <class K>
 SHUNT_LANES void scores(query_rows const& which, std::int64_t key, float const* q,
                         std::int64_t wide, K const* panel, std::int64_t depth, float* s) noexcept {
-  constexpr std::int64_t step = 2 * lanes;
+  constexpr std::int64_t step = tile_width;
   if (which.rows == 1) {
     product_of_row(q, panel, attention_keys, s, (which.seen(0, key) + step - 1) / step * step,
                    depth, false);
@@ -152,7 +154,7 @@ SHUNT_LANES void gather(query_rows const& which, std::int64_t key, float const* 
     product_of_row(w, x, wide, c, wide, which.seen(0, key), resume);
     return;
   }
-  for (std::int64_t n = 0; n < wide; n += 2 * lanes) {
+  for (std::int64_t n = 0; n < wide; n += tile_width) {
     for (std::int64_t r = 0; r < which.rows; r += 6) {
       int const part = which.tile(r);
       product_part(part, w + r * attention_keys, attention_keys, 1, x + n, wide, c + r * wide + n,
@@ -178,9 +180,9 @@ SHUNT_LANES void soften(query_rows const& which, std::int64_t key, vf numbers, f
     std::int64_t const seen = which.seen(r, key);
     if (seen < attention_keys) {
       vf const least = fill(-__builtin_inff()), count = fill(static_cast<float>(seen));
-      for (int i = 0; i < vectors; ++i) {
-        vf const number = numbers + fill(static_cast<float>(i * lanes));
-        store(row + i * lanes, select(number < count, load(row + i * lanes), least));
+      for (int i = 0; i < attention_keys; i += lanes) {
+        vf const number = numbers + fill(static_cast<float>(i));
+        store(row + i, select(number < count, load(row + i), least));
       }
     }
     strip top = strip_of(-__builtin_inff());
@@ -263,7 +265,7 @@ void attend_rows(attention_args<T, K> const& a, std::int64_t batch, std::int64_t
 SHUNT_LANES void spread(query_rows const& which, std::int64_t key, float const* w, float const* x,
                         std::int64_t wide, float* c) noexcept {
   std::int64_t const seen = which.seen(which.rows - 1, key);
-  for (std::int64_t n = 0; n < wide; n += 2 * lanes) {
+  for (std::int64_t n = 0; n < wide; n += tile_width) {
     std::int64_t r = 0;  // earlier rows have zeros there
     for (std::int64_t j = 0; j < seen; j += 6) {
       int const part = static_cast<int>(seen - j < 6 ? seen - j : 6);
