@@ -58,7 +58,7 @@ inline void declare(CLI::App& app, train_options& o) {
                  "time for both models: fewer steps where it would not do; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
-  app.add_option("--out", o.out, "folder of checkpoints, log and report");
+  app.add_option("--out", o.out, "folder of checkpoints, log and report")->take_last();
   app.add_flag("--resume", o.resume, "continue the run in the folder --out");
   app.add_flag("--quick", o.quick, "a tiny model and a few steps: to see that all works");
   auto* const dense = app.add_flag("--dense-only", o.dense_only, "train the dense model alone");
