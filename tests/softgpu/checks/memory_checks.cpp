@@ -29,8 +29,8 @@ std::string what_of(access const& a, int lane) {
 std::string neighbourhood(std::uint64_t address) {
   auto const n = arena::nearest(address);
   if (!n) return "there is no device allocation";
-  std::string const whose =
-      std::string("the ") + std::to_string(n->bytes) + " bytes of " + n->what + " at " + hex(n->address);
+  std::string const whose = std::string("the ") + std::to_string(n->bytes) + " bytes of " +
+                            n->what + " at " + hex(n->address);
   if (address < n->address) return std::to_string(n->address - address) + " bytes before " + whose;
   std::uint64_t const end = n->address + n->bytes;
   if (address >= end) return std::to_string(address - end) + " bytes past " + whose;

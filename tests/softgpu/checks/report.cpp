@@ -1,8 +1,8 @@
 #include "checks/report.hpp"
 
 #include <cstdio>
-#include <utility>
 #include <mutex>
+#include <utility>
 
 namespace softgpu {
 namespace {
@@ -43,12 +43,14 @@ std::string report::to_string() const {
   std::string out = std::string("softgpu: ") + name_of(what) + ": " + sentence;
   if (count > 1) out += " (" + std::to_string(count) + " times)";
   auto const triple = [](std::uint32_t const* v) {
-    return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) + ")";
+    return "(" + std::to_string(v[0]) + ", " + std::to_string(v[1]) + ", " + std::to_string(v[2]) +
+           ")";
   };
   if (!kernel.empty())
     out += "\n  in " + kernel + ", block " + triple(block) + ", thread " + triple(thread);
   if (!file.empty()) out += "\n  at " + file + ":" + std::to_string(line);
-  if (!inlined_file.empty()) out += "\n  inlined at " + inlined_file + ":" + std::to_string(inlined_line);
+  if (!inlined_file.empty())
+    out += "\n  inlined at " + inlined_file + ":" + std::to_string(inlined_line);
   if (ptx_line > 0) out += "\n  PTX line " + std::to_string(ptx_line) + ": " + ptx;
   return out;
 }

@@ -23,7 +23,8 @@ constexpr int most_warps = 32;
 using clocks = std::array<std::uint32_t, most_warps>;
 
 void join(clocks& into, clocks const& from) {
-  for (int i = 0; i < most_warps; ++i) into[std::size_t(i)] = std::max(into[std::size_t(i)], from[std::size_t(i)]);
+  for (int i = 0; i < most_warps; ++i)
+    into[std::size_t(i)] = std::max(into[std::size_t(i)], from[std::size_t(i)]);
 }
 
 /// A word's last write and last read: whose, when, which bytes; bit 7: it was a strong access.
@@ -43,9 +44,7 @@ struct shadow {
 
 shadow& of(block& b) { return *static_cast<shadow*>(b.shared_shadow.get()); }
 
-void tick(shadow& s, std::size_t warp) {
-  s.latest = std::max(s.latest, ++s.seen[warp][warp]);
-}
+void tick(shadow& s, std::size_t warp) { s.latest = std::max(s.latest, ++s.seen[warp][warp]); }
 
 struct conflict {
   char const* what = nullptr;
@@ -89,9 +88,7 @@ bool any_unwritten(std::uint8_t const* state, unsigned bytes) {
       std::memcpy(&v, state, 4);
       return v != 0x01010101u;
     }
-    case 8:
-      std::memcpy(&whole, state, 8);
-      return whole != 0x0101010101010101u;
+    case 8: std::memcpy(&whole, state, 8); return whole != 0x0101010101010101u;
     default:
       for (unsigned i = 0; i < bytes; ++i)
         if (state[i] == 0) return true;

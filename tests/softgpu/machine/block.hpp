@@ -20,7 +20,7 @@ struct launch {
   softgpu::kernel const* kernel = nullptr;
   dim grid, block;
   std::int64_t dynamic_shared = 0;
-  std::uint64_t parameters = 0;  // device address of the parameter block
+  std::uint64_t parameters = 0;   // device address of the parameter block
   std::int64_t shared_bytes = 0;  // whole shared window of a block
   bool cooperative = false;
   std::uint64_t id = 0;  // of this launch in the process
@@ -36,19 +36,19 @@ struct barrier_state {
   bool open = false;           // somebody has arrived
   std::uint32_t expected = 0;  // threads; 0: all that have not exited
   std::uint32_t arrived = 0;
-  std::uint32_t count = 0;     // bar.red: how many predicates were true
+  std::uint32_t count = 0;  // bar.red: how many predicates were true
 };
 
 struct block {
   softgpu::launch* launch = nullptr;
-  dim index;                   // ctaid
+  dim index;  // ctaid
   std::uint64_t linear = 0;
   std::uint32_t threads = 0;
   std::vector<std::unique_ptr<warp>> warps;
   std::byte* shared = nullptr;  // address 0 of the shared window
   std::int64_t shared_bytes = 0;
   std::array<barrier_state, 16> barriers;
-  std::uint32_t barrier_epoch = 0;  // counts completed whole-block barriers
+  std::uint32_t barrier_epoch = 0;      // counts completed whole-block barriers
   std::shared_ptr<void> shared_shadow;  // of the checks
 
   /// Runs every warp a turn. True once the block has finished.

@@ -11,7 +11,8 @@ namespace {
 using ptx::operand_kind;
 
 void broadcast(std::byte* row, std::uint64_t bits, int width) {
-  for (int i = 0; i < lanes_per_warp; ++i) std::memcpy(row + i * (width / 8), &bits, std::size_t(width / 8));
+  for (int i = 0; i < lanes_per_warp; ++i)
+    std::memcpy(row + i * (width / 8), &bits, std::size_t(width / 8));
 }
 
 }  // namespace
@@ -27,8 +28,8 @@ std::string_view builder::one_of(std::initializer_list<std::string_view> words) 
 }
 
 std::string_view builder::type_word(int from_end) const {
-  static constexpr std::string_view packed[] = {"bf16",   "bf16x2", "tf32",   "e4m3",  "e5m2",
-                                                "e4m3x2", "e5m2x2", "f16x2", "u16x2", "s16x2",
+  static constexpr std::string_view packed[] = {"bf16",   "bf16x2", "tf32",   "e4m3",   "e5m2",
+                                                "e4m3x2", "e5m2x2", "f16x2",  "u16x2",  "s16x2",
                                                 "e2m1x2", "e2m3x2", "e3m2x2", "ue8m0x2"};
   for (auto m = in->modifiers.rbegin(); m != in->modifiers.rend(); ++m) {
     ptx::scalar ignored;
@@ -71,9 +72,7 @@ ref builder::constant(std::uint64_t bits, int width) {
   return {found->second + 1};
 }
 
-ref builder::scratch() {
-  return {scratch_};
-}
+ref builder::scratch() { return {scratch_}; }
 
 bool builder::symbol_value(ptx::operand const& o, std::uint64_t& value) const {
   auto const offset = static_cast<std::uint64_t>(o.value);

@@ -12,8 +12,7 @@ namespace softgpu {
 namespace {
 
 /// An argument or a result in the frame of one lane.
-template <class T>
-T& slot(warp& w, op const& o, int k, int lane) {
+template <class T> T& slot(warp& w, op const& o, int k, int lane) {
   ref const r = w.here.code->extras[std::size_t(o.extra + k)];
   return *reinterpret_cast<T*>(w.local + lane * w.local_stride + w.here.local + r.at);
 }
@@ -52,8 +51,7 @@ std::string format(warp& w, int lane, std::string const& text, std::uint64_t at)
     at = (at + bytes - 1) / bytes * bytes;
     std::uint64_t v = 0;
     for (std::uint64_t i = 0; i < bytes; ++i)
-      if (std::byte const* const p = readable(w, lane, at + i))
-        v |= std::uint64_t(*p) << (8 * i);
+      if (std::byte const* const p = readable(w, lane, at + i)) v |= std::uint64_t(*p) << (8 * i);
     at += bytes;
     return v;
   };
@@ -77,17 +75,26 @@ std::string format(warp& w, int lane, std::string const& text, std::uint64_t at)
       out += piece;
     };
     bool const wide = spec.find_first_of("ljzt") != std::string::npos;
-    if (what == '%') out.push_back('%');
+    if (what == '%')
+      out.push_back('%');
     else if (what == 's') {
       std::string const s = text_at(w, lane, take(8));
-      if (spec == "%s") out += s;
-      else print(s.c_str());
-    } else if (what == 'p') print(reinterpret_cast<void*>(take(8)));
-    else if (what == 'c') print(static_cast<int>(take(4)));
-    else if (what == 'n') take(8);
-    else if (std::strchr("eEfFgGaA", what) != nullptr) print(std::bit_cast<double>(take(8)));
-    else if (wide) print(take(8));
-    else print(static_cast<std::uint32_t>(take(4)));
+      if (spec == "%s")
+        out += s;
+      else
+        print(s.c_str());
+    } else if (what == 'p')
+      print(reinterpret_cast<void*>(take(8)));
+    else if (what == 'c')
+      print(static_cast<int>(take(4)));
+    else if (what == 'n')
+      take(8);
+    else if (std::strchr("eEfFgGaA", what) != nullptr)
+      print(std::bit_cast<double>(take(8)));
+    else if (wide)
+      print(take(8));
+    else
+      print(static_cast<std::uint32_t>(take(4)));
     i = end;
   }
   return out;

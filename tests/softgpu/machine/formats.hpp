@@ -12,8 +12,7 @@ namespace softgpu {
 
 enum class rounding : std::uint8_t { nearest, zero, down, up, away };  // away: ties away from zero
 
-template <int ExponentBits, int MantissaBits, bool HasInfinity>
-struct format {
+template <int ExponentBits, int MantissaBits, bool HasInfinity> struct format {
   static constexpr int exponent_bits = ExponentBits, mantissa_bits = MantissaBits;
   static constexpr int bias = (1 << (ExponentBits - 1)) - 1;
   static constexpr std::uint32_t sign = 1u << (ExponentBits + MantissaBits);
@@ -30,8 +29,7 @@ using tf32_format = format<8, 10, true>;
 using e5m2_format = format<5, 2, true>;
 using e4m3_format = format<4, 3, false>;
 
-template <class F>
-double decode(std::uint32_t bits) {
+template <class F> double decode(std::uint32_t bits) {
   std::uint32_t const m = bits & F::magnitude;
   int const e = static_cast<int>(m >> F::mantissa_bits);
   std::uint32_t const fraction = m & ((1u << F::mantissa_bits) - 1);
@@ -40,7 +38,8 @@ double decode(std::uint32_t bits) {
     return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : s * HUGE_VAL;
   if (!F::has_infinity && m == F::nan) return std::numeric_limits<double>::quiet_NaN();
   if (e == 0) return s * std::ldexp(double(fraction), 1 - F::bias - F::mantissa_bits);
-  return s * std::ldexp(double(fraction + (1u << F::mantissa_bits)), e - F::bias - F::mantissa_bits);
+  return s *
+         std::ldexp(double(fraction + (1u << F::mantissa_bits)), e - F::bias - F::mantissa_bits);
 }
 
 /// Rounds to the format. `finite`: what overflows becomes the largest finite value.
@@ -49,12 +48,11 @@ std::uint32_t encode(double x, rounding how = rounding::nearest, bool finite = f
   std::uint32_t const s = std::signbit(x) ? F::sign : 0;
   if (x != x) return F::nan;
   double const a = std::fabs(x);
-  std::uint32_t const overflow =
-      finite ? F::largest : F::has_infinity ? F::infinity : F::nan;
+  std::uint32_t const overflow = finite ? F::largest : F::has_infinity ? F::infinity : F::nan;
   if (std::isinf(a)) return s | overflow;
   if (a == 0) return s;
   int e = 0;
-  std::frexp(a, &e);  // a in [2^(e-1), 2^e)
+  std::frexp(a, &e);                                                 // a in [2^(e-1), 2^e)
   int const unit = std::max(e - 1, 1 - F::bias) - F::mantissa_bits;  // exponent of the last place
   double const scaled = std::ldexp(a, -unit), whole = std::floor(scaled), rest = scaled - whole;
   auto n = static_cast<std::uint64_t>(whole);

@@ -12,9 +12,9 @@
 namespace softgpu {
 namespace {
 
-constexpr std::int32_t turn_length = 1 << 16;   // ops run backward per warp and turn
-constexpr int turns_before_company = 4;         // turns before a thread takes a second block
-constexpr std::size_t most_resident = 64;       // blocks of one thread, unless cooperative
+constexpr std::int32_t turn_length = 1 << 16;  // ops run backward per warp and turn
+constexpr int turns_before_company = 4;        // turns before a thread takes a second block
+constexpr std::size_t most_resident = 64;      // blocks of one thread, unless cooperative
 
 struct aligned_bytes {
   std::byte* data = nullptr;
@@ -133,8 +133,10 @@ void work(launch& l, std::atomic<std::uint64_t>& next, std::uint64_t total, std:
     if (l.stop.load(std::memory_order_relaxed)) return;
     // All of them spin: perhaps for a block that has not begun.
     bool const stuck = !running.empty() && running.back()->turns >= turns_before_company;
-    if (more && stuck && running.size() < most_resident) more = take();
-    else if (!running.empty() && running.front()->turns > 1) std::this_thread::yield();
+    if (more && stuck && running.size() < most_resident)
+      more = take();
+    else if (!running.empty() && running.front()->turns > 1)
+      std::this_thread::yield();
   }
 }
 

@@ -29,21 +29,31 @@ struct ref {
 };
 
 /// What is counted, and how a launch's table calls it.
-enum class kind : std::uint8_t { integer, real, special, mma, memory, control, convert, move, count };
+enum class kind : std::uint8_t {
+  integer,
+  real,
+  special,
+  mma,
+  memory,
+  control,
+  convert,
+  move,
+  count
+};
 
 struct op {
   handler full = nullptr;
   handler some = nullptr;
-  ref d, a, b, c;              // destination and sources
-  std::int64_t value = 0;      // address offset, branch target, immediate
-  std::uint32_t flip = 0;      // xored onto the guard's mask
-  ref guard;                   // a predicate; constants row 0 (always true) where there is none
-  std::int32_t extra = 0;      // first of this op's refs in code::extras
+  ref d, a, b, c;          // destination and sources
+  std::int64_t value = 0;  // address offset, branch target, immediate
+  std::uint32_t flip = 0;  // xored onto the guard's mask
+  ref guard;               // a predicate; constants row 0 (always true) where there is none
+  std::int32_t extra = 0;  // first of this op's refs in code::extras
   std::int16_t extra_count = 0;
   softgpu::kind kind = kind::integer;
-  std::uint8_t flags = 0;      // the family's own
-  std::int32_t source = -1;    // index into the function's PTX instructions
-  std::uint32_t aux = 0;       // the family's own
+  std::uint8_t flags = 0;    // the family's own
+  std::int32_t source = -1;  // index into the function's PTX instructions
+  std::uint32_t aux = 0;     // the family's own
 };
 
 }  // namespace softgpu

@@ -26,11 +26,11 @@ void read(ptx::operand const& o, std::vector<int>& out) {
 /// too. Stores and the like have no destination; where in doubt all operands are read and written.
 touched operands_of(ptx::instruction const& i) {
   touched t;
-  static constexpr std::string_view no_result[] = {"st", "red", "bra", "brx", "call", "ret", "exit",
-                                                   "trap", "membar", "fence", "nanosleep", "cp",
-                                                   "prefetch", "stmatrix", "wmma"};
-  bool const pure_read = std::find(std::begin(no_result), std::end(no_result), i.opcode) !=
-                         std::end(no_result);
+  static constexpr std::string_view no_result[] = {
+      "st",     "red",   "bra",       "brx", "call",     "ret",      "exit", "trap",
+      "membar", "fence", "nanosleep", "cp",  "prefetch", "stmatrix", "wmma"};
+  bool const pure_read =
+      std::find(std::begin(no_result), std::end(no_result), i.opcode) != std::end(no_result);
   for (std::size_t k = 0; k < i.operands.size(); ++k) {
     ptx::operand const& o = i.operands[k];
     read(o, t.reads);
@@ -38,8 +38,8 @@ touched operands_of(ptx::instruction const& i) {
       std::vector<int> results;
       read(o, results);
       // A plain overwrite is no read: only then does the register's life begin here.
-      bool const whole = i.guard < 0 && i.opcode != "wmma" && i.opcode != "bar" &&
-                         i.opcode != "barrier";
+      bool const whole =
+          i.guard < 0 && i.opcode != "wmma" && i.opcode != "bar" && i.opcode != "barrier";
       if (whole) t.reads.clear();
       t.writes = std::move(results);
     }
@@ -84,7 +84,8 @@ std::vector<basic_block> blocks_of(ptx::function const& f) {
       falls = last.guard >= 0;
     } else if (last.opcode == "brx") {
       if (last.operands.size() > 1)
-        if (auto const t = f.branch_targets.find(last.operands[1].name); t != f.branch_targets.end())
+        if (auto const t = f.branch_targets.find(last.operands[1].name);
+            t != f.branch_targets.end())
           for (std::string_view label : t->second) target(b, label);
       falls = last.guard >= 0;
     } else if (last.opcode == "ret" || last.opcode == "exit") {
@@ -113,13 +114,16 @@ std::vector<interval> intervals_of(ptx::function const& f) {
   touches.reserve(f.body.size());
   for (ptx::instruction const& i : f.body) touches.push_back(operands_of(i));
   for (basic_block& b : blocks) {
-    b.in.assign(words, 0), b.out.assign(words, 0), b.defined.assign(words, 0), b.used.assign(words, 0);
+    b.in.assign(words, 0), b.out.assign(words, 0), b.defined.assign(words, 0),
+        b.used.assign(words, 0);
     for (int i = b.begin; i < b.end; ++i) {
       for (int r : touches[std::size_t(i)].reads)
         if (!test(b.defined, r)) set(b.used, r);
       for (int r : touches[std::size_t(i)].writes)
-        if (f.body[std::size_t(i)].guard < 0) set(b.defined, r);
-        else if (!test(b.defined, r)) set(b.used, r);
+        if (f.body[std::size_t(i)].guard < 0)
+          set(b.defined, r);
+        else if (!test(b.defined, r))
+          set(b.used, r);
     }
   }
   for (bool changed = true; changed;) {
@@ -156,9 +160,8 @@ void place(ptx::function const& f, std::vector<interval> const& live, std::int32
   std::vector<int> order;
   for (std::size_t i = 0; i < f.registers.size(); ++i)
     if (live[i].end >= 0 && is_wanted(f.registers[i])) order.push_back(static_cast<int>(i));
-  std::sort(order.begin(), order.end(), [&](int a, int b) {
-    return live[std::size_t(a)].begin < live[std::size_t(b)].begin;
-  });
+  std::sort(order.begin(), order.end(),
+            [&](int a, int b) { return live[std::size_t(a)].begin < live[std::size_t(b)].begin; });
   std::multimap<int, std::int32_t> busy;  // end → offset
   std::vector<std::int32_t> unused;
   for (int r : order) {

@@ -64,7 +64,8 @@ void warp::merge(state which) {
   for (int i = 0; i < group_count; ++i)
     for (int j = i + 1; j < group_count; ++j) {
       group &a = groups[i], &b = groups[j];
-      if (a.state != which || b.state != which || a.anywhere || b.anywhere || a.at != b.at) continue;
+      if (a.state != which || b.state != which || a.anywhere || b.anywhere || a.at != b.at)
+        continue;
       a.lanes |= b.lanes;
       b = groups[--group_count];
       --j;
@@ -211,7 +212,8 @@ void warp::call(code const& callee) {
   next.depth = here.depth + 1;
   next.registers = here.registers + static_cast<std::uint32_t>(here.code->frame_bytes);
   next.local = here.local + static_cast<std::uint32_t>(here.code->local_bytes);
-  bool const registers_fit = next.registers + static_cast<std::size_t>(callee.frame_bytes) <= register_bytes;
+  bool const registers_fit =
+      next.registers + static_cast<std::size_t>(callee.frame_bytes) <= register_bytes;
   bool const local_fits = next.local + callee.local_bytes <= local_stride;
   if (!registers_fit || !local_fits) {
     raise_fault(*this, ops[pc - 1], active, fault::stack_overflow,

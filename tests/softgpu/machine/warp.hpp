@@ -22,17 +22,17 @@ struct block;
 /// Where lanes of one group stand.
 struct place {
   softgpu::code const* code = nullptr;
-  std::uint32_t pc = 0;            // the next op
-  std::uint32_t depth = 0;         // calls
-  std::uint32_t registers = 0;     // byte offset of the frame's registers
-  std::uint32_t local = 0;         // byte offset of the frame's local memory
+  std::uint32_t pc = 0;         // the next op
+  std::uint32_t depth = 0;      // calls
+  std::uint32_t registers = 0;  // byte offset of the frame's registers
+  std::uint32_t local = 0;      // byte offset of the frame's local memory
   friend bool operator==(place const&, place const&) = default;
 };
 
 enum class state : std::uint8_t {
   runnable,
-  meeting,    // at a warp-level instruction until all lanes of warp::awaited are there
-  at_barrier, // at block barrier `barrier`
+  meeting,     // at a warp-level instruction until all lanes of warp::awaited are there
+  at_barrier,  // at block barrier `barrier`
 };
 
 struct group {
@@ -54,18 +54,18 @@ struct pending_copy {
 
 struct alignas(64) warp {
   // The current group.
-  std::byte* bank[2] = {};     // registers of the frame; constants, less one
+  std::byte* bank[2] = {};  // registers of the frame; constants, less one
   op const* ops = nullptr;
-  std::uint32_t pc = 0;        // the next op
-  std::uint32_t limit = 0;     // where waiting lanes stand: leave the loop there; 0: leave at once
-  lane_mask active = 0;        // the current group's lanes
-  lane_mask mask = 0;          // those of them that execute this op
-  lane_mask idle = 0;          // lanes that do not exist or have exited: writing them is harmless
-  std::int32_t budget = 0;     // ops this group may still run backward in its turn
-  place here;                  // code, depth, frame of the current group (its pc is `pc`)
+  std::uint32_t pc = 0;     // the next op
+  std::uint32_t limit = 0;  // where waiting lanes stand: leave the loop there; 0: leave at once
+  lane_mask active = 0;     // the current group's lanes
+  lane_mask mask = 0;       // those of them that execute this op
+  lane_mask idle = 0;       // lanes that do not exist or have exited: writing them is harmless
+  std::int32_t budget = 0;  // ops this group may still run backward in its turn
+  place here;               // code, depth, frame of the current group (its pc is `pc`)
 
   softgpu::block* block = nullptr;
-  int index = 0;               // of the warp in its block
+  int index = 0;                   // of the warp in its block
   std::byte* registers = nullptr;  // the whole register file
   std::size_t register_bytes = 0;
   std::byte* local = nullptr;  // lane-major local memory
@@ -74,19 +74,18 @@ struct alignas(64) warp {
   std::array<group, lanes_per_warp> groups;
   int group_count = 0;
   lane_mask awaited[lanes_per_warp] = {};  // by lanes of meeting groups: whom they wait for
-  std::uint64_t executed[static_cast<int>(kind::count)] = {};       // warp instructions
+  std::uint64_t executed[static_cast<int>(kind::count)] = {};        // warp instructions
   std::uint64_t executed_lanes[static_cast<int>(kind::count)] = {};  // lane instructions
   std::uint64_t divergent_branches = 0;
 
   struct return_to {
     place at[lanes_per_warp];
   };
-  std::vector<return_to> returns;  // by depth
-  std::vector<pending_copy> copies;  // in order of issue
+  std::vector<return_to> returns;                  // by depth
+  std::vector<pending_copy> copies;                // in order of issue
   std::uint32_t copy_groups[lanes_per_warp] = {};  // committed, by lane
 
-  template <class T>
-  [[nodiscard]] T* row(ref r) const {
+  template <class T> [[nodiscard]] T* row(ref r) const {
     return reinterpret_cast<T*>(bank[r.at & 1] + r.at);
   }
   [[nodiscard]] lane_mask& predicate(ref r) const { return *row<lane_mask>(r); }
@@ -107,7 +106,7 @@ struct alignas(64) warp {
   }
   void split(lane_mask leaving, std::uint32_t target);  // those lanes go to target
   void exit_lanes(lane_mask leaving);
-  void call(code const& callee);                        // of all lanes of mask
+  void call(code const& callee);  // of all lanes of mask
   void return_lanes(lane_mask leaving);
   /// The lanes of mask whose members[lane] are all here: those execute the op now. The others wait
   /// at this op and execute it once theirs are there too.

@@ -17,11 +17,11 @@ struct access {
       : w(in), o(of), space(where), kind(what), bytes(bytes_per_lane), lanes(in.mask) {}
   warp& w;
   op const& o;
-  ptx::space space;      // as the instruction says
+  ptx::space space;  // as the instruction says
   access_kind kind;
-  unsigned bytes;        // per lane: the whole vector, a power of two
-  lane_mask lanes;       // who asks
-  bool strong = false;   // volatile, relaxed, acquire, release: may conflict without a race
+  unsigned bytes;           // per lane: the whole vector, a power of two
+  lane_mask lanes;          // who asks
+  bool strong = false;      // volatile, relaxed, acquire, release: may conflict without a race
   bool contiguous = false;  // set by admit: all 32 lanes, one after the other from host[0]
   // Lanes that do not ask have the address of one that does.
   alignas(64) std::uint64_t address[lanes_per_warp];  // in that space

@@ -30,7 +30,8 @@ std::optional<allocation> find(std::uint64_t address);
 std::optional<allocation> nearest(std::uint64_t address);
 std::vector<allocation> live();
 std::uint64_t bytes_in_use();
-inline constexpr std::uint64_t capacity = std::uint64_t{16} << 30;  // what the device claims to have
+inline constexpr std::uint64_t capacity = std::uint64_t{16}
+                                          << 30;  // what the device claims to have
 
 /// Host-side copies: to and from device memory with the shadow kept.
 void mark_written(std::uint64_t address, std::uint64_t bytes);

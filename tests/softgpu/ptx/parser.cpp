@@ -16,8 +16,8 @@ std::vector<std::string_view> split(std::string_view word, char separator) {
 bool read_scalar(std::string_view word, scalar& out) {
   if (word == "pred") return out = {'p', 1}, true;
   if (word == "f16x2") return out = {'b', 32}, true;
-  static constexpr std::string_view known[] = {"u8",  "u16", "u32", "u64", "s8",  "s16",
-                                               "s32", "s64", "b8",  "b16", "b32", "b64",
+  static constexpr std::string_view known[] = {"u8",   "u16", "u32", "u64", "s8",  "s16",
+                                               "s32",  "s64", "b8",  "b16", "b32", "b64",
                                                "b128", "f16", "f32", "f64"};
   for (std::string_view name : known)
     if (word == name) return out = {word[0], std::stoi(std::string(word.substr(1)))}, true;
@@ -117,8 +117,7 @@ std::vector<variable> parser::parameter_list() {
   if (!accept('(')) return out;
   while (!accept(')')) {
     std::string_view const where = word(".param or .reg");
-    if (where != ".param" && where != ".reg")
-      fail("expected .param, found " + std::string(where));
+    if (where != ".param" && where != ".reg") fail("expected .param, found " + std::string(where));
     out.push_back(declaration(space::parameter, false));
     if (!accept(',') && !now_.is(')')) fail("expected ',' or ')' after a parameter");
   }
@@ -127,7 +126,8 @@ std::vector<variable> parser::parameter_list() {
 
 void parser::performance_directive(function& f, std::string_view name) {
   auto& values = f.directives[name.substr(1)];
-  if (now_.kind == token_kind::integer) do values.push_back(integer("a number"));
+  if (now_.kind == token_kind::integer) do
+      values.push_back(integer("a number"));
     while (accept(','));
   if (now_.kind == token_kind::string) advance();  // .pragma "…";
   accept(';');

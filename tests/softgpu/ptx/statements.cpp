@@ -134,7 +134,8 @@ void parser::read_instruction(std::string_view first, int guard, bool negated, c
   if (i.modifiers.empty()) fail("expected an instruction");
   i.opcode = i.modifiers.front();
   i.modifiers.erase(i.modifiers.begin());
-  if (!now_.is(';')) do i.operands.push_back(read_operand());
+  if (!now_.is(';')) do
+      i.operands.push_back(read_operand());
     while (accept(','));
   i.text = {begin, static_cast<std::size_t>(last_end_ - begin)};
   expect(';', "after an instruction");
@@ -159,7 +160,8 @@ int parser::find_register(std::string_view name) const {
 
 operand parser::named_operand(std::string_view name) {
   if (name == "_") return {};
-  if (int const index = find_register(name); index >= 0) return {operand_kind::reg, index, 0, name, {}};
+  if (int const index = find_register(name); index >= 0)
+    return {operand_kind::reg, index, 0, name, {}};
   if (name[0] == '%' || name == "WARP_SZ") return {operand_kind::special, -1, 0, name, {}};
   operand out{operand_kind::symbol, -1, 0, name, {}};
   for (auto s = scopes_.rbegin(); s != scopes_.rend(); ++s)
@@ -188,7 +190,10 @@ operand parser::simple_operand() {
   }
   if (now_.kind == token_kind::real32 || now_.kind == token_kind::real64) {
     operand out{now_.kind == token_kind::real32 ? operand_kind::real32 : operand_kind::real64,
-                -1, static_cast<std::int64_t>(now_.value), now_.text, {}};
+                -1,
+                static_cast<std::int64_t>(now_.value),
+                now_.text,
+                {}};
     advance();
     return out;
   }
@@ -226,8 +231,10 @@ operand parser::address() {
     fail("an address must begin with a register, a variable or a number");
   out.value = base.kind == operand_kind::reg ? 0 : base.value;
   base.value = 0;
-  if (accept('+')) out.value += integer("an offset");
-  else if (now_.is('-')) out.value += integer("an offset");
+  if (accept('+'))
+    out.value += integer("an offset");
+  else if (now_.is('-'))
+    out.value += integer("an offset");
   while (accept(',')) out.parts.push_back(simple_operand());  // tensor coordinates
   expect(']', "after an address");
   return out;

@@ -70,9 +70,7 @@ bool attribute(cudaDeviceAttr a, int& out) {
 cudaError_t find(void const* f, kernel const*& out) {
   try {
     out = registry::find_kernel(f);
-  } catch (std::exception const& e) {
-    return refuse(cudaErrorInvalidPtx, e.what());
-  }
+  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
   return out == nullptr ? record(cudaErrorInvalidDeviceFunction) : cudaSuccess;
 }
 
@@ -93,8 +91,9 @@ extern "C" {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr a, int device) {
   if (device != 0) return record(cudaErrorInvalidDevice);
   if (value == nullptr) return record(cudaErrorInvalidValue);
-  return attribute(a, *value) ? cudaSuccess
-                              : unsupported("cudaDeviceGetAttribute", "attribute " + std::to_string(a));
+  return attribute(a, *value)
+             ? cudaSuccess
+             : unsupported("cudaDeviceGetAttribute", "attribute " + std::to_string(a));
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
@@ -145,7 +144,8 @@ cudaError_t cudaFuncSetAttribute(void const* f, cudaFuncAttribute a, int value) 
   if (cudaError_t const e = find(f, k); e != cudaSuccess) return e;
   switch (a) {
     case cudaFuncAttributeMaxDynamicSharedMemorySize:
-      if (value < 0 || value + k->shared_static > shared_opt_in) return record(cudaErrorInvalidValue);
+      if (value < 0 || value + k->shared_static > shared_opt_in)
+        return record(cudaErrorInvalidValue);
       k->max_dynamic_shared = value;
       return cudaSuccess;
     case cudaFuncAttributePreferredSharedMemoryCarveout: return cudaSuccess;
@@ -163,8 +163,8 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, 
   std::size_t const shared = static_cast<std::size_t>(k->shared_static) + dynamic + 1024;
   std::size_t const by_shared = shared_per_sm / shared;
   int const by_registers = registers_per_sm / (registers_of(*k) * warps * 32);
-  *blocks = std::min({blocks_per_sm, threads_per_sm / 32 / warps, by_registers,
-                      static_cast<int>(by_shared)});
+  *blocks = std::min(
+      {blocks_per_sm, threads_per_sm / 32 / warps, by_registers, static_cast<int>(by_shared)});
   return cudaSuccess;
 }
 

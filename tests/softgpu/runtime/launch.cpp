@@ -93,9 +93,7 @@ namespace {
 cudaError_t by_host_function(void const* f, kernel const*& out) {
   try {
     out = registry::find_kernel(f);
-  } catch (std::exception const& e) {
-    return refuse(cudaErrorInvalidPtx, e.what());
-  }
+  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
   return out == nullptr ? record(cudaErrorInvalidDeviceFunction) : cudaSuccess;
 }
 

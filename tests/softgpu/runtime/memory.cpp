@@ -44,10 +44,12 @@ cudaError_t copy(void* to, void const* from, std::size_t bytes, cudaMemcpyKind k
   bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   if (kind != cudaMemcpyDefault &&
       ((to_device && !is_device(to)) || (from_device && !is_device(from))))
-    return refuse(cudaErrorInvalidValue, "a copy's direction names device memory where there is none");
+    return refuse(cudaErrorInvalidValue,
+                  "a copy's direction names device memory where there is none");
   std::byte *const d = reach(to, bytes), *const s = reach(from, bytes);
   if (d == nullptr || s == nullptr)
-    return refuse(cudaErrorInvalidValue, "a copy of " + std::to_string(bytes) + " bytes exceeds the " +
+    return refuse(cudaErrorInvalidValue, "a copy of " + std::to_string(bytes) +
+                                             " bytes exceeds the " +
                                              (d == nullptr ? "destination" : "source"));
   std::memmove(d, s, bytes);
   if (is_device(to)) {
@@ -72,9 +74,7 @@ cudaError_t fill(void* to, int value, std::size_t bytes) {
 cudaError_t symbol(void const* name, registry::device_variable& out) {
   try {
     out = registry::find_variable(name);
-  } catch (std::exception const& e) {
-    return refuse(cudaErrorInvalidPtx, e.what());
-  }
+  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
   return out.address == 0 ? record(cudaErrorInvalidSymbol) : cudaSuccess;
 }
 
@@ -85,7 +85,9 @@ using namespace softgpu;
 
 extern "C" {
 
-cudaError_t cudaMalloc(void** out, size_t bytes) { return allocate(out, bytes, false, "cudaMalloc"); }
+cudaError_t cudaMalloc(void** out, size_t bytes) {
+  return allocate(out, bytes, false, "cudaMalloc");
+}
 cudaError_t cudaMallocAsync(void** out, size_t bytes, cudaStream_t) {
   return allocate(out, bytes, false, "cudaMallocAsync");
 }

@@ -51,8 +51,7 @@ struct wrapper {
   void const* file;
 };
 
-template <class T>
-T read(unsigned char const* from) {
+template <class T> T read(unsigned char const* from) {
   T v;
   std::memcpy(&v, from, sizeof v);
   return v;

@@ -8,8 +8,7 @@
 #include <cstddef>
 #include <vector>
 
-template <class T>
-struct device_array {
+template <class T> struct device_array {
   T* data = nullptr;
   std::size_t size = 0;
 

@@ -76,9 +76,11 @@ TEST(Formats, FusedMultiplyAddRoundsOnce) {
   double const tie = std::ldexp(1.0, -11), crumb = std::ldexp(1.0, -24);
   EXPECT_EQ(encode<f16_format>(1.0 + tie), 0x3c00u);
   EXPECT_EQ(encode<f16_format>(fma_to_odd(crumb, 1, 1.0 + tie)), 0x3c01u);
-  EXPECT_EQ(encode<bf16_format>(fma_to_odd(std::ldexp(1.0, -60), std::ldexp(1.0, -60), 1.0 + std::ldexp(1.0, -8))),
+  EXPECT_EQ(encode<bf16_format>(
+                fma_to_odd(std::ldexp(1.0, -60), std::ldexp(1.0, -60), 1.0 + std::ldexp(1.0, -8))),
             0x3f81u);
-  EXPECT_EQ(encode<bf16_format>(fma_to_odd(-std::ldexp(1.0, -60), std::ldexp(1.0, -60), 1.0 + std::ldexp(1.0, -8))),
+  EXPECT_EQ(encode<bf16_format>(
+                fma_to_odd(-std::ldexp(1.0, -60), std::ldexp(1.0, -60), 1.0 + std::ldexp(1.0, -8))),
             0x3f80u);
 }
 

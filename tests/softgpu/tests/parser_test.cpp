@@ -100,15 +100,15 @@ TEST(Parser, SaysWhereAndWhyItFails) {
   auto const reason = [](std::string const& text) {
     try {
       parse(std::string(head) + text);
-    } catch (error const& e) {
-      return std::string(e.what());
-    }
+    } catch (error const& e) { return std::string(e.what()); }
     return std::string("no error");
   };
   EXPECT_EQ(reason(".func f() { @%p1 bra L; }"), "PTX line 4: unknown register %p1");
-  EXPECT_EQ(reason(".func f() {\n add.s32 1, 2"), "PTX line 5: expected ';' after an instruction, found 'end of file'");
+  EXPECT_EQ(reason(".func f() {\n add.s32 1, 2"),
+            "PTX line 5: expected ';' after an instruction, found 'end of file'");
   EXPECT_EQ(reason(".tex .u64 t;"), "PTX line 4: unsupported directive .tex");
-  EXPECT_EQ(reason(".global .u37 x;"), "PTX line 4: unsupported type or attribute .u37 in a declaration");
+  EXPECT_EQ(reason(".global .u37 x;"),
+            "PTX line 4: unsupported type or attribute .u37 in a declaration");
   EXPECT_EQ(reason("/* never closed"), "PTX line 4: a comment is never closed");
   EXPECT_EQ(reason(".func f() { L: L: ret; }"), "PTX line 4: label L is defined twice");
 }
@@ -133,9 +133,7 @@ TEST(Parser, BrokenTextNeverCrashes) {
     }
     try {
       parse(std::move(text));
-    } catch (error const&) {
-      ++refused;
-    }
+    } catch (error const&) { ++refused; }
   }
   EXPECT_GT(refused, 100);
 }

@@ -31,8 +31,8 @@ struct report {
   std::string kernel;
   std::uint32_t block[3] = {}, thread[3] = {};
   int ptx_line = 0;
-  std::string ptx;      // the instruction
-  std::string file;     // source, where -lineinfo was given
+  std::string ptx;   // the instruction
+  std::string file;  // source, where -lineinfo was given
   int line = 0;
   std::string inlined_file;  // where that was inlined at, if it was
   int inlined_line = 0;

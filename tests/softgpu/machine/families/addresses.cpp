@@ -32,7 +32,7 @@ void fill_addresses(access& a) {
       return loops.add_wide(a.address, w.row<std::uint64_t>(o.a), offset, a.lanes);
     case addressing::narrow:
       return loops.add_narrow(a.address, w.row<std::uint32_t>(o.a),
-                             static_cast<std::uint32_t>(offset), a.lanes);
+                              static_cast<std::uint32_t>(offset), a.lanes);
     case addressing::absolute:
       for (int i = 0; i < lanes_per_warp; ++i) a.address[i] = offset;
       return;

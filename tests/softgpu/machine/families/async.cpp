@@ -94,7 +94,9 @@ void commit(warp& w, op const&) {
 }
 void build_commit(builder& b) { b.emit(&commit); }
 
-void wait_group(warp& w, op const& o) { finish_copies(w, w.mask, static_cast<std::uint32_t>(o.value)); }
+void wait_group(warp& w, op const& o) {
+  finish_copies(w, w.mask, static_cast<std::uint32_t>(o.value));
+}
 void build_wait_group(builder& b) {
   op& o = b.emit(&wait_group);
   o.value = b.operand(0).value;
@@ -107,7 +109,8 @@ void build_wait_all(builder& b) { b.emit(&wait_all); }
 
 constexpr form rows[] = {
     {"cp.async.ca|cg.shared|shared::cta.global{.L2::cache_hint}{.L2::64B|L2::128B|L2::256B} "
-     "[d], [a], n{, s}{, p}", kind::memory, build_copy},
+     "[d], [a], n{, s}{, p}",
+     kind::memory, build_copy},
     {"cp.async.commit_group", kind::control, build_commit},
     {"cp.async.wait_group n", kind::control, build_wait_group},
     {"cp.async.wait_all", kind::control, build_wait_all},

@@ -12,8 +12,7 @@ namespace {
 
 enum class operation : std::uint8_t { add, min, max, inc, dec, and_, or_, xor_, exch, cas };
 
-template <class T>
-T apply(operation f, T old, T b, T c) {
+template <class T> T apply(operation f, T old, T b, T c) {
   using u = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
   if constexpr (std::is_floating_point_v<T>) {
     switch (f) {
@@ -40,8 +39,7 @@ T apply(operation f, T old, T b, T c) {
 }
 
 /// Replaces *at by apply(…) in one atomic step and returns what was there.
-template <class T, class Bits>
-T update(std::byte* at, operation f, T b, T c) {
+template <class T, class Bits> T update(std::byte* at, operation f, T b, T c) {
   auto* const word = reinterpret_cast<Bits*>(at);
   Bits seen = __atomic_load_n(word, __ATOMIC_RELAXED);
   for (;;) {
@@ -53,8 +51,7 @@ T update(std::byte* at, operation f, T b, T c) {
 }
 
 // d (unless it is red), a: address, b, c in the extras; c is only there for cas.
-template <class T, bool Returns>
-void atomic(warp& w, op const& o) {
+template <class T, bool Returns> void atomic(warp& w, op const& o) {
   using bits = std::conditional_t<sizeof(T) == 8, std::uint64_t,
                                   std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
   memory_traits const t = unpack(o.aux);
@@ -74,8 +71,7 @@ void atomic(warp& w, op const& o) {
   }
 }
 
-template <bool Returns>
-handler pick(builder& b, ptx::scalar t) {
+template <bool Returns> handler pick(builder& b, ptx::scalar t) {
   if (t.kind == 'f') return t.bits == 32 ? &atomic<float, Returns> : &atomic<double, Returns>;
   if (t.kind == 's')
     return t.bits == 32 ? &atomic<std::int32_t, Returns> : &atomic<std::int64_t, Returns>;
@@ -88,7 +84,7 @@ handler pick(builder& b, ptx::scalar t) {
 }
 
 void build_atomic(builder& b) {
-  static constexpr std::string_view names[] = {"add", "min", "max", "inc", "dec",
+  static constexpr std::string_view names[] = {"add", "min", "max", "inc",  "dec",
                                                "and", "or",  "xor", "exch", "cas"};
   bool const returns = b.in->opcode == "atom";
   std::size_t const first = returns ? 1 : 0;
@@ -111,10 +107,9 @@ void build_atomic(builder& b) {
   b.extra(o, second);
 }
 
-#define SOFTGPU_ATOM_HEAD                                       \
+#define SOFTGPU_ATOM_HEAD \
   "{.relaxed|acquire|release|acq_rel}{.cta|cluster|gpu|sys}{.global|shared|shared::cta}"
-#define SOFTGPU_RED_HEAD                                        \
-  "{.relaxed|release}{.cta|cluster|gpu|sys}{.global|shared|shared::cta}"
+#define SOFTGPU_RED_HEAD "{.relaxed|release}{.cta|cluster|gpu|sys}{.global|shared|shared::cta}"
 // Newer PTX puts the operation before the order: atom.add.release.gpu.u32.
 #define SOFTGPU_TAIL "{.relaxed|acquire|release|acq_rel}{.cta|cluster|gpu|sys}{.L2::cache_hint}"
 

@@ -22,16 +22,16 @@ constexpr auto shl_of = [](T a, u32 n) {
 template <class T>
 constexpr auto shr_of = [](T a, u32 n) {
   constexpr u32 bits = sizeof(T) * 8;
-  if constexpr (std::is_signed_v<T>) return static_cast<T>(a >> (n >= bits ? bits - 1 : n));
-  else return n >= bits ? T{0} : static_cast<T>(a >> n);
+  if constexpr (std::is_signed_v<T>)
+    return static_cast<T>(a >> (n >= bits ? bits - 1 : n));
+  else
+    return n >= bits ? T{0} : static_cast<T>(a >> n);
 };
 
-template <class T>
-bool left(builder& b) {
+template <class T> bool left(builder& b) {
   return matches<T>(b.type()) && (emit2<shl_of<T>, T, T, u32>(b), true);
 }
-template <class T>
-bool right(builder& b) {
+template <class T> bool right(builder& b) {
   return matches<T>(b.type()) && (emit2<shr_of<T>, T, T, u32>(b), true);
 }
 void build_shl(builder& b) {
@@ -67,8 +67,7 @@ constexpr auto brev_of = []<class T>(T a) {
   return static_cast<T>(sizeof(T) == 8 ? r : r >> 32);
 };
 
-template <auto F>
-void count_bits(builder& b) {  // the result has 32 bits whatever the source
+template <auto F> void count_bits(builder& b) {  // the result has 32 bits whatever the source
   b.type().bits == 64 ? emit1<F, u32, u64>(b) : emit1<F, u32, u32>(b);
 }
 
@@ -81,8 +80,7 @@ constexpr auto find_bit = [](T a) {
   u32 const from_top = static_cast<u32>(std::countl_zero(x));
   return Amount ? from_top : u32{sizeof(T) * 8 - 1} - from_top;
 };
-template <class T>
-bool bfind_as(builder& b) {
+template <class T> bool bfind_as(builder& b) {
   if (!matches<T>(b.type())) return false;
   b.has("shiftamt") ? emit1<find_bit<true, T>, u32, T>(b) : emit1<find_bit<false, T>, u32, T>(b);
   return true;
@@ -110,8 +108,7 @@ constexpr auto extract = [](T a, u32 position, u32 length) {
   plain const mask = valid >= bits ? ~plain{0} : static_cast<plain>((plain{1} << valid) - 1);
   return static_cast<T>((field & mask) | (sign ? static_cast<plain>(~mask) : plain{0}));
 };
-template <class T>
-bool bfe_as(builder& b) {
+template <class T> bool bfe_as(builder& b) {
   return matches<T>(b.type()) && (emit3<extract<T>, T, T, u32, u32>(b), true);
 }
 void build_bfe(builder& b) {
@@ -119,11 +116,11 @@ void build_bfe(builder& b) {
 }
 
 // Four sources: the fourth, the length, is the op's first extra.
-template <class T>
-void insert(warp& w, op const& o) {
+template <class T> void insert(warp& w, op const& o) {
   T* const d = w.row<T>(o.d);
   T const *a = w.row<T>(o.a), *b = w.row<T>(o.b);
-  u32 const *position = w.row<u32>(o.c), *length = w.row<u32>(w.here.code->extras[std::size_t(o.extra)]);
+  u32 const *position = w.row<u32>(o.c),
+            *length = w.row<u32>(w.here.code->extras[std::size_t(o.extra)]);
   constexpr u32 bits = sizeof(T) * 8;
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((w.mask >> i & 1) == 0) continue;
@@ -133,12 +130,12 @@ void insert(warp& w, op const& o) {
       continue;
     }
     u32 const valid = len < bits - pos ? len : bits - pos;
-    T const mask = static_cast<T>((valid >= bits ? ~T{0} : static_cast<T>((T{1} << valid) - 1)) << pos);
+    T const mask =
+        static_cast<T>((valid >= bits ? ~T{0} : static_cast<T>((T{1} << valid) - 1)) << pos);
     d[i] = static_cast<T>((b[i] & ~mask) | (static_cast<T>(a[i] << pos) & mask));
   }
 }
-template <class T>
-void bfi_as(builder& b) {
+template <class T> void bfi_as(builder& b) {
   ref const d = b.output(0, scalar_of<T>()), a = b.input(1, scalar_of<T>());
   ref const base = b.input(2, scalar_of<T>());
   ref const position = b.input(3, {'u', 32}), length = b.input(4, {'u', 32});
@@ -161,8 +158,7 @@ constexpr auto mask_wrap = [](u32 position, u32 length) {
 };
 
 // lop3: the truth table is an immediate. The common tables are recognised by the compiler's loop.
-template <class = void>
-void lop3(warp& w, op const& o) {
+template <class = void> void lop3(warp& w, op const& o) {
   u32* const d = w.row<u32>(o.d);
   u32 const *a = w.row<u32>(o.a), *b = w.row<u32>(o.b), *c = w.row<u32>(o.c);
   u32 t[8];
@@ -206,22 +202,22 @@ constexpr auto permute_mode = [](u32 a, u32 b, u32 c) {
       {0x0000, 0x1110, 0x2210, 0x3210}, {0x1010, 0x3232, 0x1010, 0x3232}};
   return permute(a, b, selectors[Mode][c & 3]);
 };
-template <int Mode>
-void build_prmt(builder& b) {
+template <int Mode> void build_prmt(builder& b) {
   emit3<permute_mode<Mode>, u32, u32, u32, u32>(b);
 }
 
 // Logic on predicates: one word holds the lanes.
-template <char Operation>
-void predicates(warp& w, op const& o) {
+template <char Operation> void predicates(warp& w, op const& o) {
   lane_mask const a = w.predicate(o.a) ^ (o.aux & 1 ? all_lanes : 0);
   lane_mask const b = w.predicate(o.b) ^ (o.aux & 2 ? all_lanes : 0);
-  lane_mask const r = Operation == '&' ? a & b : Operation == '|' ? a | b : Operation == '^' ? a ^ b : ~a;
+  lane_mask const r = Operation == '&'   ? a & b
+                      : Operation == '|' ? a | b
+                      : Operation == '^' ? a ^ b
+                                         : ~a;
   lane_mask& d = w.predicate(o.d);
   d = (d & ~w.mask) | (r & w.mask);
 }
-template <char Operation>
-void build_predicates(builder& b) {
+template <char Operation> void build_predicates(builder& b) {
   std::uint32_t flip_a = 0, flip_b = 0;
   ref const d = b.predicate_output(b.operand(0)), a = b.predicate_input(b.operand(1), flip_a);
   ref const second = b.operand_count() > 2 ? b.predicate_input(b.operand(2), flip_b) : b.always();

@@ -8,24 +8,51 @@
 namespace softgpu::SOFTGPU_ISA {
 namespace {
 
-struct eq { template <class T> static bool of(T a, T b) { return a == b; } };
-struct ne { template <class T> static bool of(T a, T b) { return a < b || a > b; } };  // ordered
-struct lt { template <class T> static bool of(T a, T b) { return a < b; } };
-struct le { template <class T> static bool of(T a, T b) { return a <= b; } };
-struct gt { template <class T> static bool of(T a, T b) { return a > b; } };
-struct ge { template <class T> static bool of(T a, T b) { return a >= b; } };
-struct equ { template <class T> static bool of(T a, T b) { return !(a < b || a > b); } };
-struct neu { template <class T> static bool of(T a, T b) { return a != b; } };
-struct ltu { template <class T> static bool of(T a, T b) { return !(a >= b); } };
-struct leu { template <class T> static bool of(T a, T b) { return !(a > b); } };
-struct gtu { template <class T> static bool of(T a, T b) { return !(a <= b); } };
-struct geu { template <class T> static bool of(T a, T b) { return !(a < b); } };
-struct num { template <class T> static bool of(T a, T b) { return a == a && b == b; } };
-struct nan { template <class T> static bool of(T a, T b) { return a != a || b != b; } };
+struct eq {
+  template <class T> static bool of(T a, T b) { return a == b; }
+};
+struct ne {
+  template <class T> static bool of(T a, T b) { return a < b || a > b; }
+};  // ordered
+struct lt {
+  template <class T> static bool of(T a, T b) { return a < b; }
+};
+struct le {
+  template <class T> static bool of(T a, T b) { return a <= b; }
+};
+struct gt {
+  template <class T> static bool of(T a, T b) { return a > b; }
+};
+struct ge {
+  template <class T> static bool of(T a, T b) { return a >= b; }
+};
+struct equ {
+  template <class T> static bool of(T a, T b) { return !(a < b || a > b); }
+};
+struct neu {
+  template <class T> static bool of(T a, T b) { return a != b; }
+};
+struct ltu {
+  template <class T> static bool of(T a, T b) { return !(a >= b); }
+};
+struct leu {
+  template <class T> static bool of(T a, T b) { return !(a > b); }
+};
+struct gtu {
+  template <class T> static bool of(T a, T b) { return !(a <= b); }
+};
+struct geu {
+  template <class T> static bool of(T a, T b) { return !(a < b); }
+};
+struct num {
+  template <class T> static bool of(T a, T b) { return a == a && b == b; }
+};
+struct nan {
+  template <class T> static bool of(T a, T b) { return a != a || b != b; }
+};
 
 /// One mask from 32 lanes. Integers of one width compare as vectors; the bits are then summed up.
-template <class C, class T>
-lane_mask compare_lanes(T const* a, T const* b) {
+template <class C, class T> lane_mask compare_lanes(T const* a, T const* b) {
   u32 bits[lanes_per_warp];
   for (int i = 0; i < lanes_per_warp; ++i) bits[i] = C::of(a[i], b[i]) ? u32{1} << i : 0u;
   u32 r = 0;
@@ -39,8 +66,7 @@ lane_mask combine(warp& w, op const& o, lane_mask r) {
   return o.flags == 1 ? r & c : o.flags == 2 ? r | c : r ^ c;
 }
 
-template <class C, class T, bool Ftz>
-lane_mask result(warp& w, op const& o) {
+template <class C, class T, bool Ftz> lane_mask result(warp& w, op const& o) {
   T const *a = w.row<T>(o.a), *b = w.row<T>(o.b);
   if constexpr (!Ftz) {
     return compare_lanes<C>(a, b);
@@ -55,15 +81,13 @@ lane_mask result(warp& w, op const& o) {
   }
 }
 
-template <class C, class T, bool Ftz>
-void setp(warp& w, op const& o) {
+template <class C, class T, bool Ftz> void setp(warp& w, op const& o) {
   lane_mask const r = result<C, T, Ftz>(w, o), p = combine(w, o, r);
   lane_mask& d = w.predicate(o.d);
   d = (d & ~w.mask) | (p & w.mask);
 }
 // With a second destination, p|q: q is the combination of the opposite comparison.
-template <class C, class T, bool Ftz>
-void setp2(warp& w, op const& o) {
+template <class C, class T, bool Ftz> void setp2(warp& w, op const& o) {
   lane_mask const r = result<C, T, Ftz>(w, o);
   lane_mask const p = combine(w, o, r), q = combine(w, o, ~r);
   lane_mask& d = w.predicate(o.d);
@@ -72,8 +96,7 @@ void setp2(warp& w, op const& o) {
   e = (e & ~w.mask) | (q & w.mask);
 }
 // set: all ones or 1.0f in a register.
-template <class C, class T, bool Ftz>
-void set(warp& w, op const& o) {
+template <class C, class T, bool Ftz> void set(warp& w, op const& o) {
   lane_mask const p = combine(w, o, result<C, T, Ftz>(w, o));
   u32* const d = w.row<u32>(o.d);
   for (int i = 0; i < lanes_per_warp; ++i)
@@ -83,11 +106,11 @@ void set(warp& w, op const& o) {
 struct comparison {
   handler one = nullptr, two = nullptr, set = nullptr;
 };
-template <class C, class T, bool Ftz = false>
-comparison compared() { return {&setp<C, T, Ftz>, &setp2<C, T, Ftz>, &set<C, T, Ftz>}; }
+template <class C, class T, bool Ftz = false> comparison compared() {
+  return {&setp<C, T, Ftz>, &setp2<C, T, Ftz>, &set<C, T, Ftz>};
+}
 
-template <class T, bool Ftz = false>
-comparison by_operator(builder& b) {
+template <class T, bool Ftz = false> comparison by_operator(builder& b) {
   std::string_view const word = b.in->modifiers[0];
   constexpr bool real = std::is_floating_point_v<T>;
   if (word == "eq") return compared<eq, T, Ftz>();
@@ -121,7 +144,11 @@ comparison by_type(builder& b, ptx::scalar t) {
   no_such_type(b);
 }
 
-struct sources { ref a, b, c; std::uint8_t combine = 0; std::uint32_t flip = 0; };
+struct sources {
+  ref a, b, c;
+  std::uint8_t combine = 0;
+  std::uint32_t flip = 0;
+};
 sources read_sources(builder& b, ptx::scalar t) {
   sources s;
   s.a = b.input(1, t);
@@ -157,8 +184,7 @@ void build_set(builder& b) {
   o.value = to.kind == 'f' ? 0x3f800000 : 0xffffffff;
 }
 
-template <class T>
-struct select {
+template <class T> struct select {
   static void full(warp& w, op const& o) {
     T* const d = w.row<T>(o.d);
     T const *a = w.row<T>(o.a), *b = w.row<T>(o.b);
@@ -182,16 +208,16 @@ void build_selp(builder& b) {
   ref const d = b.output(0, b.type()), a = b.input(1, b.type()), second = b.input(2, b.type());
   ref const c = b.predicate_input(b.operand(3), flip);
   int const bits = b.type().bits;
-  op& o = b.emit(bits == 16 ? both<select<u16>>() : bits == 32 ? both<select<u32>>()
-                                                               : both<select<u64>>());
+  op& o = b.emit(bits == 16   ? both<select<u16>>()
+                 : bits == 32 ? both<select<u32>>()
+                              : both<select<u64>>());
   o.d = d, o.a = a, o.b = second, o.c = c, o.aux = flip;
 }
 
-template <class T, class C>
-constexpr auto slct = [](T a, T b, C c) { return c >= C{0} ? a : b; };
-template <class T>
-void slct_of(builder& b) {
-  b.type().kind == 'f' ? emit3<slct<T, f32>, T, T, T, f32>(b) : emit3<slct<T, s32>, T, T, T, s32>(b);
+template <class T, class C> constexpr auto slct = [](T a, T b, C c) { return c >= C{0} ? a : b; };
+template <class T> void slct_of(builder& b) {
+  b.type().kind == 'f' ? emit3<slct<T, f32>, T, T, T, f32>(b)
+                       : emit3<slct<T, s32>, T, T, T, s32>(b);
 }
 void build_slct(builder& b) {
   // The operands are raw bits of the first type; only the selector's type matters.
@@ -204,10 +230,11 @@ void build_slct(builder& b) {
 
 constexpr form rows[] = {
     {"setp.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan{.and|or|xor}{.ftz}"
-     ".b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 p, a, b{, c}", kind::integer, build_setp},
+     ".b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 p, a, b{, c}",
+     kind::integer, build_setp},
     {"set.eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan{.and|or|xor}{.ftz}"
-     ".u32|s32|f32.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b{, c}", kind::integer,
-     build_set},
+     ".u32|s32|f32.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b{, c}",
+     kind::integer, build_set},
     {"selp.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64 d, a, b, p", kind::integer, build_selp},
     {"slct.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64.s32 d, a, b, c", kind::integer, build_slct},
     {"slct{.ftz}.b16|b32|b64|u16|u32|u64|s16|s32|s64|f32|f64.f32 d, a, b, c", kind::integer,

@@ -98,9 +98,11 @@ void call_function(warp& w, op const& o, code const& callee) {
   std::size_t const returned = f.returns.size();
   std::size_t const arguments = f.parameters.size();
   ref const* const extras = w.here.code->extras.data() + o.extra;
-  std::int64_t const caller_frame = w.here.local, callee_frame = caller_frame + w.here.code->local_bytes;
+  std::int64_t const caller_frame = w.here.local,
+                     callee_frame = caller_frame + w.here.code->local_bytes;
   if (static_cast<std::size_t>(o.extra_count) != arguments + returned) {
-    raise_fault(w, o, w.mask, fault::trap, "a call's arguments do not match " + std::string(f.name));
+    raise_fault(w, o, w.mask, fault::trap,
+                "a call's arguments do not match " + std::string(f.name));
     return w.exit_lanes(w.mask);
   }
   bool const fits = callee_frame + callee.local_bytes <= w.local_stride;

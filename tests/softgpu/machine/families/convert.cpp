@@ -31,7 +31,8 @@ void store_lane(std::byte* row, int bits, int lane, u64 v) {
 }
 s64 clamp_to(s64 v, narrow from, narrow to) {
   if (to.is_signed) {
-    s64 const high = to.bits == 64 ? std::numeric_limits<s64>::max() : (s64{1} << (to.bits - 1)) - 1;
+    s64 const high =
+        to.bits == 64 ? std::numeric_limits<s64>::max() : (s64{1} << (to.bits - 1)) - 1;
     if (!from.is_signed && v < 0) return high;  // an unsigned 64-bit value past the sign
     return v > high ? high : v < -high - 1 ? -high - 1 : v;
   }
@@ -41,7 +42,8 @@ s64 clamp_to(s64 v, narrow from, narrow to) {
 }
 // aux: source type, destination type and the widths of their registers.
 constexpr u32 packed(ptx::scalar t, int store) {
-  return static_cast<u32>(t.bits / 8) | (t.kind == 's' ? 16u : 0u) | static_cast<u32>(store / 8) << 8;
+  return static_cast<u32>(t.bits / 8) | (t.kind == 's' ? 16u : 0u) |
+         static_cast<u32>(store / 8) << 8;
 }
 void between_integers(warp& w, op const& o) {
   narrow const from{int(o.aux & 15) * 8, (o.aux & 16) != 0};
@@ -58,10 +60,8 @@ void between_integers(warp& w, op const& o) {
   }
 }
 
-template <class D, class S>
-constexpr auto plain_cast = [](S a) { return static_cast<D>(a); };
-template <class D, class S>
-handlers cast() { return both<lanes1<plain_cast<D, S>, D, S>>(); }
+template <class D, class S> constexpr auto plain_cast = [](S a) { return static_cast<D>(a); };
+template <class D, class S> handlers cast() { return both<lanes1<plain_cast<D, S>, D, S>>(); }
 
 handlers integer_cast(ptx::scalar d, int d_store, ptx::scalar s, int s_store, bool sat) {
   if (!sat && d.bits == d_store && s.bits == s_store) {
@@ -79,26 +79,28 @@ handlers integer_cast(ptx::scalar d, int d_store, ptx::scalar s, int s_store, bo
 
 // Float to integer. NaN gives 0, or 1 << (bits - 1) where either side has 64 bits.
 enum rounding { nearest, zero, down, upward };
-template <rounding R, class T>
-constexpr T to_integral(T x) {
-  if constexpr (R == nearest) return std::nearbyint(x);
-  else if constexpr (R == zero) return std::trunc(x);
-  else if constexpr (R == down) return std::floor(x);
-  else return std::ceil(x);
+template <rounding R, class T> constexpr T to_integral(T x) {
+  if constexpr (R == nearest)
+    return std::nearbyint(x);
+  else if constexpr (R == zero)
+    return std::trunc(x);
+  else if constexpr (R == down)
+    return std::floor(x);
+  else
+    return std::ceil(x);
 }
-template <class D, class S, rounding R>
-D real_to_integer(S x) {
+template <class D, class S, rounding R> D real_to_integer(S x) {
   using plain = std::make_unsigned_t<D>;
   if (x != x)
-    return sizeof(S) == 8 || sizeof(D) == 8 ? static_cast<D>(plain{1} << (sizeof(D) * 8 - 1)) : D{0};
+    return sizeof(S) == 8 || sizeof(D) == 8 ? static_cast<D>(plain{1} << (sizeof(D) * 8 - 1))
+                                            : D{0};
   S const r = to_integral<R>(x);
   S const high = std::ldexp(S{1}, std::numeric_limits<D>::digits);  // one past the largest
   if (r >= high) return std::numeric_limits<D>::max();
   if (r < (std::is_signed_v<D> ? -high : S{0})) return std::numeric_limits<D>::min();
   return static_cast<D>(r);
 }
-template <class D, class S, rounding R, bool Ftz>
-void to_integer(warp& w, op const& o) {
+template <class D, class S, rounding R, bool Ftz> void to_integer(warp& w, op const& o) {
   std::byte* const d = w.row<std::byte>(o.d);
   S const* const a = w.row<S>(o.a);
   int const store = static_cast<int>(o.aux);
@@ -110,8 +112,7 @@ void to_integer(warp& w, op const& o) {
     store_lane(d, store, i, static_cast<u64>(static_cast<s64>(r)));
   }
 }
-template <class D, class S>
-handler to_integer_by_rounding(builder& b) {
+template <class D, class S> handler to_integer_by_rounding(builder& b) {
   bool const ftz = b.has("ftz") && sizeof(S) == 4;
   std::string_view const r = b.one_of({"rni", "rzi", "rmi", "rpi"});
   if (r == "rni") return ftz ? &to_integer<D, S, nearest, true> : &to_integer<D, S, nearest, false>;
@@ -119,20 +120,21 @@ handler to_integer_by_rounding(builder& b) {
   if (r == "rmi") return ftz ? &to_integer<D, S, down, true> : &to_integer<D, S, down, false>;
   return ftz ? &to_integer<D, S, upward, true> : &to_integer<D, S, upward, false>;
 }
-template <class S>
-handler to_integer_from(builder& b, ptx::scalar d) {
+template <class S> handler to_integer_from(builder& b, ptx::scalar d) {
   bool const is_signed = d.kind == 's';
   switch (d.bits) {
     case 8: return is_signed ? to_integer_by_rounding<s8, S>(b) : to_integer_by_rounding<u8, S>(b);
-    case 16: return is_signed ? to_integer_by_rounding<s16, S>(b) : to_integer_by_rounding<u16, S>(b);
-    case 32: return is_signed ? to_integer_by_rounding<s32, S>(b) : to_integer_by_rounding<u32, S>(b);
-    default: return is_signed ? to_integer_by_rounding<s64, S>(b) : to_integer_by_rounding<u64, S>(b);
+    case 16:
+      return is_signed ? to_integer_by_rounding<s16, S>(b) : to_integer_by_rounding<u16, S>(b);
+    case 32:
+      return is_signed ? to_integer_by_rounding<s32, S>(b) : to_integer_by_rounding<u32, S>(b);
+    default:
+      return is_signed ? to_integer_by_rounding<s64, S>(b) : to_integer_by_rounding<u64, S>(b);
   }
 }
 
 // Integer to float, to nearest. Narrow sources are first widened by between_integers' reader.
-template <class D>
-void from_integer(warp& w, op const& o) {
+template <class D> void from_integer(warp& w, op const& o) {
   narrow const from{int(o.aux & 15) * 8, (o.aux & 16) != 0};
   int const store = int(o.aux >> 8 & 255) * 8;
   D* const d = w.row<D>(o.d);
@@ -146,16 +148,15 @@ void from_integer(warp& w, op const& o) {
 }
 
 // Float to float of the same or the other width.
-template <bool Ftz>
-constexpr f32 flush(f32 x) {
+template <bool Ftz> constexpr f32 flush(f32 x) {
   return Ftz && std::fabs(x) < std::numeric_limits<f32>::min() ? std::copysign(0.0f, x) : x;
 }
-template <class T>
-constexpr T to_unit(T x) { return x > T{0} ? (x < T{1} ? x : T{1}) : T{0}; }
-template <class T>
-constexpr T clean(T x) {
-  if constexpr (sizeof(T) == 4) return x != x ? std::bit_cast<f32>(0x7fffffffu) : x;
-  else return x;
+template <class T> constexpr T to_unit(T x) { return x > T{0} ? (x < T{1} ? x : T{1}) : T{0}; }
+template <class T> constexpr T clean(T x) {
+  if constexpr (sizeof(T) == 4)
+    return x != x ? std::bit_cast<f32>(0x7fffffffu) : x;
+  else
+    return x;
 }
 
 template <int R, bool Ftz, bool Sat, class T>
@@ -179,37 +180,52 @@ constexpr auto f32_to_f64 = [](f32 x) {
   return Sat ? to_unit(r) : r;
 };
 
-template <class T, int R>
-void same_width(builder& b) {
+template <class T, int R> void same_width(builder& b) {
   bool const ftz = b.has("ftz") && sizeof(T) == 4, sat = b.has("sat");
-  if (ftz && sat) emit1<round_real<R, true, true, T>, T, T>(b);
-  else if (ftz) emit1<round_real<R, true, false, T>, T, T>(b);
-  else if (sat) emit1<round_real<R, false, true, T>, T, T>(b);
-  else emit1<round_real<R, false, false, T>, T, T>(b);
+  if (ftz && sat)
+    emit1<round_real<R, true, true, T>, T, T>(b);
+  else if (ftz)
+    emit1<round_real<R, true, false, T>, T, T>(b);
+  else if (sat)
+    emit1<round_real<R, false, true, T>, T, T>(b);
+  else
+    emit1<round_real<R, false, false, T>, T, T>(b);
 }
-template <class T>
-void same_width_by_rounding(builder& b) {
+template <class T> void same_width_by_rounding(builder& b) {
   std::string_view const r = b.one_of({"rni", "rzi", "rmi", "rpi"});
-  if (r == "rni") same_width<T, 0>(b);
-  else if (r == "rzi") same_width<T, 1>(b);
-  else if (r == "rmi") same_width<T, 2>(b);
-  else if (r == "rpi") same_width<T, 3>(b);
-  else same_width<T, 4>(b);
+  if (r == "rni")
+    same_width<T, 0>(b);
+  else if (r == "rzi")
+    same_width<T, 1>(b);
+  else if (r == "rmi")
+    same_width<T, 2>(b);
+  else if (r == "rpi")
+    same_width<T, 3>(b);
+  else
+    same_width<T, 4>(b);
 }
 void build_real_real(builder& b) {
   int const d = b.type(1).bits, s = b.type(0).bits;
   bool const ftz = b.has("ftz"), sat = b.has("sat");
   if (d == s) return d == 64 ? same_width_by_rounding<f64>(b) : same_width_by_rounding<f32>(b);
   if (d == 32) {
-    if (ftz && sat) emit1<f64_to_f32<true, true>, f32, f64>(b);
-    else if (ftz) emit1<f64_to_f32<true, false>, f32, f64>(b);
-    else if (sat) emit1<f64_to_f32<false, true>, f32, f64>(b);
-    else emit1<f64_to_f32<false, false>, f32, f64>(b);
+    if (ftz && sat)
+      emit1<f64_to_f32<true, true>, f32, f64>(b);
+    else if (ftz)
+      emit1<f64_to_f32<true, false>, f32, f64>(b);
+    else if (sat)
+      emit1<f64_to_f32<false, true>, f32, f64>(b);
+    else
+      emit1<f64_to_f32<false, false>, f32, f64>(b);
   } else {
-    if (ftz && sat) emit1<f32_to_f64<true, true>, f64, f32>(b);
-    else if (ftz) emit1<f32_to_f64<true, false>, f64, f32>(b);
-    else if (sat) emit1<f32_to_f64<false, true>, f64, f32>(b);
-    else emit1<f32_to_f64<false, false>, f64, f32>(b);
+    if (ftz && sat)
+      emit1<f32_to_f64<true, true>, f64, f32>(b);
+    else if (ftz)
+      emit1<f32_to_f64<true, false>, f64, f32>(b);
+    else if (sat)
+      emit1<f32_to_f64<false, true>, f64, f32>(b);
+    else
+      emit1<f32_to_f64<false, false>, f64, f32>(b);
   }
 }
 
@@ -261,8 +277,7 @@ void build_integer_real(builder& b) {
 }
 
 // cvta: between a space's addresses and generic ones.
-template <class T>
-constexpr auto identity = [](T a) { return a; };
+template <class T> constexpr auto identity = [](T a) { return a; };
 constexpr auto to_shared_window = [](u64 a) { return a + map::shared_window; };
 constexpr auto from_shared_window = [](u64 a) { return a - map::shared_window; };
 constexpr auto to_local_window = [](u64 a) { return a + map::local_window; };

@@ -11,54 +11,58 @@ namespace {
 using namespace baseline;
 
 /// Applies a function of one half to the one or two halves of a word.
-template <class W, class F, class... A>
-W each(F f, A... words) {
+template <class W, class F, class... A> W each(F f, A... words) {
   if constexpr (sizeof(W) == 2)
     return static_cast<W>(f(static_cast<u32>(words)...));
   else
     return f((words & 0xffffu)...) | f((words >> 16)...) << 16;
 }
 
-template <class Fmt>
-u32 flush(u32 x, bool ftz) {
+template <class Fmt> u32 flush(u32 x, bool ftz) {
   return ftz && (x & Fmt::infinity) == 0 ? x & Fmt::sign : x;
 }
 
 // Modifiers of an arithmetic instruction, as a template argument.
 enum : int { ftz = 1, sat = 2, relu = 4, nan_wins = 8, xorsign = 16 };
 
-template <class Fmt, int M>
-u32 finish(double r) {
+template <class Fmt, int M> u32 finish(double r) {
   if ((M & sat) != 0) r = r > 0 ? std::min(r, 1.0) : 0.0;
   if ((M & relu) != 0 && !(r != r)) r = r > 0 ? r : 0.0;
   return flush<Fmt>(encode<Fmt>(r), (M & ftz) != 0);
 }
-template <class Fmt, int M>
-double in(u32 x) { return decode<Fmt>(flush<Fmt>(x, (M & ftz) != 0)); }
+template <class Fmt, int M> double in(u32 x) { return decode<Fmt>(flush<Fmt>(x, (M & ftz) != 0)); }
 
-template <class Fmt, int M>
-struct add { u32 operator()(u32 a, u32 b) const { return finish<Fmt, M>(fma_to_odd(in<Fmt, M>(a), 1, in<Fmt, M>(b))); } };
-template <class Fmt, int M>
-struct sub { u32 operator()(u32 a, u32 b) const { return finish<Fmt, M>(fma_to_odd(in<Fmt, M>(a), 1, -in<Fmt, M>(b))); } };
-template <class Fmt, int M>
-struct mul { u32 operator()(u32 a, u32 b) const { return finish<Fmt, M>(in<Fmt, M>(a) * in<Fmt, M>(b)); } };
-template <class Fmt, int M>
-struct fma_of {
+template <class Fmt, int M> struct add {
+  u32 operator()(u32 a, u32 b) const {
+    return finish<Fmt, M>(fma_to_odd(in<Fmt, M>(a), 1, in<Fmt, M>(b)));
+  }
+};
+template <class Fmt, int M> struct sub {
+  u32 operator()(u32 a, u32 b) const {
+    return finish<Fmt, M>(fma_to_odd(in<Fmt, M>(a), 1, -in<Fmt, M>(b)));
+  }
+};
+template <class Fmt, int M> struct mul {
+  u32 operator()(u32 a, u32 b) const { return finish<Fmt, M>(in<Fmt, M>(a) * in<Fmt, M>(b)); }
+};
+template <class Fmt, int M> struct fma_of {
   u32 operator()(u32 a, u32 b, u32 c) const {
     return finish<Fmt, M>(fma_to_odd(in<Fmt, M>(a), in<Fmt, M>(b), in<Fmt, M>(c)));
   }
 };
-template <class Fmt, int M>
-struct neg { u32 operator()(u32 a) const { return flush<Fmt>(a, (M & ftz) != 0) ^ Fmt::sign; } };
-template <class Fmt, int M>
-struct abs_of { u32 operator()(u32 a) const { return flush<Fmt>(a, (M & ftz) != 0) & Fmt::magnitude; } };
-template <class Fmt, int M, bool Max>
-struct extreme {
+template <class Fmt, int M> struct neg {
+  u32 operator()(u32 a) const { return flush<Fmt>(a, (M & ftz) != 0) ^ Fmt::sign; }
+};
+template <class Fmt, int M> struct abs_of {
+  u32 operator()(u32 a) const { return flush<Fmt>(a, (M & ftz) != 0) & Fmt::magnitude; }
+};
+template <class Fmt, int M, bool Max> struct extreme {
   u32 operator()(u32 x, u32 y) const {
     u32 a = flush<Fmt>(x, (M & ftz) != 0), b = flush<Fmt>(y, (M & ftz) != 0);
     u32 const s = (a ^ b) & Fmt::sign;
     if ((M & xorsign) != 0) a &= Fmt::magnitude, b &= Fmt::magnitude;
-    bool const a_nan = (a & Fmt::magnitude) > Fmt::infinity, b_nan = (b & Fmt::magnitude) > Fmt::infinity;
+    bool const a_nan = (a & Fmt::magnitude) > Fmt::infinity,
+               b_nan = (b & Fmt::magnitude) > Fmt::infinity;
     if ((a_nan && b_nan) || ((M & nan_wins) != 0 && (a_nan || b_nan))) return Fmt::nan;
     u32 r = 0;
     if (a_nan || b_nan) {
@@ -71,24 +75,21 @@ struct extreme {
     return (M & xorsign) != 0 ? (r & Fmt::magnitude) | s : r;
   }
 };
-template <class Fmt, int M>
-struct minimum : extreme<Fmt, M, false> {};
-template <class Fmt, int M>
-struct maximum : extreme<Fmt, M, true> {};
-template <class Fmt, int M>
-struct ex2 { u32 operator()(u32 a) const { return finish<Fmt, M>(std::exp2(in<Fmt, M>(a))); } };
-template <class Fmt, int M>
-struct tanh_of { u32 operator()(u32 a) const { return finish<Fmt, M>(std::tanh(in<Fmt, M>(a))); } };
+template <class Fmt, int M> struct minimum : extreme<Fmt, M, false> {};
+template <class Fmt, int M> struct maximum : extreme<Fmt, M, true> {};
+template <class Fmt, int M> struct ex2 {
+  u32 operator()(u32 a) const { return finish<Fmt, M>(std::exp2(in<Fmt, M>(a))); }
+};
+template <class Fmt, int M> struct tanh_of {
+  u32 operator()(u32 a) const { return finish<Fmt, M>(std::tanh(in<Fmt, M>(a))); }
+};
 
-template <class W, class F>
-constexpr auto words1 = [](W a) { return each<W>(F{}, a); };
-template <class W, class F>
-constexpr auto words2 = [](W a, W b) { return each<W>(F{}, a, b); };
+template <class W, class F> constexpr auto words1 = [](W a) { return each<W>(F{}, a); };
+template <class W, class F> constexpr auto words2 = [](W a, W b) { return each<W>(F{}, a, b); };
 template <class W, class F>
 constexpr auto words3 = [](W a, W b, W c) { return each<W>(F{}, a, b, c); };
 
-template <class F, int N>
-void emit(builder& b, bool pair) {
+template <class F, int N> void emit(builder& b, bool pair) {
   if constexpr (N == 1)
     pair ? emit1<words1<u32, F>, u32, u32>(b) : emit1<words1<u16, F>, u16, u16>(b);
   else if constexpr (N == 2)
@@ -98,16 +99,14 @@ void emit(builder& b, bool pair) {
          : emit3<words3<u16, F>, u16, u16, u16, u16>(b);
 }
 
-template <template <class, int> class F, int N, int M>
-void by_format(builder& b) {
+template <template <class, int> class F, int N, int M> void by_format(builder& b) {
   std::string_view const t = b.type_word();
   bool const pair = t.ends_with("x2");
   t.starts_with("bf16") ? emit<F<bf16_format, M>, N>(b, pair) : emit<F<f16_format, M>, N>(b, pair);
 }
 
 /// The modifiers an instruction may carry, one template instance for each combination it has.
-template <template <class, int> class F, int N>
-void arithmetic(builder& b) {
+template <template <class, int> class F, int N> void arithmetic(builder& b) {
   int const m = (b.has("ftz") ? ftz : 0) | (b.has("sat") ? sat : 0) | (b.has("relu") ? relu : 0);
   switch (m) {
     case 0: return by_format<F, N, 0>(b);
@@ -118,9 +117,9 @@ void arithmetic(builder& b) {
     default: return by_format<F, N, ftz | relu>(b);
   }
 }
-template <template <class, int> class F>
-void extremes(builder& b) {
-  int const m = (b.has("ftz") ? ftz : 0) | (b.has("NaN") ? nan_wins : 0) | (b.has("xorsign") ? xorsign : 0);
+template <template <class, int> class F> void extremes(builder& b) {
+  int const m =
+      (b.has("ftz") ? ftz : 0) | (b.has("NaN") ? nan_wins : 0) | (b.has("xorsign") ? xorsign : 0);
   switch (m) {
     case 0: return by_format<F, 2, 0>(b);
     case ftz: return by_format<F, 2, ftz>(b);
@@ -146,8 +145,7 @@ bool holds(int comparison, double a, double b) {
     default: return comparison == 6 ? !unordered : unordered;
   }
 }
-template <class Fmt, class W>
-void setp(warp& w, op const& o) {
+template <class Fmt, class W> void setp(warp& w, op const& o) {
   W const *a = w.row<W>(o.a), *b = w.row<W>(o.b);
   ref const* const extras = w.here.code->extras.data() + o.extra;
   for (int half = 0; half < int{sizeof(W)} / 2; ++half) {
@@ -166,7 +164,7 @@ void setp(warp& w, op const& o) {
   }
 }
 void build_setp(builder& b) {
-  static constexpr std::string_view names[] = {"eq", "ne", "lt", "le", "gt", "ge", "num", "?",
+  static constexpr std::string_view names[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "num", "?",
                                                "equ", "neu", "ltu", "leu", "gtu", "geu", "nan"};
   bool const pair = b.type_word().ends_with("x2"), bf = b.type_word().starts_with("bf16");
   ptx::scalar const t{'b', pair ? 32 : 16};
@@ -182,7 +180,10 @@ void build_setp(builder& b) {
   op& o = b.emit(pair ? (bf ? &setp<bf16_format, u32> : &setp<f16_format, u32>)
                       : (bf ? &setp<bf16_format, u16> : &setp<f16_format, u16>));
   o.d = d, o.a = a, o.b = second, o.c = c, o.value = static_cast<std::int64_t>(flip);
-  o.aux = (b.has("ftz") ? 1u : 0u) | (word == "and" ? 2u : word == "or" ? 4u : word == "xor" ? 6u : 0u);
+  o.aux = (b.has("ftz") ? 1u : 0u) | (word == "and"   ? 2u
+                                      : word == "or"  ? 4u
+                                      : word == "xor" ? 6u
+                                                      : 0u);
   for (std::uint8_t i = 0; i < std::size(names); ++i)
     if (b.in->modifiers[0] == names[i]) o.flags = i;
   b.extra(o, q);
@@ -202,7 +203,8 @@ constexpr form rows[] = {
     {"ex2.approx{.ftz}" SOFTGPU_HALVES " d, a", kind::special, arithmetic<ex2, 1>},
     {"tanh.approx" SOFTGPU_HALVES " d, a", kind::special, arithmetic<tanh_of, 1>},
     {"setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan{.and|or|xor}{.ftz}" SOFTGPU_HALVES
-     " p, a, b{, c}", kind::real, build_setp},
+     " p, a, b{, c}",
+     kind::real, build_setp},
 };
 
 }  // namespace

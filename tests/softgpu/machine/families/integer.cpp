@@ -7,20 +7,22 @@
 namespace softgpu::SOFTGPU_ISA {
 namespace {
 
-template <class T>
-using unsigned_of = std::make_unsigned_t<T>;
+template <class T> using unsigned_of = std::make_unsigned_t<T>;
 
 // Wraps around in unsigned arithmetic at least 32 bits wide: no overflow, no promotion surprise.
-template <class T>
-constexpr auto up(T x) {
-  if constexpr (sizeof(T) < 4) return static_cast<u32>(static_cast<s32>(x));
-  else return static_cast<unsigned_of<T>>(x);
+template <class T> constexpr auto up(T x) {
+  if constexpr (sizeof(T) < 4)
+    return static_cast<u32>(static_cast<s32>(x));
+  else
+    return static_cast<unsigned_of<T>>(x);
 }
 
 constexpr auto add = []<class T>(T a, T b) { return static_cast<T>(up(a) + up(b)); };
 constexpr auto sub = []<class T>(T a, T b) { return static_cast<T>(up(a) - up(b)); };
 constexpr auto mul_lo = []<class T>(T a, T b) { return static_cast<T>(up(a) * up(b)); };
-constexpr auto mad_lo = []<class T>(T a, T b, T c) { return static_cast<T>(up(a) * up(b) + up(c)); };
+constexpr auto mad_lo = []<class T>(T a, T b, T c) {
+  return static_cast<T>(up(a) * up(b) + up(c));
+};
 constexpr auto neg = []<class T>(T a) { return static_cast<T>(0 - up(a)); };
 constexpr auto abs_of = []<class T>(T a) { return static_cast<T>(a < 0 ? 0 - up(a) : up(a)); };
 constexpr auto min_of = []<class T>(T a, T b) { return a < b ? a : b; };
@@ -44,7 +46,9 @@ constexpr auto mul_hi = []<class T>(T a, T b) {
     return static_cast<T>((static_cast<wide_t>(a) * static_cast<wide_t>(b)) >> (sizeof(T) * 8));
   }
 };
-constexpr auto mad_hi = []<class T>(T a, T b, T c) { return static_cast<T>(up(mul_hi(a, b)) + up(c)); };
+constexpr auto mad_hi = []<class T>(T a, T b, T c) {
+  return static_cast<T>(up(mul_hi(a, b)) + up(c));
+};
 
 // Division by zero has no defined result; a GPU gives all ones, and the dividend as remainder.
 constexpr auto div_of = []<class T>(T a, T b) {
@@ -61,25 +65,21 @@ constexpr auto rem_of = []<class T>(T a, T b) {
 };
 
 template <class T>
-using twice = std::conditional_t<
-    sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, s32, u32>,
-    std::conditional_t<std::is_signed_v<T>, s64, u64>>;
+using twice = std::conditional_t<sizeof(T) == 2, std::conditional_t<std::is_signed_v<T>, s32, u32>,
+                                 std::conditional_t<std::is_signed_v<T>, s64, u64>>;
 
 template <class T>
 constexpr auto mul_wide = [](T a, T b) {
   return static_cast<twice<T>>(static_cast<twice<T>>(a) * static_cast<twice<T>>(b));
 };
 template <class T>
-constexpr auto mad_wide = [](T a, T b, twice<T> c) {
-  return static_cast<twice<T>>(up(mul_wide<T>(a, b)) + up(c));
-};
+constexpr auto mad_wide =
+    [](T a, T b, twice<T> c) { return static_cast<twice<T>>(up(mul_wide<T>(a, b)) + up(c)); };
 
-template <class T>
-bool wide_mul(builder& b) {
+template <class T> bool wide_mul(builder& b) {
   return matches<T>(b.type()) && (emit2<mul_wide<T>, twice<T>, T, T>(b), true);
 }
-template <class T>
-bool wide_mad(builder& b) {
+template <class T> bool wide_mad(builder& b) {
   return matches<T>(b.type()) && (emit3<mad_wide<T>, twice<T>, T, T, twice<T>>(b), true);
 }
 void build_mul_wide(builder& b) {
@@ -95,8 +95,7 @@ constexpr auto sad_of = []<class T>(T a, T b, T c) {
   return static_cast<T>(up(c) + (a < b ? up(b) - up(a) : up(a) - up(b)));
 };
 
-template <class T>
-constexpr s32 mul24(T a, T b) {
+template <class T> constexpr s32 mul24(T a, T b) {
   if constexpr (std::is_signed_v<T>)
     return static_cast<s32>(u32((s64{s32(u32(a) << 8) >> 8} * s64{s32(u32(b) << 8) >> 8})));
   else
@@ -119,16 +118,22 @@ constexpr auto dot4 = [](u32 a, u32 b, u32 c) {
 };
 void build_dp4a(builder& b) {
   bool const a_signed = b.type_word(1) == "s32", b_signed = b.type_word(0) == "s32";
-  if (a_signed && b_signed) emit3<dot4<true, true>, u32, u32, u32, u32>(b);
-  else if (a_signed) emit3<dot4<true, false>, u32, u32, u32, u32>(b);
-  else if (b_signed) emit3<dot4<false, true>, u32, u32, u32, u32>(b);
-  else emit3<dot4<false, false>, u32, u32, u32, u32>(b);
+  if (a_signed && b_signed)
+    emit3<dot4<true, true>, u32, u32, u32, u32>(b);
+  else if (a_signed)
+    emit3<dot4<true, false>, u32, u32, u32, u32>(b);
+  else if (b_signed)
+    emit3<dot4<false, true>, u32, u32, u32, u32>(b);
+  else
+    emit3<dot4<false, false>, u32, u32, u32, u32>(b);
 }
 
 constexpr form rows[] = {
-    {"add.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer, binary<add, u16, u32, u64, s16, s32, s64>},
+    {"add.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<add, u16, u32, u64, s16, s32, s64>},
     {"add.sat.s32 d, a, b", kind::integer, emit2<add_sat, s32, s32, s32>},
-    {"sub.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer, binary<sub, u16, u32, u64, s16, s32, s64>},
+    {"sub.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
+     binary<sub, u16, u32, u64, s16, s32, s64>},
     {"sub.sat.s32 d, a, b", kind::integer, emit2<sub_sat, s32, s32, s32>},
     {"mul.lo.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
      binary<mul_lo, u16, u32, u64, s16, s32, s64>},

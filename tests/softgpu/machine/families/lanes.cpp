@@ -22,7 +22,8 @@ void add_narrow(u64* to, u32 const* base, u32 offset, lane_mask m) {
     return;
   }
   u32 const lead = base[std::countr_zero(m)];
-  for (int i = 0; i < lanes_per_warp; ++i) to[i] = u32(((m >> i & 1) != 0 ? base[i] : lead) + offset);
+  for (int i = 0; i < lanes_per_warp; ++i)
+    to[i] = u32(((m >> i & 1) != 0 ? base[i] : lead) + offset);
 }
 
 address_summary summarise(u64 const* address, unsigned bytes) {

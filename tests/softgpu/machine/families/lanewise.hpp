@@ -30,23 +30,23 @@ __extension__ using s128 = __int128;
 
 namespace SOFTGPU_ISA {
 
-template <class T>
-constexpr ptx::scalar scalar_of() {
+template <class T> constexpr ptx::scalar scalar_of() {
   constexpr int bits = int{sizeof(T)} * 8;
-  if constexpr (std::is_floating_point_v<T>) return {'f', bits};
-  else if constexpr (std::is_signed_v<T>) return {'s', bits};
-  else return {'u', bits};
+  if constexpr (std::is_floating_point_v<T>)
+    return {'f', bits};
+  else if constexpr (std::is_signed_v<T>)
+    return {'s', bits};
+  else
+    return {'u', bits};
 }
 
 /// Whether T is how a PTX type is computed with; b32 counts as u32.
-template <class T>
-constexpr bool matches(ptx::scalar t) {
+template <class T> constexpr bool matches(ptx::scalar t) {
   constexpr ptx::scalar own = scalar_of<T>();
   return t.bits == own.bits && (t.kind == 'b' ? 'u' : t.kind) == own.kind;
 }
 
-template <auto F, class D, class A>
-struct lanes1 {
+template <auto F, class D, class A> struct lanes1 {
   static void full(warp& w, op const& o) {
     D* const d = w.row<D>(o.d);
     A const* const a = w.row<A>(o.a);
@@ -65,8 +65,7 @@ struct lanes1 {
   }
 };
 
-template <auto F, class D, class A, class B>
-struct lanes2 {
+template <auto F, class D, class A, class B> struct lanes2 {
   static void full(warp& w, op const& o) {
     D* const d = w.row<D>(o.d);
     A const* const a = w.row<A>(o.a);
@@ -87,8 +86,7 @@ struct lanes2 {
   }
 };
 
-template <auto F, class D, class A, class B, class C>
-struct lanes3 {
+template <auto F, class D, class A, class B, class C> struct lanes3 {
   static void full(warp& w, op const& o) {
     D* const d = w.row<D>(o.d);
     A const* const a = w.row<A>(o.a);
@@ -111,29 +109,23 @@ struct lanes3 {
   }
 };
 
-template <class Lanes>
-constexpr handlers both() {
-  return {&Lanes::full, &Lanes::some};
-}
+template <class Lanes> constexpr handlers both() { return {&Lanes::full, &Lanes::some}; }
 
 /// Emits d = F(a), with these types.
-template <auto F, class D, class A>
-void emit1(builder& b) {
+template <auto F, class D, class A> void emit1(builder& b) {
   ref const d = b.output(0, scalar_of<D>()), a = b.input(1, scalar_of<A>());
   op& o = b.emit(both<lanes1<F, D, A>>());
   o.d = d, o.a = a;
 }
 
-template <auto F, class D, class A, class B>
-void emit2(builder& b) {
+template <auto F, class D, class A, class B> void emit2(builder& b) {
   ref const d = b.output(0, scalar_of<D>()), a = b.input(1, scalar_of<A>());
   ref const second = b.input(2, scalar_of<B>());
   op& o = b.emit(both<lanes2<F, D, A, B>>());
   o.d = d, o.a = a, o.b = second;
 }
 
-template <auto F, class D, class A, class B, class C>
-void emit3(builder& b) {
+template <auto F, class D, class A, class B, class C> void emit3(builder& b) {
   ref const d = b.output(0, scalar_of<D>()), a = b.input(1, scalar_of<A>());
   ref const second = b.input(2, scalar_of<B>()), third = b.input(3, scalar_of<C>());
   op& o = b.emit(both<lanes3<F, D, A, B, C>>());
@@ -145,18 +137,15 @@ void emit3(builder& b) {
 }
 
 /// Rows for instructions whose operands all have the instruction's type: the types it comes in.
-template <auto F, class... Ts>
-void unary(builder& b) {
+template <auto F, class... Ts> void unary(builder& b) {
   ptx::scalar const t = b.type();
   if (!((matches<Ts>(t) && (emit1<F, Ts, Ts>(b), true)) || ...)) no_such_type(b);
 }
-template <auto F, class... Ts>
-void binary(builder& b) {
+template <auto F, class... Ts> void binary(builder& b) {
   ptx::scalar const t = b.type();
   if (!((matches<Ts>(t) && (emit2<F, Ts, Ts, Ts>(b), true)) || ...)) no_such_type(b);
 }
-template <auto F, class... Ts>
-void ternary(builder& b) {
+template <auto F, class... Ts> void ternary(builder& b) {
   ptx::scalar const t = b.type();
   if (!((matches<Ts>(t) && (emit3<F, Ts, Ts, Ts, Ts>(b), true)) || ...)) no_such_type(b);
 }

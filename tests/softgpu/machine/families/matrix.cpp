@@ -3,9 +3,9 @@
 #include <bit>
 #include <cstring>
 
+#include "checks/faults.hpp"
 #include "machine/families/addresses.hpp"
 #include "machine/families/families.hpp"
-#include "checks/faults.hpp"
 
 namespace softgpu {
 namespace {
@@ -32,7 +32,8 @@ void move_matrices(warp& w, op const& o, bool is_load) {
   if (!whole_warp(w, o)) return;
   int const count = static_cast<int>(o.aux & 7);
   bool const trans = (o.aux & transposed) != 0;
-  access a(w, o, static_cast<ptx::space>(o.aux >> 16), is_load ? access_kind::load : access_kind::store, 16);
+  access a(w, o, static_cast<ptx::space>(o.aux >> 16),
+           is_load ? access_kind::load : access_kind::store, 16);
   a.lanes &= count == 4 ? all_lanes : (lane_mask{1} << (8 * count)) - 1;
   if (a.lanes == 0) return;
   fill_addresses(a);
@@ -72,7 +73,8 @@ void build(builder& b, bool is_load) {
     for (ptx::operand const& v : value.parts) add(v);
   else
     add(value);
-  if (rows.size() != std::size_t(x[1] - '0')) b.fail("the vector has the wrong number of registers");
+  if (rows.size() != std::size_t(x[1] - '0'))
+    b.fail("the vector has the wrong number of registers");
   op address;
   ptx::space const named = space_of(b);
   b.address(address, b.operand(is_load ? 1 : 0), named);

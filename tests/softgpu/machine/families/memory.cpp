@@ -9,9 +9,9 @@
 namespace softgpu {
 namespace {
 
-template <class T>
-T volatile_read(std::byte const* from) {
-  if constexpr (sizeof(T) <= 8) return __atomic_load_n(reinterpret_cast<T const*>(from), __ATOMIC_ACQUIRE);
+template <class T> T volatile_read(std::byte const* from) {
+  if constexpr (sizeof(T) <= 8)
+    return __atomic_load_n(reinterpret_cast<T const*>(from), __ATOMIC_ACQUIRE);
 }
 
 /// One value of an element's width, read in one piece: other threads may write it meanwhile.
@@ -26,9 +26,15 @@ std::uint64_t read_element(std::byte const* from, unsigned bytes) {
 
 void write_element(std::byte* to, std::uint64_t v, unsigned bytes) {
   switch (bytes) {
-    case 1: return __atomic_store_n(reinterpret_cast<std::uint8_t*>(to), std::uint8_t(v), __ATOMIC_RELEASE);
-    case 2: return __atomic_store_n(reinterpret_cast<std::uint16_t*>(to), std::uint16_t(v), __ATOMIC_RELEASE);
-    case 4: return __atomic_store_n(reinterpret_cast<std::uint32_t*>(to), std::uint32_t(v), __ATOMIC_RELEASE);
+    case 1:
+      return __atomic_store_n(reinterpret_cast<std::uint8_t*>(to), std::uint8_t(v),
+                              __ATOMIC_RELEASE);
+    case 2:
+      return __atomic_store_n(reinterpret_cast<std::uint16_t*>(to), std::uint16_t(v),
+                              __ATOMIC_RELEASE);
+    case 4:
+      return __atomic_store_n(reinterpret_cast<std::uint32_t*>(to), std::uint32_t(v),
+                              __ATOMIC_RELEASE);
     default: return __atomic_store_n(reinterpret_cast<std::uint64_t*>(to), v, __ATOMIC_RELEASE);
   }
 }
@@ -107,7 +113,8 @@ void load_parameter(warp& w, op const& o) {
   memory_traits const t = unpack(o.aux);
   ref const* const to = w.here.code->extras.data() + o.extra;
   unsigned const store = t.register_bits / 8;
-  std::byte const* from = map::host(w.block->launch->parameters + static_cast<std::uint64_t>(o.value));
+  std::byte const* from =
+      map::host(w.block->launch->parameters + static_cast<std::uint64_t>(o.value));
   for (unsigned k = 0; k < t.elements; ++k) {
     std::uint64_t v[2] = {};
     std::memcpy(v, from + k * t.element_bytes, t.element_bytes);
@@ -136,8 +143,8 @@ void store(warp& w, op const& o) {
     if ((good >> i & 1) == 0) continue;
     alignas(32) std::byte piece[32];
     for (unsigned k = 0; k < t.elements; ++k)
-      std::memcpy(piece + k * bytes,
-                  w.row<std::byte>(from[k]) + static_cast<unsigned>(i) * width, bytes);
+      std::memcpy(piece + k * bytes, w.row<std::byte>(from[k]) + static_cast<unsigned>(i) * width,
+                  bytes);
     if (a.bytes % 16 == 0) {
       for (unsigned k = 0; k < a.bytes; k += 16)
         *reinterpret_cast<sixteen volatile*>(a.host[i] + k) =
@@ -168,7 +175,8 @@ std::vector<ref> value_rows(builder& b, ptx::operand const& value, memory_traits
       b.fail("a vector's registers differ in width");
     t.register_bits = static_cast<unsigned>(bits);
   }
-  if (t.register_bits == 0) t.register_bits = type.bits < 16 ? 16 : static_cast<unsigned>(type.bits);
+  if (t.register_bits == 0)
+    t.register_bits = type.bits < 16 ? 16 : static_cast<unsigned>(type.bits);
   if (t.register_bits < t.element_bytes * 8) b.fail("a register is narrower than its type");
   std::vector<ref> rows;
   for (ptx::operand const* e : elements) {
@@ -229,18 +237,21 @@ void build_is_space(builder& b) {
 }
 
 #define SOFTGPU_SPACES "{.global|shared|shared::cta|local|const|param|param::entry|param::func}"
-#define SOFTGPU_HINTS                                                                              \
-  "{.ca|cg|cs|lu|cv|wb|wt}{.nc}"                                                                   \
-  "{.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate}"         \
-  "{.L2::evict_normal|L2::evict_first|L2::evict_last}{.L2::cache_hint}{.L2::64B|L2::128B|L2::256B}"
+#define SOFTGPU_HINTS                                                                          \
+  "{.ca|cg|cs|lu|cv|wb|wt}{.nc}"                                                               \
+  "{.L1::evict_normal|L1::evict_unchanged|L1::evict_first|L1::evict_last|L1::no_allocate}"     \
+  "{.L2::evict_normal|L2::evict_first|L2::evict_last}{.L2::cache_hint}{.L2::64B|L2::128B|L2::" \
+  "256B}"
 #define SOFTGPU_TYPES ".b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64"
 
 constexpr form rows[] = {
     {"ld{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
-     "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}", kind::memory, build_load},
+     "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}",
+     kind::memory, build_load},
     {"ldu{.global}{.v2|v4}" SOFTGPU_TYPES " d, [a]", kind::memory, build_load},
     {"st{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
-     "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}", kind::memory, build_store},
+     "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}",
+     kind::memory, build_store},
     {"prefetch{.global|local}.L1|L2|L2::evict_last|L2::evict_normal [a]", kind::memory,
      build_nothing},
     {"prefetchu.L1 [a]", kind::memory, build_nothing},

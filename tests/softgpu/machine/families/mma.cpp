@@ -57,15 +57,13 @@ struct e5m2_element {
   static constexpr int bits = 8;
   static f32 value(u32 x) { return static_cast<f32>(decode<e5m2_format>(x)); }
 };
-template <class T>
-struct byte_element {
+template <class T> struct byte_element {
   static constexpr int bits = 8;
   static s32 value(u32 x) { return static_cast<T>(x); }
 };
 
 /// Sixteen (or eight) rows of A and eight columns of B; `Sum` is float or s32.
-template <class Sum, int M, int K>
-struct tiles {
+template <class Sum, int M, int K> struct tiles {
   alignas(64) Sum a[M][K];
   alignas(64) Sum b[K][8];
   alignas(64) Sum c[M][8];
@@ -96,24 +94,24 @@ void load_b(warp const& w, ref const* rows, tiles<Sum, M, K>& t) {
   }
 }
 
-template <int M, int K>
-void multiply(tiles<f32, M, K>& t) {
+template <int M, int K> void multiply(tiles<f32, M, K>& t) {
   for (int i = 0; i < M; ++i) {
     f32 acc[8];
     for (int j = 0; j < 8; ++j) acc[j] = t.c[i][j];
     for (int k = 0; k < K; ++k)
       for (int j = 0; j < 8; ++j) acc[j] = std::fma(t.a[i][k], t.b[k][j], acc[j]);
-    for (int j = 0; j < 8; ++j) t.c[i][j] = acc[j] != acc[j] ? std::bit_cast<f32>(0x7fffffffu) : acc[j];
+    for (int j = 0; j < 8; ++j)
+      t.c[i][j] = acc[j] != acc[j] ? std::bit_cast<f32>(0x7fffffffu) : acc[j];
   }
 }
 
-template <int M, int K>
-void multiply(tiles<s32, M, K>& t, bool saturate) {
+template <int M, int K> void multiply(tiles<s32, M, K>& t, bool saturate) {
   for (int i = 0; i < M; ++i)
     for (int j = 0; j < 8; ++j) {
       s64 sum = t.c[i][j];
       for (int k = 0; k < K; ++k) sum += s64{t.a[i][k]} * t.b[k][j];
-      if (saturate) sum = sum > 0x7fffffff ? 0x7fffffff : sum < -0x7fffffff - 1 ? -0x7fffffff - 1 : sum;
+      if (saturate)
+        sum = sum > 0x7fffffff ? 0x7fffffff : sum < -0x7fffffff - 1 ? -0x7fffffff - 1 : sum;
       t.c[i][j] = static_cast<s32>(static_cast<u32>(sum));
     }
 }
@@ -134,13 +132,16 @@ void mma(warp& w, op const& o) {
       u32 const word = w.row<u32>(c[r])[lane];
       if constexpr (HalfSum) {
         for (int e = 0; e < 2; ++e)
-          t.c[lane / 4 + 8 * r][2 * (lane % 4) + e] = half_element::value(word >> (16 * e) & 0xffff);
+          t.c[lane / 4 + 8 * r][2 * (lane % 4) + e] =
+              half_element::value(word >> (16 * e) & 0xffff);
       } else {
         t.c[lane / 4 + 8 * (r / 2)][2 * (lane % 4) + r % 2] = std::bit_cast<Sum>(word);
       }
     }
-  if constexpr (std::is_same_v<Sum, f32>) multiply(t);
-  else multiply(t, o.flags != 0);
+  if constexpr (std::is_same_v<Sum, f32>)
+    multiply(t);
+  else
+    multiply(t, o.flags != 0);
   for (int r = 0; r < accumulators; ++r) {
     u32* const row = w.row<u32>(d[r]);
     for (int lane = 0; lane < lanes_per_warp; ++lane) {
@@ -191,12 +192,10 @@ void emit_mma(builder& b, handler h, int bits) {
   for (ref const r : rows) b.extra(o, r);
 }
 
-template <class EA, class EB, int K>
-handler real_mma(builder& b) {
+template <class EA, class EB, int K> handler real_mma(builder& b) {
   return b.type_word(3) == "f16" ? &mma<EA, EB, f32, 16, K, true> : &mma<EA, EB, f32, 16, K, false>;
 }
-template <int K>
-handler half_mma(builder& b) {
+template <int K> handler half_mma(builder& b) {
   return b.type_word(2) == "bf16" ? real_mma<bf16_element, bf16_element, K>(b)
                                   : real_mma<half_element, half_element, K>(b);
 }
@@ -207,8 +206,7 @@ handler fp8_mma(builder& b) {
   if (b4) return real_mma<e5m2_element, e4m3_element, 32>(b);
   return real_mma<e5m2_element, e5m2_element, 32>(b);
 }
-template <int M, int K>
-handler byte_mma(builder& b) {
+template <int M, int K> handler byte_mma(builder& b) {
   bool const a_signed = b.type_word(2) == "s8", b_signed = b.type_word(1) == "s8";
   if (a_signed && b_signed) return &mma<byte_element<s8>, byte_element<s8>, s32, M, K, false>;
   if (a_signed) return &mma<byte_element<s8>, byte_element<u8>, s32, M, K, false>;
@@ -228,7 +226,8 @@ void build_f64(builder& b) { emit_mma(b, &mma_f64, 64); }
 
 constexpr form rows[] = {
     {"mma.sync.aligned.m16n8k8.row.col.f16|f32.f16.f16.f16|f32 d, a, b, c", kind::mma, build_half8},
-    {"mma.sync.aligned.m16n8k16.row.col.f16|f32.f16.f16.f16|f32 d, a, b, c", kind::mma, build_half16},
+    {"mma.sync.aligned.m16n8k16.row.col.f16|f32.f16.f16.f16|f32 d, a, b, c", kind::mma,
+     build_half16},
     {"mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 d, a, b, c", kind::mma, build_half8},
     {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c", kind::mma, build_half16},
     {"mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 d, a, b, c", kind::mma, build_tf4},

@@ -17,8 +17,7 @@ void copy_predicate(warp& w, op const& o) {
   d = (d & ~w.mask) | (a & w.mask);
 }
 
-template <class T, class Value>
-void fill(warp& w, op const& o, Value&& value) {
+template <class T, class Value> void fill(warp& w, op const& o, Value&& value) {
   T* const d = w.row<T>(o.d);
   for (int i = 0; i < lanes_per_warp; ++i)
     if (w.mask >> i & 1) d[i] = static_cast<T>(value(i));
@@ -26,22 +25,50 @@ void fill(warp& w, op const& o, Value&& value) {
 
 // Special registers.
 enum class special : std::uint8_t {
-  tid_x, tid_y, tid_z, ntid_x, ntid_y, ntid_z, ctaid_x, ctaid_y, ctaid_z, nctaid_x, nctaid_y,
-  nctaid_z, laneid, warpid, nwarpid, smid, nsmid, gridid, lanemask_eq, lanemask_le, lanemask_lt,
-  lanemask_ge, lanemask_gt, clock, clock_hi, clock64, globaltimer, globaltimer_lo,
-  globaltimer_hi, dynamic_smem_size, total_smem_size, count
+  tid_x,
+  tid_y,
+  tid_z,
+  ntid_x,
+  ntid_y,
+  ntid_z,
+  ctaid_x,
+  ctaid_y,
+  ctaid_z,
+  nctaid_x,
+  nctaid_y,
+  nctaid_z,
+  laneid,
+  warpid,
+  nwarpid,
+  smid,
+  nsmid,
+  gridid,
+  lanemask_eq,
+  lanemask_le,
+  lanemask_lt,
+  lanemask_ge,
+  lanemask_gt,
+  clock,
+  clock_hi,
+  clock64,
+  globaltimer,
+  globaltimer_lo,
+  globaltimer_hi,
+  dynamic_smem_size,
+  total_smem_size,
+  count
 };
 constexpr std::string_view special_names[] = {
-    "%tid.x", "%tid.y", "%tid.z", "%ntid.x", "%ntid.y", "%ntid.z", "%ctaid.x", "%ctaid.y",
-    "%ctaid.z", "%nctaid.x", "%nctaid.y", "%nctaid.z", "%laneid", "%warpid", "%nwarpid", "%smid",
-    "%nsmid", "%gridid", "%lanemask_eq", "%lanemask_le", "%lanemask_lt", "%lanemask_ge",
-    "%lanemask_gt", "%clock", "%clock_hi", "%clock64", "%globaltimer", "%globaltimer_lo",
-    "%globaltimer_hi", "%dynamic_smem_size", "%total_smem_size"};
+    "%tid.x",          "%tid.y",       "%tid.z",          "%ntid.x",         "%ntid.y",
+    "%ntid.z",         "%ctaid.x",     "%ctaid.y",        "%ctaid.z",        "%nctaid.x",
+    "%nctaid.y",       "%nctaid.z",    "%laneid",         "%warpid",         "%nwarpid",
+    "%smid",           "%nsmid",       "%gridid",         "%lanemask_eq",    "%lanemask_le",
+    "%lanemask_lt",    "%lanemask_ge", "%lanemask_gt",    "%clock",          "%clock_hi",
+    "%clock64",        "%globaltimer", "%globaltimer_lo", "%globaltimer_hi", "%dynamic_smem_size",
+    "%total_smem_size"};
 static_assert(std::size(special_names) == static_cast<std::size_t>(special::count));
 
-u64 now() {
-  return static_cast<u64>(std::chrono::steady_clock::now().time_since_epoch().count());
-}
+u64 now() { return static_cast<u64>(std::chrono::steady_clock::now().time_since_epoch().count()); }
 
 u64 special_value(warp& w, special s, int lane) {
   block const& b = *w.block;
@@ -82,8 +109,7 @@ u64 special_value(warp& w, special s, int lane) {
   }
 }
 
-template <class T>
-void read_special(warp& w, op const& o) {
+template <class T> void read_special(warp& w, op const& o) {
   auto const s = static_cast<special>(o.value);
   if (s >= special::clock && s <= special::globaltimer_hi) {
     u64 const t = special_value(w, s, 0);
@@ -93,20 +119,17 @@ void read_special(warp& w, op const& o) {
 }
 
 // The address of a variable in the frame's local memory, or of a kernel parameter.
-template <class T>
-void frame_address(warp& w, op const& o) {
+template <class T> void frame_address(warp& w, op const& o) {
   u64 const at = static_cast<u64>(o.value) + w.here.local;
   fill<T>(w, o, [&](int) { return at; });
 }
-template <class T>
-void parameter_address(warp& w, op const& o) {
+template <class T> void parameter_address(warp& w, op const& o) {
   u64 const at = static_cast<u64>(o.value) + w.block->launch->parameters;
   fill<T>(w, o, [&](int) { return at; });
 }
 
 // {a, b, …} → d and back: parts of `Part` bits in ascending order.
-template <class Part, class Whole>
-void pack(warp& w, op const& o) {
+template <class Part, class Whole> void pack(warp& w, op const& o) {
   ref const* const parts = w.here.code->extras.data() + o.extra;
   unsigned char* const d = w.row<unsigned char>(o.d);
   for (int k = 0; k < o.extra_count; ++k) {
@@ -116,8 +139,7 @@ void pack(warp& w, op const& o) {
         std::memcpy(d + i * int{sizeof(Whole)} + k * int{sizeof(Part)}, a + i, sizeof(Part));
   }
 }
-template <class Part, class Whole>
-void unpack(warp& w, op const& o) {
+template <class Part, class Whole> void unpack(warp& w, op const& o) {
   ref const* const parts = w.here.code->extras.data() + o.extra;
   unsigned char const* const a = w.row<unsigned char>(o.a);
   for (int k = 0; k < o.extra_count; ++k) {
@@ -128,17 +150,16 @@ void unpack(warp& w, op const& o) {
   }
 }
 
-
-#define SOFTGPU_PACKING(function)                                               \
-  handler function##_of(builder& b, int whole, int part) {                      \
-    if (whole == 16 && part == 8) return &function<u8, u16>;                     \
-    if (whole == 32 && part == 8) return &function<u8, u32>;                     \
-    if (whole == 32 && part == 16) return &function<u16, u32>;                   \
-    if (whole == 64 && part == 16) return &function<u16, u64>;                   \
-    if (whole == 64 && part == 32) return &function<u32, u64>;                   \
-    if (whole == 128 && part == 32) return &function<u32, u128>;                 \
-    if (whole == 128 && part == 64) return &function<u64, u128>;                 \
-    b.fail("this packing is not supported");                                     \
+#define SOFTGPU_PACKING(function)                                \
+  handler function##_of(builder& b, int whole, int part) {       \
+    if (whole == 16 && part == 8) return &function<u8, u16>;     \
+    if (whole == 32 && part == 8) return &function<u8, u32>;     \
+    if (whole == 32 && part == 16) return &function<u16, u32>;   \
+    if (whole == 64 && part == 16) return &function<u16, u64>;   \
+    if (whole == 64 && part == 32) return &function<u32, u64>;   \
+    if (whole == 128 && part == 32) return &function<u32, u128>; \
+    if (whole == 128 && part == 64) return &function<u64, u128>; \
+    b.fail("this packing is not supported");                     \
   }
 SOFTGPU_PACKING(pack)
 SOFTGPU_PACKING(unpack)
@@ -161,8 +182,9 @@ void build_special(builder& b) {
   for (std::size_t i = 0; i < std::size(special_names); ++i) {
     if (name != special_names[i]) continue;
     ref const d = b.output(0, b.type());
-    op& o = b.emit(b.type().bits == 64 ? &read_special<u64>
-                   : b.type().bits == 16 ? &read_special<u16> : &read_special<u32>);
+    op& o = b.emit(b.type().bits == 64   ? &read_special<u64>
+                   : b.type().bits == 16 ? &read_special<u16>
+                                         : &read_special<u32>);
     o.d = d, o.value = static_cast<std::int64_t>(i);
     return;
   }
@@ -182,8 +204,8 @@ bool build_local_address(builder& b) {
   op& o = parameter ? b.emit(wide ? &parameter_address<u64> : &parameter_address<u32>)
                     : b.emit(wide ? &frame_address<u64> : &frame_address<u32>);
   o.d = d;
-  o.value = from.value + (parameter ? b.owning_kernel().parameter_offsets[index]
-                                    : b.out().local_offsets[index]);
+  o.value = from.value +
+            (parameter ? b.owning_kernel().parameter_offsets[index] : b.out().local_offsets[index]);
   return true;
 }
 

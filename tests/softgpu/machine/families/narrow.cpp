@@ -65,7 +65,7 @@ struct plan {
   std::uint8_t flags;         // 1 finite, 2 relu, 4 ftz, 8 sat, 16 to integral, 32 signed integer
   std::uint8_t integer_bits;  // of the integer side
   std::uint8_t to_store, from_store;
-  std::uint8_t halves;        // 2: a pair; flag 64: from two registers
+  std::uint8_t halves;  // 2: a pair; flag 64: from two registers
 };
 static_assert(sizeof(plan) == 8);
 
@@ -83,7 +83,9 @@ u64 to_integer(double x, plan const& p) {
   int const bits = p.integer_bits;
   if (x != x) return bits == 64 ? u64{1} << 63 : 0;
   double const r = integral(x, p.how), high = std::ldexp(1.0, is_signed ? bits - 1 : bits);
-  u64 const most = is_signed ? (u64{1} << (bits - 1)) - 1 : bits == 64 ? ~u64{0} : (u64{1} << bits) - 1;
+  u64 const most = is_signed    ? (u64{1} << (bits - 1)) - 1
+                   : bits == 64 ? ~u64{0}
+                                : (u64{1} << bits) - 1;
   if (r >= high) return most;
   if (r < (is_signed ? -high : 0.0)) return is_signed ? ~most : 0;
   return is_signed ? static_cast<u64>(static_cast<s64>(r)) : static_cast<u64>(r);
@@ -105,7 +107,8 @@ u64 convert_one(u64 raw, plan const& p) {
     return to_integer(x, p);
   }
   double x = p.from == shape::integer ? from_integer(raw, p) : value_of(p.from, raw);
-  if ((p.flags & 4) != 0 && p.from == shape::f32 && std::fabs(x) < 0x1p-126) x = std::copysign(0.0, x);
+  if ((p.flags & 4) != 0 && p.from == shape::f32 && std::fabs(x) < 0x1p-126)
+    x = std::copysign(0.0, x);
   if ((p.flags & 16) != 0) x = integral(x, p.how);
   if ((p.flags & 8) != 0) x = x > 0 ? std::min(x, 1.0) : 0.0;
   if ((p.flags & 2) != 0 && x == x && !(x > 0)) x = 0;
@@ -116,7 +119,7 @@ void convert_lanes(warp& w, op const& o) {
   plan p;
   std::memcpy(&p, &o.value, sizeof p);
   std::byte *const d = w.row<std::byte>(o.d), *const a = w.row<std::byte>(o.a),
-            *const b = w.row<std::byte>(o.b);
+                   *const b = w.row<std::byte>(o.b);
   int const to_bits = bits_of(p.to), from_bits = bits_of(p.from);
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((w.mask >> i & 1) == 0) continue;
@@ -164,7 +167,8 @@ void build(builder& b) {
   int const needed_from = p.from == shape::integer ? p.integer_bits
                           : two_sources            ? bits_of(p.from)
                                                    : bits_of(p.from) * p.halves;
-  if (to_bits < needed_to || from_bits < needed_from) b.fail("a register is narrower than its type");
+  if (to_bits < needed_to || from_bits < needed_from)
+    b.fail("a register is narrower than its type");
   p.to_store = static_cast<std::uint8_t>(to_bits / 8);
   p.from_store = static_cast<std::uint8_t>(from_bits / 8);
   ref const second = two_sources ? b.input(2, {'b', from_bits}) : a;

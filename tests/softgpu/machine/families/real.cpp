@@ -13,29 +13,27 @@ namespace {
 constexpr float quiet_nan = std::bit_cast<float>(0x7fffffffu);  // a GPU's one NaN
 
 /// .ftz: subnormals become zeros of their sign, on the way in and out.
-template <bool Ftz>
-constexpr f32 flush(f32 x) {
+template <bool Ftz> constexpr f32 flush(f32 x) {
   if constexpr (!Ftz) return x;
   u32 const bits = std::bit_cast<u32>(x);
   return (bits & 0x7f800000u) == 0 ? std::bit_cast<f32>(bits & 0x80000000u) : x;
 }
-template <bool>
-constexpr f64 flush(f64 x) { return x; }
+template <bool> constexpr f64 flush(f64 x) { return x; }
 
 /// f32 NaN results are canonical; f64 NaNs keep a payload.
 constexpr f32 canonical(f32 x) { return x != x ? quiet_nan : x; }
 constexpr f64 canonical(f64 x) { return x; }
 
 /// .sat: to [0, 1], NaN to +0.
-template <bool Sat, class T>
-constexpr T saturate(T x) {
+template <bool Sat, class T> constexpr T saturate(T x) {
   if constexpr (!Sat) return x;
   T const low = x > T{0} ? x : T{0};
   return low < T{1} ? low : T{1};
 }
 
-template <bool Ftz, bool Sat, class T>
-constexpr T out(T x) { return saturate<Sat>(canonical(flush<Ftz>(x))); }
+template <bool Ftz, bool Sat, class T> constexpr T out(T x) {
+  return saturate<Sat>(canonical(flush<Ftz>(x)));
+}
 
 template <bool Ftz, bool Sat>
 constexpr auto add = []<class T>(T a, T b) { return out<Ftz, Sat>(flush<Ftz>(a) + flush<Ftz>(b)); };
@@ -48,15 +46,15 @@ constexpr auto fma_of = [](auto a, auto b, auto c) {
   return out<Ftz, Sat>(std::fma(flush<Ftz>(a), flush<Ftz>(b), flush<Ftz>(c)));
 };
 template <bool Ftz, bool>
-constexpr auto div_of = []<class T>(T a, T b) { return out<Ftz, false>(flush<Ftz>(a) / flush<Ftz>(b)); };
+constexpr auto div_of =
+    []<class T>(T a, T b) { return out<Ftz, false>(flush<Ftz>(a) / flush<Ftz>(b)); };
 template <bool Ftz, bool>
 constexpr auto rcp_of = []<class T>(T a) { return out<Ftz, false>(T{1} / flush<Ftz>(a)); };
 template <bool Ftz, bool>
 constexpr auto sqrt_of = [](auto a) { return out<Ftz, false>(std::sqrt(flush<Ftz>(a))); };
 
 // neg and abs only touch the sign (of a NaN too).
-template <bool Ftz, bool>
-constexpr auto neg_of = []<class T>(T a) { return -flush<Ftz>(a); };
+template <bool Ftz, bool> constexpr auto neg_of = []<class T>(T a) { return -flush<Ftz>(a); };
 template <bool Ftz, bool>
 constexpr auto abs_of = []<class T>(T a) {
   using bits = std::conditional_t<sizeof(T) == 4, u32, u64>;
@@ -85,8 +83,7 @@ constexpr auto copysign_of = []<class T>(T a, T b) {
 
 // Bit 0: number classes finite, infinite, number, notanumber, normal, subnormal.
 enum test : int { finite, infinite, number, notanumber, normal, subnormal };
-template <class T>
-bool passes(T x, int t) {
+template <class T> bool passes(T x, int t) {
   switch (t) {
     case finite: return std::isfinite(x);
     case infinite: return std::isinf(x);
@@ -96,8 +93,7 @@ bool passes(T x, int t) {
     default: return std::fpclassify(x) == FP_SUBNORMAL;
   }
 }
-template <class T>
-void testp(warp& w, op const& o) {
+template <class T> void testp(warp& w, op const& o) {
   T const* const a = w.row<T>(o.a);
   lane_mask r = 0;
   for (int i = 0; i < lanes_per_warp; ++i)
@@ -106,8 +102,8 @@ void testp(warp& w, op const& o) {
   d = (d & ~w.mask) | (r & w.mask);
 }
 void build_testp(builder& b) {
-  static constexpr std::string_view names[] = {"finite", "infinite", "number",
-                                               "notanumber", "normal", "subnormal"};
+  static constexpr std::string_view names[] = {"finite",     "infinite", "number",
+                                               "notanumber", "normal",   "subnormal"};
   ref const d = b.predicate_output(b.operand(0)), a = b.input(1, b.type());
   op& o = b.emit(b.type().bits == 64 ? &testp<f64> : &testp<f32>);
   o.d = d, o.a = a;
@@ -116,14 +112,14 @@ void build_testp(builder& b) {
 }
 
 /// Chooses among the four variants of an f32 instruction by its modifiers; f64 has the plain one.
-#define SOFTGPU_REAL_BUILDER(name, emitter, function)                                     \
-  void name(builder& b) {                                                                  \
-    bool const ftz = b.has("ftz"), sat = b.has("sat");                                     \
-    if (b.type().bits == 64) return emitter<function<false, false>, f64>(b);               \
-    if (ftz && sat) return emitter<function<true, true>, f32>(b);                          \
-    if (ftz) return emitter<function<true, false>, f32>(b);                                \
-    if (sat) return emitter<function<false, true>, f32>(b);                                \
-    emitter<function<false, false>, f32>(b);                                               \
+#define SOFTGPU_REAL_BUILDER(name, emitter, function)                        \
+  void name(builder& b) {                                                    \
+    bool const ftz = b.has("ftz"), sat = b.has("sat");                       \
+    if (b.type().bits == 64) return emitter<function<false, false>, f64>(b); \
+    if (ftz && sat) return emitter<function<true, true>, f32>(b);            \
+    if (ftz) return emitter<function<true, false>, f32>(b);                  \
+    if (sat) return emitter<function<false, true>, f32>(b);                  \
+    emitter<function<false, false>, f32>(b);                                 \
   }
 SOFTGPU_REAL_BUILDER(build_add, binary, add)
 SOFTGPU_REAL_BUILDER(build_sub, binary, sub)
@@ -136,8 +132,7 @@ SOFTGPU_REAL_BUILDER(build_neg, unary, neg_of)
 SOFTGPU_REAL_BUILDER(build_abs, unary, abs_of)
 #undef SOFTGPU_REAL_BUILDER
 
-template <bool Max>
-void build_extreme(builder& b) {
+template <bool Max> void build_extreme(builder& b) {
   bool const ftz = b.has("ftz"), nan = b.has("NaN");
   if (b.type().bits == 64) return binary<extreme<false, false, Max>, f64>(b);
   if (ftz && nan) return binary<extreme<true, true, Max>, f32>(b);

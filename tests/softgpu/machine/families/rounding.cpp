@@ -25,8 +25,7 @@ int host_rounding(int flags) {
 
 enum class act : std::uint8_t { add, sub, mul, fma, div, rcp, sqrt };
 
-template <act A, class T>
-[[gnu::noinline]] void compute(T* r, T const* a, T const* b, T const* c) {
+template <act A, class T> [[gnu::noinline]] void compute(T* r, T const* a, T const* b, T const* c) {
   for (int i = 0; i < lanes_per_warp; ++i) {
     if constexpr (A == act::add) r[i] = a[i] + b[i];
     if constexpr (A == act::sub) r[i] = a[i] - b[i];
@@ -38,8 +37,7 @@ template <act A, class T>
   }
 }
 
-template <act A, class T>
-void directed(warp& w, op const& o) {
+template <act A, class T> void directed(warp& w, op const& o) {
   bool const ftz = (o.flags & 4) != 0, sat = (o.flags & 8) != 0;
   T s[3][lanes_per_warp], r[lanes_per_warp];
   ref const sources[] = {o.a, o.b, o.c};
@@ -66,8 +64,7 @@ std::uint8_t flags_of(builder& b) {
   return static_cast<std::uint8_t>(mode | (b.has("ftz") ? 4 : 0) | (b.has("sat") ? 8 : 0));
 }
 
-template <act A>
-void build(builder& b) {
+template <act A> void build(builder& b) {
   ptx::scalar const t = b.type();
   std::size_t const n = b.operand_count();
   ref const d = b.output(0, t), a = b.input(1, t);
@@ -77,12 +74,10 @@ void build(builder& b) {
 }
 
 // cvt to a float with a directed rounding.
-template <class D, class S>
-[[gnu::noinline]] void cast_lanes(D* r, S const* a) {
+template <class D, class S> [[gnu::noinline]] void cast_lanes(D* r, S const* a) {
   for (int i = 0; i < lanes_per_warp; ++i) r[i] = static_cast<D>(a[i]);
 }
-template <class D, class S>
-void convert(warp& w, op const& o) {
+template <class D, class S> void convert(warp& w, op const& o) {
   D r[lanes_per_warp];
   int const before = std::fegetround();
   std::fesetround(host_rounding(o.flags));
@@ -97,8 +92,7 @@ void convert(warp& w, op const& o) {
     d[i] = clean(x);
   }
 }
-template <class D>
-handler convert_from(builder& b, ptx::scalar s) {
+template <class D> handler convert_from(builder& b, ptx::scalar s) {
   if (s == ptx::scalar{'s', 32}) return &convert<D, s32>;
   if (s == ptx::scalar{'u', 32}) return &convert<D, u32>;
   if (s == ptx::scalar{'s', 64}) return &convert<D, s64>;

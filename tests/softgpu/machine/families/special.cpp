@@ -10,18 +10,15 @@ namespace {
 
 using namespace baseline;
 
-template <bool Ftz>
-f32 flush(f32 x) {
+template <bool Ftz> f32 flush(f32 x) {
   return Ftz && std::fabs(x) < 0x1p-126f ? std::copysign(0.0f, x) : x;
 }
 f32 clean(f32 x) { return x != x ? std::bit_cast<f32>(0x7fffffffu) : x; }
 
 template <auto F, bool Ftz>
-constexpr auto through_double = [](f32 a) {
-  return clean(flush<Ftz>(static_cast<f32>(F(static_cast<f64>(flush<Ftz>(a))))));
-};
-template <auto F>
-void build_unary(builder& b) {
+constexpr auto through_double =
+    [](f32 a) { return clean(flush<Ftz>(static_cast<f32>(F(static_cast<f64>(flush<Ftz>(a)))))); };
+template <auto F> void build_unary(builder& b) {
   b.has("ftz") ? emit1<through_double<F, true>, f32, f32>(b)
                : emit1<through_double<F, false>, f32, f32>(b);
 }
@@ -45,10 +42,14 @@ constexpr auto divide = [](f32 a, f32 b) {
 };
 void build_div(builder& b) {
   bool const ftz = b.has("ftz"), approx = b.has("approx");
-  if (ftz && approx) emit2<divide<true, true>, f32, f32, f32>(b);
-  else if (ftz) emit2<divide<true, false>, f32, f32, f32>(b);
-  else if (approx) emit2<divide<false, true>, f32, f32, f32>(b);
-  else emit2<divide<false, false>, f32, f32, f32>(b);
+  if (ftz && approx)
+    emit2<divide<true, true>, f32, f32, f32>(b);
+  else if (ftz)
+    emit2<divide<true, false>, f32, f32, f32>(b);
+  else if (approx)
+    emit2<divide<false, true>, f32, f32, f32>(b);
+  else
+    emit2<divide<false, false>, f32, f32, f32>(b);
 }
 
 // The f64 approximations work on the upper word: 20 bits of mantissa, subnormals flushed.

@@ -8,18 +8,24 @@
 
 namespace softgpu {
 
-#define SOFTGPU_VECTOR_FAMILIES \
+#define SOFTGPU_VECTOR_FAMILIES    \
   std::span<form const> integer(); \
-  std::span<form const> bits(); \
-  std::span<form const> real(); \
+  std::span<form const> bits();    \
+  std::span<form const> real();    \
   std::span<form const> compare(); \
   std::span<form const> convert(); \
-  std::span<form const> move(); \
-  std::span<form const> mma(); \
+  std::span<form const> move();    \
+  std::span<form const> mma();     \
   lane_tools tools();
-namespace baseline { SOFTGPU_VECTOR_FAMILIES }
-namespace avx2 { SOFTGPU_VECTOR_FAMILIES }
-namespace avx512 { SOFTGPU_VECTOR_FAMILIES }
+namespace baseline {
+SOFTGPU_VECTOR_FAMILIES
+}
+namespace avx2 {
+SOFTGPU_VECTOR_FAMILIES
+}
+namespace avx512 {
+SOFTGPU_VECTOR_FAMILIES
+}
 #undef SOFTGPU_VECTOR_FAMILIES
 
 }  // namespace softgpu

@@ -24,8 +24,7 @@ void set_predicate(warp& w, ref d, lane_mask r) {
 
 // shfl: a value, b lane or distance, c clamp and segment mask; extras: members, predicate.
 enum class shuffle : std::uint8_t { up, down, bfly, idx };
-template <shuffle Mode, bool Sync>
-void shfl(warp& w, op const& o) {
+template <shuffle Mode, bool Sync> void shfl(warp& w, op const& o) {
   ref const* const extras = w.here.code->extras.data() + o.extra;
   if (Sync && !gather(w, o, extras[0])) return;
   u32 const *a = w.row<u32>(o.a), *b = w.row<u32>(o.b), *c = w.row<u32>(o.c);
@@ -39,10 +38,22 @@ void shfl(warp& w, op const& o) {
     u32 j = 0;
     bool inside = false;
     switch (Mode) {
-      case shuffle::up: j = lane - distance; inside = static_cast<int>(j) >= static_cast<int>(most); break;
-      case shuffle::down: j = lane + distance; inside = j <= most; break;
-      case shuffle::bfly: j = lane ^ distance; inside = j <= most; break;
-      case shuffle::idx: j = least | (distance & ~segment); inside = j <= most; break;
+      case shuffle::up:
+        j = lane - distance;
+        inside = static_cast<int>(j) >= static_cast<int>(most);
+        break;
+      case shuffle::down:
+        j = lane + distance;
+        inside = j <= most;
+        break;
+      case shuffle::bfly:
+        j = lane ^ distance;
+        inside = j <= most;
+        break;
+      case shuffle::idx:
+        j = least | (distance & ~segment);
+        inside = j <= most;
+        break;
     }
     if (!inside) j = lane;
     if ((w.mask >> j & 1) == 0) bad |= u32{1} << lane;
@@ -56,8 +67,7 @@ void shfl(warp& w, op const& o) {
   if (o.flags != 0) set_predicate(w, extras[1], in_range);
 }
 
-template <bool Sync>
-void build_shfl(builder& b) {
+template <bool Sync> void build_shfl(builder& b) {
   ptx::operand const& to = b.operand(0);
   bool const pair = to.kind == ptx::operand_kind::pair;
   ref const d = b.output(pair ? to.parts[0] : to, {'b', 32});
@@ -76,8 +86,7 @@ void build_shfl(builder& b) {
 
 // vote: a predicate, b members. Lanes with different members vote apart.
 enum class vote_mode : std::uint8_t { all, any, uni, ballot };
-template <vote_mode Mode>
-void vote(warp& w, op const& o) {
+template <vote_mode Mode> void vote(warp& w, op const& o) {
   if (!gather(w, o, o.b)) return;
   lane_mask const truth = (w.predicate(o.a) ^ o.aux) & w.mask;
   lane_mask const* const members = w.row<lane_mask>(o.b);
@@ -109,8 +118,7 @@ void build_vote(builder& b) {
 }
 
 // match: a value, b members; the lanes among them that hold the same value.
-template <class T, bool All>
-void match(warp& w, op const& o) {
+template <class T, bool All> void match(warp& w, op const& o) {
   if (!gather(w, o, o.b)) return;
   T const* const a = w.row<T>(o.a);
   lane_mask const* const members = w.row<lane_mask>(o.b);
@@ -144,8 +152,7 @@ void build_match(builder& b) {
 
 // redux: a value, b members; one result for all of them.
 enum class reduce : std::uint8_t { add, min, max, and_, or_, xor_ };
-template <class T, reduce F>
-void redux(warp& w, op const& o) {
+template <class T, reduce F> void redux(warp& w, op const& o) {
   if (!gather(w, o, o.b)) return;
   T const* const a = w.row<T>(o.a);
   lane_mask const* const members = w.row<lane_mask>(o.b);

@@ -16,8 +16,7 @@ cudaError_t& last_error() {
 }
 
 /// Runs a launch and returns what was reported; the device is healed for the next test.
-template <class F>
-std::vector<softgpu::report> reports_of(F&& launch) {
+template <class F> std::vector<softgpu::report> reports_of(F&& launch) {
   softgpu::configure().print_reports = false;
   softgpu::take_reports();
   launch();
@@ -26,11 +25,11 @@ std::vector<softgpu::report> reports_of(F&& launch) {
   return softgpu::take_reports();
 }
 
-#define EXPECT_ONE(found, fault_kind)                                        \
+#define EXPECT_ONE(found, fault_kind)                                                        \
   ASSERT_EQ(found.size(), 1u) << (found.empty() ? "" : found[1 % found.size()].to_string()); \
-  EXPECT_EQ(found[0].what, fault_kind) << found[0].to_string();              \
-  EXPECT_NE(found[0].file.find("checks_test.cu"), std::string::npos);        \
-  EXPECT_GT(found[0].line, 0);                                               \
+  EXPECT_EQ(found[0].what, fault_kind) << found[0].to_string();                              \
+  EXPECT_NE(found[0].file.find("checks_test.cu"), std::string::npos);                        \
+  EXPECT_GT(found[0].line, 0);                                                               \
   EXPECT_GT(found[0].ptx_line, 0)
 
 __global__ void shifted_copy(int const* a, int* b, int n, int shift) {
@@ -136,8 +135,10 @@ __global__ void producer_consumer(int* out, int consumer_barrier) {  // named ba
     asm volatile("bar.arrive 1, 64;" ::: "memory");
     if (consumer_barrier == 2) asm volatile("bar.arrive 2, 64;" ::: "memory");
   } else {
-    if (consumer_barrier == 1) asm volatile("bar.sync 1, 64;" ::: "memory");
-    else asm volatile("bar.sync 2, 64;" ::: "memory");
+    if (consumer_barrier == 1)
+      asm volatile("bar.sync 1, 64;" ::: "memory");
+    else
+      asm volatile("bar.sync 2, 64;" ::: "memory");
     out[threadIdx.x - 32] = s[threadIdx.x - 32];
   }
 }
@@ -168,8 +169,10 @@ TEST(Checks, DivergentBarrier) {
 }
 
 __global__ void missing_barrier(int* out, int waiting) {
-  if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;" ::: "memory");
-  else if (waiting != 0) asm volatile("bar.sync 1, 64;" ::: "memory");
+  if (threadIdx.x < 32)
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+  else if (waiting != 0)
+    asm volatile("bar.sync 1, 64;" ::: "memory");
   out[threadIdx.x] = 1;
 }
 

@@ -12,8 +12,7 @@ namespace {
 constexpr std::size_t sizes[] = {1, 31, 33, 1000, 4097, 60001};
 
 /// Calls a CUB algorithm's two phases.
-template <class F>
-void run(F&& algorithm) {
+template <class F> void run(F&& algorithm) {
   std::size_t bytes = 0;
   ASSERT_EQ(algorithm(nullptr, bytes), cudaSuccess);
   device_array<char> scratch(bytes);
@@ -32,7 +31,9 @@ TEST(Cub, ExclusiveScan) {
   for (std::size_t n : sizes) {
     auto const v = random_numbers(n, 100);
     device_array<unsigned> a(v), b(n);
-    run([&](void* t, std::size_t& s) { return cub::DeviceScan::ExclusiveSum(t, s, a.data, b.data, int(n)); });
+    run([&](void* t, std::size_t& s) {
+      return cub::DeviceScan::ExclusiveSum(t, s, a.data, b.data, int(n));
+    });
     std::vector<unsigned> expected(n);
     std::exclusive_scan(v.begin(), v.end(), expected.begin(), 0u);
     ASSERT_EQ(b.host(), expected) << n;
@@ -48,7 +49,8 @@ TEST(Cub, RadixSortOfPairsIsStable) {
     run([&](void* t, std::size_t& s) {
       return cub::DeviceRadixSort::SortPairs(t, s, k.data, k_out.data, v.data, v_out.data, int(n));
     });
-    std::stable_sort(index.begin(), index.end(), [&](unsigned x, unsigned y) { return keys[x] < keys[y]; });
+    std::stable_sort(index.begin(), index.end(),
+                     [&](unsigned x, unsigned y) { return keys[x] < keys[y]; });
     ASSERT_EQ(v_out.host(), index) << n;
   }
 }
@@ -57,7 +59,9 @@ TEST(Cub, Reduce) {
   for (std::size_t n : sizes) {
     auto const v = random_numbers(n, 1000);
     device_array<unsigned> a(v), b(std::size_t{1});
-    run([&](void* t, std::size_t& s) { return cub::DeviceReduce::Sum(t, s, a.data, b.data, int(n)); });
+    run([&](void* t, std::size_t& s) {
+      return cub::DeviceReduce::Sum(t, s, a.data, b.data, int(n));
+    });
     ASSERT_EQ(b.host()[0], std::accumulate(v.begin(), v.end(), 0u)) << n;
   }
 }
@@ -81,7 +85,8 @@ TEST(Cub, RunLengthEncode) {
     auto const v = random_numbers(n, 3);
     device_array<unsigned> a(v), values(n), lengths(n), count(std::size_t{1});
     run([&](void* t, std::size_t& s) {
-      return cub::DeviceRunLengthEncode::Encode(t, s, a.data, values.data, lengths.data, count.data, int(n));
+      return cub::DeviceRunLengthEncode::Encode(t, s, a.data, values.data, lengths.data, count.data,
+                                                int(n));
     });
     std::size_t runs = count.host()[0], at = 0;
     std::vector<unsigned> expanded;
@@ -90,9 +95,7 @@ TEST(Cub, RunLengthEncode) {
     cudaMemcpy(some.data(), values.data, runs * 4, cudaMemcpyDeviceToHost);
     cudaMemcpy(many.data(), lengths.data, runs * 4, cudaMemcpyDeviceToHost);
     for (std::size_t r = 0; r < runs; ++r) {
-      if (r > 0) {
-        ASSERT_NE(some[r], some[r - 1]);
-      }
+      if (r > 0) { ASSERT_NE(some[r], some[r - 1]); }
       expanded.insert(expanded.end(), many[r], some[r]);
       at += many[r];
     }

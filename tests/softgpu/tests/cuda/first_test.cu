@@ -51,7 +51,8 @@ TEST(First, ReductionsWithSharedMemoryAndShuffles) {
   device_array<float> da(a), out(std::vector<float>(2, 0));
   reduce<<<1, 256, 256 * sizeof(float)>>>(da.data, out.data, 5000);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  float const expected = std::accumulate(a.begin(), a.end(), 0.0f, [](float x, float y) { return x + y; });
+  float const expected =
+      std::accumulate(a.begin(), a.end(), 0.0f, [](float x, float y) { return x + y; });
   EXPECT_NEAR(out.host()[0], expected, 64);
   EXPECT_NEAR(out.host()[1], expected, 64);
 }
@@ -134,8 +135,7 @@ TEST(First, LanesThatSpinOnEachOtherFinish) {
 __global__ void chain(int* flags) {  // every block waits for the one after it
   if (threadIdx.x != 0) return;
   if (blockIdx.x + 1 < gridDim.x)
-    while (*(int volatile*)(flags + blockIdx.x + 1) == 0) {
-    }
+    while (*(int volatile*)(flags + blockIdx.x + 1) == 0) {}
   flags[blockIdx.x] = flags[blockIdx.x + 1] + 1;
 }
 

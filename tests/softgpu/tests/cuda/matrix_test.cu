@@ -16,35 +16,39 @@ using word = std::uint32_t;
 // Fragments: where element e of register r of a lane lies, as the manual's tables have it.
 __global__ void bf16_k16(word const* a, word const* b, float const* c, float* d) {
   int const l = threadIdx.x;
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-               "{%8,%9}, {%10,%11,%12,%13};"
-               : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
-               : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]),
-                 "r"(b[32 + l]), "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]), "f"(c[96 + l]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
+      : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]), "r"(b[32 + l]),
+        "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]), "f"(c[96 + l]));
 }
 __global__ void f16_k8(word const* a, word const* b, float const* c, float* d) {
   int const l = threadIdx.x;
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-               "{%7,%8,%9,%10};"
-               : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
-               : "r"(a[l]), "r"(a[32 + l]), "r"(b[l]), "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]),
-                 "f"(c[96 + l]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%7,%8,%9,%10};"
+      : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
+      : "r"(a[l]), "r"(a[32 + l]), "r"(b[l]), "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]),
+        "f"(c[96 + l]));
 }
 __global__ void tf32_k8(word const* a, word const* b, float const* c, float* d) {
   int const l = threadIdx.x;
-  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-               "{%8,%9}, {%10,%11,%12,%13};"
-               : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
-               : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]),
-                 "r"(b[32 + l]), "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]), "f"(c[96 + l]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%10,%11,%12,%13};"
+      : "=f"(d[l]), "=f"(d[32 + l]), "=f"(d[64 + l]), "=f"(d[96 + l])
+      : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]), "r"(b[32 + l]),
+        "f"(c[l]), "f"(c[32 + l]), "f"(c[64 + l]), "f"(c[96 + l]));
 }
 __global__ void s8_k32(word const* a, word const* b, int const* c, int* d) {
   int const l = threadIdx.x;
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-               "{%8,%9}, {%10,%11,%12,%13};"
-               : "=r"(d[l]), "=r"(d[32 + l]), "=r"(d[64 + l]), "=r"(d[96 + l])
-               : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]),
-                 "r"(b[32 + l]), "r"(c[l]), "r"(c[32 + l]), "r"(c[64 + l]), "r"(c[96 + l]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%10,%11,%12,%13};"
+      : "=r"(d[l]), "=r"(d[32 + l]), "=r"(d[64 + l]), "=r"(d[96 + l])
+      : "r"(a[l]), "r"(a[32 + l]), "r"(a[64 + l]), "r"(a[96 + l]), "r"(b[l]), "r"(b[32 + l]),
+        "r"(c[l]), "r"(c[32 + l]), "r"(c[64 + l]), "r"(c[96 + l]));
 }
 
 struct matrices {
@@ -54,7 +58,8 @@ struct matrices {
 
 // Elements of `bits` bits; `encode` makes a value's bits, and values are exact in that type.
 template <class Encode>
-void fragments(matrices const& m, int bits, Encode encode, std::vector<word>& a, std::vector<word>& b) {
+void fragments(matrices const& m, int bits, Encode encode, std::vector<word>& a,
+               std::vector<word>& b) {
   int const per = 32 / bits;
   a.assign(32 * 16 * m.k * bits / 1024, 0);
   b.assign(32 * 8 * m.k * bits / 1024, 0);
@@ -95,7 +100,8 @@ void check(Kernel kernel, int k, int bits, double scale, Encode encode) {
     return std::pair{i < 2 ? lane >> 2 : (lane >> 2) + 8, lane % 4 * 2 + (i & 1)};
   };
   for (int lane = 0; lane < 32; ++lane)
-    for (int i = 0; i < 4; ++i) c[32 * i + lane] = Sum(m.c[place(lane, i).first * 8 + place(lane, i).second]);
+    for (int i = 0; i < 4; ++i)
+      c[32 * i + lane] = Sum(m.c[place(lane, i).first * 8 + place(lane, i).second]);
   device_array<word> da(a), db(b);
   device_array<Sum> dc(c), dd(std::size_t{128});
   kernel<<<1, 32>>>(da.data, db.data, dc.data, dd.data);
@@ -134,13 +140,16 @@ word f32_bits(double x) {
 TEST(Matrix, Bf16) { check<float>(bf16_k16, 16, 16, 0.25, bf16_bits); }
 TEST(Matrix, F16) { check<float>(f16_k8, 8, 16, 0.25, f16_bits); }
 TEST(Matrix, Tf32) { check<float>(tf32_k8, 8, 32, 0.25, f32_bits); }
-TEST(Matrix, S8) { check<int>(s8_k32, 32, 8, 1, [](double x) { return word(std::uint8_t(int(x))); }); }
+TEST(Matrix, S8) {
+  check<int>(s8_k32, 32, 8, 1, [](double x) { return word(std::uint8_t(int(x))); });
+}
 
 __global__ void load_matrices(std::uint16_t const* in, word* plain, word* turned) {
   __shared__ alignas(16) std::uint16_t s[4][8][8];
   for (int i = threadIdx.x; i < 256; i += 32) (&s[0][0][0])[i] = in[i];
   __syncthreads();
-  auto const at = static_cast<unsigned>(__cvta_generic_to_shared(&s[threadIdx.x / 8][threadIdx.x % 8][0]));
+  auto const at =
+      static_cast<unsigned>(__cvta_generic_to_shared(&s[threadIdx.x / 8][threadIdx.x % 8][0]));
   int const l = threadIdx.x;
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(plain[l]), "=r"(plain[32 + l]), "=r"(plain[64 + l]), "=r"(plain[96 + l])
@@ -173,12 +182,14 @@ __global__ void async_copy(float const* in, float* out, int groups_left, int byt
     for (int i = 0; i < 4; ++i) s[k][4 * t + i] = -1;
   for (int k = 0; k < 2; ++k) {
     auto const to = static_cast<unsigned>(__cvta_generic_to_shared(&s[k][4 * t]));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(in + 128 * k + 4 * t),
-                 "r"(bytes));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to),
+                 "l"(in + 128 * k + 4 * t), "r"(bytes));
     asm volatile("cp.async.commit_group;");
   }
-  if (groups_left == 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
-  else asm volatile("cp.async.wait_all;" ::: "memory");
+  if (groups_left == 1)
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+  else
+    asm volatile("cp.async.wait_all;" ::: "memory");
   for (int k = 0; k < 2; ++k)
     for (int i = 0; i < 4; ++i) out[128 * k + 4 * t + i] = s[k][4 * t + i];
 }
