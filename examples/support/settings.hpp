@@ -12,7 +12,7 @@ struct settings {
   int experts = 16, top_k = 2, intermediate = 128;
   int layers = 3, width = 96, heads = 3, kv_heads = 1;
   int sequence = 128, batch = 8;
-  std::int64_t steps = 3600, warm_up = 60;
+  std::int64_t steps = 2800, warm_up = 60;
   double learning_rate = 2e-3, weight_decay = 0.05, clip = 1.0;
   std::uint64_t seed = 1;
   std::string balance = "bias";  ///< aux, bias or none
