@@ -57,9 +57,10 @@ class progress {
     last_ = wall_clock::now();
     std::string const left =
         seconds_left < 0 ? std::string() : "  " + duration_text(seconds_left) + " left";
-    std::string const head = format("%-6s %3d %%", title_.c_str(), int(share * 100));
+    std::string const head = format("%-5s %3d %%", title_.c_str(), int(share * 100));
     if (!terminal_) {
-      std::fprintf(to_, "%s  %s%s\n", head.c_str(), details.c_str(), left.c_str());
+      std::fprintf(to_, "%s  step %ld/%ld  %s%s\n", head.c_str(), done, total_, details.c_str(),
+                   left.c_str());
       std::fflush(to_);
       return;
     }

@@ -120,9 +120,7 @@ template <class Network> class trainer {
       balance const use = network_.use_of(load);
       bar.show(
           long(step_),
-          format("step %lld/%lld  loss %.3f  %.2f bits/byte  %s bytes/s  utilisation %.2f",
-                 static_cast<long long>(step_), static_cast<long long>(settings_.steps),
-                 result.loss, result.loss * bits_per_nat,
+          format("loss %.2f bits/byte  %sB/s  utilisation %.2f", result.loss * bits_per_nat,
                  count_text(settings_.batch * settings_.sequence / pace).c_str(), use.utilisation),
           pace * double(settings_.steps - step_));
     }
