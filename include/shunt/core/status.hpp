@@ -47,6 +47,8 @@ class [[nodiscard]] status {
   char sentence_[224] = {};
 };
 
+inline namespace SHUNT_HOST_ABI {
+
 /// The first of two checks that failed, or ok: `first_of(check_a(), check_b())`.
 template <class... Rest> status first_of(status const& first, Rest const&... rest) noexcept {
   if constexpr (sizeof...(rest) == 0) {
@@ -56,4 +58,5 @@ template <class... Rest> status first_of(status const& first, Rest const&... res
   }
 }
 
+}  // namespace SHUNT_HOST_ABI
 }  // namespace shunt

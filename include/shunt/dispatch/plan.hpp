@@ -121,6 +121,8 @@ template <space S = space::host>
   return detail::rows_bound(offset_t{experts} * chosen, experts, chosen, segment_multiple);
 }
 
+inline namespace SHUNT_HOST_ABI {
+
 /// The memory of a plan of tokens · top_k slots, `rows` rows and s.experts local experts.
 template <space S>
 [[nodiscard]] dispatch_plan<S> carve_plan(arena<S>& a, shape const& s, offset_t rows) noexcept {
@@ -141,6 +143,8 @@ template <space S>
                                           plan_options<S> const& options = {}) noexcept {
   return carve_plan(a, s, plan_rows_bound(s, options));
 }
+
+}  // namespace SHUNT_HOST_ABI
 
 namespace check {
 inline namespace SHUNT_HOST_ABI {
