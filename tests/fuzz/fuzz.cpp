@@ -53,6 +53,12 @@ class reader {
   std::size_t size_, at_ = 0;
 };
 
+/// Which sentence it is: how much scratch an arena must have depends on the number of threads.
+std::string without_digits(std::string sentence) {
+  std::erase_if(sentence, [](char c) { return c >= '0' && c <= '9'; });
+  return sentence;
+}
+
 /// The same bits; one NaN is as good as another.
 template <class T> bool same(std::vector<T> const& a, std::vector<T> const& b) {
   bool equal = a.size() == b.size();
@@ -258,7 +264,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
   shunt::on_host const three{.threads = 3};
 
   outcome const a = run(p, one), b = run(p, three);
-  must(a.said == b.said && a.routed == b.routed && a.planned == b.planned,
+  must(without_digits(a.said) == without_digits(b.said) && a.routed == b.routed &&
+           a.planned == b.planned,
        "two policies disagree about the arguments");
   must(same(a.expert, b.expert) && same(a.gate, b.gate), "the choice depends on the policy");
   must(same(a.offset, b.offset) && same(a.slot_row, b.slot_row) && same(a.row_slot, b.row_slot),
