@@ -4,7 +4,9 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <mutex>
 
+#include "counters/traffic.hpp"
 #include "machine/warp.hpp"
 #include "softgpu/softgpu.hpp"
 
@@ -27,6 +29,10 @@ struct launch {
   std::atomic<std::uint64_t> executed[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> executed_lanes[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> divergent_branches = 0, barriers = 0;
+  std::mutex counts_mutex;
+  traffic counts;                          // of the blocks that have ended
+  std::unique_ptr<touched_bytes> touched;  // where unique bytes are counted
+  std::atomic<std::int64_t> alive_at = 0;  // when a thread last exited, of steady_clock
   std::atomic<fault> failed = fault::trap;  // the last fatal fault, where has_failed
   std::atomic<bool> has_failed = false;
   std::atomic<bool> stop = false;  // a fault that ends the launch (trap, assert, deadlock)
@@ -50,6 +56,7 @@ struct block {
   std::array<barrier_state, 16> barriers;
   std::uint32_t barrier_epoch = 0;      // counts completed whole-block barriers
   std::shared_ptr<void> shared_shadow;  // of the checks
+  traffic counts;
 
   /// Runs every warp a turn. True once the block has finished.
   bool turn(std::int32_t quantum);

@@ -101,6 +101,9 @@ struct seat {
       l.divergent_branches.fetch_add(w->divergent_branches, std::memory_order_relaxed);
       w->divergent_branches = 0;
     }
+    std::lock_guard const lock(l.counts_mutex);
+    l.counts.add(block.counts);
+    block.counts = {};
   }
 };
 

@@ -17,16 +17,32 @@ ptx::space space_of(std::uint64_t address) {
   return ptx::space::global;
 }
 
+void count_span(access& a, std::uint64_t low, std::uint64_t span) {
+  int const kind = static_cast<int>(a.kind);
+  traffic& counts = a.w.block->counts;
+  counts.count_span(kind, low, a.bytes);
+  if (touched_bytes* const t = a.w.block->launch->touched.get(); t != nullptr)
+    counts.global[kind].fresh += t->mark(kind != 0, low, span);
+}
+
+void count_lanes(access& a, lane_mask good) {
+  a.w.block->counts.count_lanes(static_cast<int>(a.kind), a.address, a.bytes, good,
+                                a.w.block->launch->touched.get());
+}
+
 lane_mask admit_global(access& a) {
   // The common case: 32 neighbours, one allocation, all of it written.
   address_summary const s = loops.summarise(a.address, a.bytes);
   std::uint64_t const span = std::uint64_t{a.bytes} * lanes_per_warp;
   lane_mask good = all_lanes;
   if (s.consecutive && a.lanes == all_lanes && (s.any & (a.bytes - 1)) == 0 &&
-      map::in_arena(s.low) && map::in_arena(s.low + span) && checks::global_span(a, s.low, span))
+      map::in_arena(s.low) && map::in_arena(s.low + span) && checks::global_span(a, s.low, span)) {
     a.contiguous = true;
-  else
+    if (a.space != ptx::space::constant) count_span(a, s.low, span);
+  } else {
     good = checks::global_lanes(a);
+    if (good != 0 && a.space != ptx::space::constant) count_lanes(a, good);
+  }
   loops.offset(a.host, a.address, map::view - map::arena);
   return good;
 }
@@ -37,14 +53,19 @@ lane_mask admit_shared(access& a) {
                       s.low >= static_cast<std::uint64_t>(map::first_shared) &&
                       s.high + a.bytes <= static_cast<std::uint64_t>(a.w.block->shared_bytes);
   lane_mask const good = inside ? a.lanes : checks::shared_lanes(a);
-  if (good != 0) checks::shared_touch(a, good);
+  bool const row = inside && s.consecutive && a.lanes == all_lanes;
+  if (good != 0) {
+    checks::shared_touch(a, good);
+    a.w.block->counts.count_shared(a.address, a.bytes, good, a.kind == access_kind::atomic, row);
+  }
   loops.offset(a.host, a.address, reinterpret_cast<std::uint64_t>(a.w.block->shared));
-  a.contiguous = inside && s.consecutive && a.lanes == all_lanes;
+  a.contiguous = row;
   return good;
 }
 
 lane_mask admit_local(access& a) {
   lane_mask const good = checks::local_lanes(a);
+  a.w.block->counts.local_bytes += static_cast<unsigned>(std::popcount(good)) * a.bytes;
   for (int i = 0; i < lanes_per_warp; ++i)
     a.host[i] = a.w.local + i * a.w.local_stride + a.address[i];
   return good;

@@ -18,7 +18,6 @@ ptx::space space_of(builder const& b) {
 }
 
 ptx::space checked_space(ptx::space s, bool is_entry) {
-  if (s == ptx::space::constant) return ptx::space::global;
   if (s == ptx::space::parameter) return is_entry ? ptx::space::global : ptx::space::local;
   return s;
 }

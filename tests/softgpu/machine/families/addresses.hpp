@@ -9,8 +9,9 @@ namespace softgpu {
 /// The state space an instruction names (generic where it names none).
 ptx::space space_of(builder const& b);
 
-/// The space that bounds and checks a PTX space's addresses: constant and entry parameters lie in
-/// global memory, parameters of device functions in local memory.
+/// The space that bounds and checks a PTX space's addresses: entry parameters lie in global memory,
+/// parameters of device functions in local memory. (Constants are checked as global memory is, but
+/// not counted with it.)
 ptx::space checked_space(ptx::space s, bool is_entry);
 
 /// Fills the addresses of all 32 lanes from the op's addressing, a and value.
