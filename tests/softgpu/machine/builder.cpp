@@ -73,6 +73,7 @@ ref builder::constant(std::uint64_t bits, int width) {
 }
 
 ref builder::scratch() { return {scratch_}; }
+ref builder::carry() { return {scratch_ + 16 * lanes_per_warp}; }
 
 bool builder::symbol_value(ptx::operand const& o, std::uint64_t& value) const {
   auto const offset = static_cast<std::uint64_t>(o.value);
@@ -234,7 +235,7 @@ std::int64_t builder::branch_table(std::string_view name) {
 void builder::begin(std::vector<std::int32_t> register_offsets, std::int32_t register_bytes) {
   register_offsets_ = std::move(register_offsets);
   scratch_ = register_bytes;
-  code_.frame_bytes = register_bytes + 16 * lanes_per_warp;
+  code_.frame_bytes = register_bytes + 16 * lanes_per_warp + 64;  // the carry flags come last
   constant(~0u, 32);  // row 0: always true
 }
 

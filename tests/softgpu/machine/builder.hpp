@@ -49,6 +49,7 @@ class builder {
   ref constant(std::uint64_t bits, int width_in_bits);
   ref always() const { return {1}; }
   ref scratch();  // a row nobody reads
+  ref carry();    // the frame's carry flags, a predicate
   /// Fills a, value and flags (an addressing) from an address operand in a space.
   void address(op& o, ptx::operand const& address, ptx::space where);
   /// The value of a symbol, where it is the same for all lanes.

@@ -157,6 +157,29 @@ constexpr auto mask_wrap = [](u32 position, u32 length) {
   return ((u32{1} << n) - 1) << p;
 };
 
+// szext: the low n bits, extended by zeros or by their highest.
+template <class T, bool Clamp>
+constexpr auto extend = [](T a, u32 length) {
+  if (Clamp && length >= 32) return a;
+  u32 const n = length & 31;
+  if (n == 0) return T{0};
+  return static_cast<T>(static_cast<T>(static_cast<u32>(a) << (32 - n)) >> (32 - n));
+};
+template <bool Clamp> void build_szext(builder& b) {
+  b.type().kind == 's' ? emit2<extend<s32, Clamp>, s32, s32, u32>(b)
+                       : emit2<extend<u32, Clamp>, u32, u32, u32>(b);
+}
+
+// fns: the n-th set bit of a mask from a base on, downward where n is negative.
+constexpr auto find_set = [](u32 mask, u32 base, s32 n) {
+  if (base > 31) return ~u32{0};
+  if (n == 0) return (mask >> base & 1) != 0 ? base : ~u32{0};
+  s64 left = n > 0 ? n : -s64{n};
+  for (int i = static_cast<int>(base); i >= 0 && i<32; i += n> 0 ? 1 : -1)
+    if ((mask >> i & 1) != 0 && --left == 0) return static_cast<u32>(i);
+  return ~u32{0};
+};
+
 // lop3: the truth table is an immediate. The common tables are recognised by the compiler's loop.
 template <class = void> void lop3(warp& w, op const& o) {
   u32* const d = w.row<u32>(o.d);
@@ -171,6 +194,32 @@ template <class = void> void lop3(warp& w, op const& o) {
     u32 const r = (~x & low) | (x & high);
     d[i] = (m >> i & 1) != 0 ? r : d[i];
   }
+}
+// lop3.or, lop3.and: p is whether the result is not zero, combined with q.
+void lop3_predicate(warp& w, op const& o) {
+  lop3<>(w, o);
+  ref const* const extras = w.here.code->extras.data() + o.extra;
+  u32 const* const d = w.row<u32>(o.d);
+  lane_mask found = 0;
+  for (int i = 0; i < lanes_per_warp; ++i) found |= lane_mask{d[i] != 0} << i;
+  lane_mask const q = w.predicate(extras[1]) ^ o.aux;
+  lane_mask& p = w.predicate(extras[0]);
+  p = (p & ~w.mask) | ((o.flags != 0 ? found | q : found & q) & w.mask);
+}
+void build_lop3_predicate(builder& b) {
+  ptx::operand const& to = b.operand(0);
+  if (to.kind != ptx::operand_kind::pair) b.fail("lop3 with an operator needs d|p");
+  if (b.operand(4).kind != ptx::operand_kind::integer) b.fail("the truth table is no number");
+  ref const d = b.output(to.parts[0], {'b', 32}), p = b.predicate_output(to.parts[1]);
+  ref const a = b.input(1, {'b', 32}), second = b.input(2, {'b', 32}),
+            third = b.input(3, {'b', 32});
+  u32 flip = 0;
+  ref const q = b.predicate_input(b.operand(5), flip);
+  op& o = b.emit(&lop3_predicate);
+  o.d = d, o.a = a, o.b = second, o.c = third, o.aux = flip, o.flags = b.has("or");
+  o.value = b.operand(4).value;
+  b.extra(o, p);
+  b.extra(o, q);
 }
 void build_lop3(builder& b) {
   ref const d = b.output(0, {'b', 32}), a = b.input(1, {'b', 32}), second = b.input(2, {'b', 32}),
@@ -237,6 +286,7 @@ constexpr form rows[] = {
     {"not.pred d, a", kind::integer, build_predicates<'!'>},
     {"cnot.b16|b32|b64 d, a", kind::integer, unary<cnot_of, u16, u32, u64>},
     {"lop3.b32 d, a, b, c, t", kind::integer, build_lop3},
+    {"lop3.or|and.b32 d, a, b, c, t, q", kind::integer, build_lop3_predicate},
     {"shl.b16|b32|b64 d, a, n", kind::integer, build_shl},
     {"shr.b16|b32|b64|u16|u32|u64|s16|s32|s64 d, a, n", kind::integer, build_shr},
     {"shf.l.wrap.b32 d, a, b, n", kind::integer, emit3<shf_l_wrap, u32, u32, u32, u32>},
@@ -251,6 +301,9 @@ constexpr form rows[] = {
     {"bfi.b32|b64 d, a, b, p, n", kind::integer, build_bfi},
     {"bmsk.clamp.b32 d, p, n", kind::integer, emit2<mask_clamp, u32, u32, u32>},
     {"bmsk.wrap.b32 d, p, n", kind::integer, emit2<mask_wrap, u32, u32, u32>},
+    {"szext.clamp.s32|u32 d, a, n", kind::integer, build_szext<true>},
+    {"szext.wrap.s32|u32 d, a, n", kind::integer, build_szext<false>},
+    {"fns.b32 d, m, a, n", kind::integer, emit3<find_set, u32, u32, u32, s32>},
     {"prmt.b32 d, a, b, c", kind::integer, emit3<permute, u32, u32, u32, u32>},
     {"prmt.b32.f4e d, a, b, c", kind::integer, build_prmt<0>},
     {"prmt.b32.b4e d, a, b, c", kind::integer, build_prmt<1>},

@@ -1,5 +1,9 @@
 #include "machine/families/families.hpp"
 
+#include <cstdio>
+#include <cstdlib>
+#include <string_view>
+
 namespace softgpu {
 namespace {
 
@@ -21,6 +25,30 @@ bool has_avx2() {
 #endif
 }
 
+enum class instruction_set { baseline, avx2, avx512 };
+
+instruction_set best() {
+  return has_avx512() ? instruction_set::avx512
+         : has_avx2() ? instruction_set::avx2
+                      : instruction_set::baseline;
+}
+
+/// The best one the machine has, or the one SOFTGPU_ISA names; a machine without that one ends with
+/// 77, which CTest takes for a skipped test.
+instruction_set chosen() {
+  char const* const wanted = std::getenv("SOFTGPU_ISA");
+  if (wanted == nullptr || *wanted == '\0') return best();
+  constexpr std::string_view names[] = {"baseline", "avx2", "avx512"};
+  for (int i = 0; i < 3; ++i) {
+    if (names[i] != wanted) continue;
+    if (i <= static_cast<int>(best())) return static_cast<instruction_set>(i);
+    std::fprintf(stderr, "softgpu: this machine has no %s, which SOFTGPU_ISA asks for\n", wanted);
+    std::_Exit(77);
+  }
+  std::fprintf(stderr, "softgpu: SOFTGPU_ISA is %s: it may be baseline, avx2 or avx512\n", wanted);
+  std::_Exit(2);
+}
+
 }  // namespace
 
 #define SOFTGPU_ROWS(isa)                                                                  \
@@ -31,20 +59,22 @@ bool has_avx2() {
 
 std::vector<std::span<form const>> all_families() {
   using rows = std::vector<std::span<form const>>;
-  rows out = has_avx512() ? rows SOFTGPU_ROWS(avx512)
-             : has_avx2() ? rows SOFTGPU_ROWS(avx2)
-                          : rows SOFTGPU_ROWS(baseline);
-  for (auto family : {rounding_family(), special_family(), half_family(), narrow_family(),
-                      memory_family(), atomic_family(), control_family(), barrier_family(),
-                      warp_family(), matrix_family(), async_family()})
+  instruction_set const s = chosen();
+  rows out = s == instruction_set::avx512 ? rows SOFTGPU_ROWS(avx512)
+             : s == instruction_set::avx2 ? rows SOFTGPU_ROWS(avx2)
+                                          : rows SOFTGPU_ROWS(baseline);
+  for (auto family :
+       {carry_family(), rounding_family(), special_family(), half_family(), narrow_family(),
+        memory_family(), atomic_family(), control_family(), barrier_family(), warp_family(),
+        matrix_family(), async_family(), mbarrier_family(), wmma_family(), cluster_family()})
     out.push_back(family);
   return out;
 }
 
 #undef SOFTGPU_ROWS
 
-lane_tools const loops = has_avx512() ? avx512::tools()
-                         : has_avx2() ? avx2::tools()
-                                      : baseline::tools();
+lane_tools const loops = chosen() == instruction_set::avx512 ? avx512::tools()
+                         : chosen() == instruction_set::avx2 ? avx2::tools()
+                                                             : baseline::tools();
 
 }  // namespace softgpu

@@ -12,6 +12,7 @@ namespace softgpu {
 
 std::vector<std::span<form const>> all_families();
 
+std::span<form const> carry_family();
 std::span<form const> rounding_family();
 std::span<form const> half_family();
 std::span<form const> narrow_family();
@@ -23,5 +24,8 @@ std::span<form const> barrier_family();
 std::span<form const> warp_family();
 std::span<form const> matrix_family();
 std::span<form const> async_family();
+std::span<form const> mbarrier_family();
+std::span<form const> wmma_family();
+std::span<form const> cluster_family();
 
 }  // namespace softgpu

@@ -95,37 +95,67 @@ constexpr auto sad_of = []<class T>(T a, T b, T c) {
   return static_cast<T>(up(c) + (a < b ? up(b) - up(a) : up(a) - up(b)));
 };
 
-template <class T> constexpr s32 mul24(T a, T b) {
+// 24 bits: the product of the low 24 bits of each; .hi gives its bits 16 to 47.
+template <class T> constexpr s64 mul24(T a, T b) {
   if constexpr (std::is_signed_v<T>)
-    return static_cast<s32>(u32((s64{s32(u32(a) << 8) >> 8} * s64{s32(u32(b) << 8) >> 8})));
+    return s64{s32(u32(a) << 8) >> 8} * s64{s32(u32(b) << 8) >> 8};
   else
-    return static_cast<s32>(u32(u64{a & 0xffffff} * u64{b & 0xffffff}));
+    return static_cast<s64>(u64{a & 0xffffff} * u64{b & 0xffffff});
 }
 constexpr auto mul24_lo = []<class T>(T a, T b) { return static_cast<T>(mul24(a, b)); };
+constexpr auto mul24_hi = []<class T>(T a, T b) { return static_cast<T>(mul24(a, b) >> 16); };
 constexpr auto mad24_lo = []<class T>(T a, T b, T c) {
   return static_cast<T>(u32(mul24(a, b)) + u32(c));
 };
+constexpr auto mad24_hi = []<class T>(T a, T b, T c) {
+  return static_cast<T>(u32(mul24(a, b) >> 16) + u32(c));
+};
+constexpr auto mad24_hi_sat = [](s32 a, s32 b, s32 c) {
+  return add_sat(static_cast<s32>(mul24(a, b) >> 16), c);
+};
+constexpr auto mad_hi_sat = [](s32 a, s32 b, s32 c) { return add_sat(mul_hi(a, b), c); };
 
-// dp4a: four products of bytes added to c; signed or unsigned bytes by the two type modifiers.
-template <bool SignedA, bool SignedB>
+// dp4a: four products of bytes added to c; dp2a: of two words of a and the lower or upper two bytes
+// of b. Signed or unsigned by the two type modifiers.
+template <class A, class B>
 constexpr auto dot4 = [](u32 a, u32 b, u32 c) {
-  for (int i = 0; i < 32; i += 8) {
-    s32 const x = SignedA ? s32(s8(a >> i)) : s32(u8(a >> i));
-    s32 const y = SignedB ? s32(s8(b >> i)) : s32(u8(b >> i));
-    c += static_cast<u32>(x * y);
-  }
+  for (int i = 0; i < 32; i += 8) c += static_cast<u32>(s32(A(a >> i)) * s32(B(b >> i)));
   return c;
 };
-void build_dp4a(builder& b) {
-  bool const a_signed = b.type_word(1) == "s32", b_signed = b.type_word(0) == "s32";
-  if (a_signed && b_signed)
-    emit3<dot4<true, true>, u32, u32, u32, u32>(b);
-  else if (a_signed)
-    emit3<dot4<true, false>, u32, u32, u32, u32>(b);
-  else if (b_signed)
-    emit3<dot4<false, true>, u32, u32, u32, u32>(b);
+template <int Shift, class A, class B>
+constexpr auto dot2 = [](u32 a, u32 b, u32 c) {
+  for (int i = 0; i < 2; ++i)
+    c += static_cast<u32>(s32(A(a >> (16 * i))) * s32(B(b >> (Shift + 8 * i))));
+  return c;
+};
+template <class A, class B> void dot(builder& b) {
+  if (b.in->opcode == "dp4a")
+    emit3<dot4<A, B>, u32, u32, u32, u32>(b);
+  else if (b.has("hi"))
+    emit3<dot2<16, std::conditional_t<std::is_signed_v<A>, s16, u16>, B>, u32, u32, u32, u32>(b);
   else
-    emit3<dot4<false, false>, u32, u32, u32, u32>(b);
+    emit3<dot2<0, std::conditional_t<std::is_signed_v<A>, s16, u16>, B>, u32, u32, u32, u32>(b);
+}
+void build_dot(builder& b) {
+  bool const a_signed = b.type_word(1) == "s32", b_signed = b.type_word(0) == "s32";
+  if (a_signed)
+    b_signed ? dot<s8, s8>(b) : dot<s8, u8>(b);
+  else
+    b_signed ? dot<u8, s8>(b) : dot<u8, u8>(b);
+}
+
+// Two 16-bit integers in a word.
+template <auto F, class T>
+constexpr auto halves = [](u32 a, u32 b) {
+  u32 const low = static_cast<u16>(F(static_cast<T>(a), static_cast<T>(b)));
+  u32 const high = static_cast<u16>(F(static_cast<T>(a >> 16), static_cast<T>(b >> 16)));
+  return low | high << 16;
+};
+constexpr auto min_relu = []<class T>(T a, T b) { return max_of(min_of(a, b), T{0}); };
+constexpr auto max_relu = []<class T>(T a, T b) { return max_of(max_of(a, b), T{0}); };
+template <auto F> void pair(builder& b) {
+  b.type_word() == "s16x2" ? emit2<halves<F, s16>, u32, u32, u32>(b)
+                           : emit2<halves<F, u16>, u32, u32, u32>(b);
 }
 
 constexpr form rows[] = {
@@ -144,9 +174,13 @@ constexpr form rows[] = {
      ternary<mad_lo, u16, u32, u64, s16, s32, s64>},
     {"mad.hi.u16|u32|u64|s16|s32|s64 d, a, b, c", kind::integer,
      ternary<mad_hi, u16, u32, u64, s16, s32, s64>},
+    {"mad.hi.sat.s32 d, a, b, c", kind::integer, emit3<mad_hi_sat, s32, s32, s32, s32>},
     {"mad.wide.u16|u32|s16|s32 d, a, b, c", kind::integer, build_mad_wide},
     {"mul24.lo.u32|s32 d, a, b", kind::integer, binary<mul24_lo, u32, s32>},
+    {"mul24.hi.u32|s32 d, a, b", kind::integer, binary<mul24_hi, u32, s32>},
     {"mad24.lo.u32|s32 d, a, b, c", kind::integer, ternary<mad24_lo, u32, s32>},
+    {"mad24.hi.u32|s32 d, a, b, c", kind::integer, ternary<mad24_hi, u32, s32>},
+    {"mad24.hi.sat.s32 d, a, b, c", kind::integer, emit3<mad24_hi_sat, s32, s32, s32, s32>},
     {"sad.u16|u32|u64|s16|s32|s64 d, a, b, c", kind::integer,
      ternary<sad_of, u16, u32, u64, s16, s32, s64>},
     {"div.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
@@ -159,7 +193,15 @@ constexpr form rows[] = {
      binary<min_of, u16, u32, u64, s16, s32, s64>},
     {"max.u16|u32|u64|s16|s32|s64 d, a, b", kind::integer,
      binary<max_of, u16, u32, u64, s16, s32, s64>},
-    {"dp4a.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dp4a},
+    {"dp4a.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dot},
+    {"dp2a.lo|hi.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dot},
+    {"add.u16x2|s16x2 d, a, b", kind::integer, pair<add>},
+    {"min.u16x2|s16x2 d, a, b", kind::integer, pair<min_of>},
+    {"max.u16x2|s16x2 d, a, b", kind::integer, pair<max_of>},
+    {"min.relu.s16x2 d, a, b", kind::integer, pair<min_relu>},
+    {"max.relu.s16x2 d, a, b", kind::integer, pair<max_relu>},
+    {"min.relu.s32 d, a, b", kind::integer, emit2<min_relu, s32, s32, s32>},
+    {"max.relu.s32 d, a, b", kind::integer, emit2<max_relu, s32, s32, s32>},
 };
 
 }  // namespace

@@ -1,0 +1,247 @@
+#include "instruction_check.hpp"
+
+#include <gtest/gtest-spi.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <random>
+
+namespace instruction_check {
+namespace {
+
+std::vector<instruction const*>& enlisted() {
+  static std::vector<instruction const*> list;
+  return list;
+}
+
+std::mt19937_64& dice() {
+  static std::mt19937_64 engine(20260);
+  return engine;
+}
+
+struct one : testing::Test {
+  explicit one(instruction const* which) : which_(which) {}
+  void TestBody() override {
+    dice().seed(std::hash<std::string>{}(which_->name));
+    which_->run();
+  }
+
+ private:
+  instruction const* which_;
+};
+
+/// Zero, ±1, ±2, the ends, the middle, powers of two and their neighbours.
+std::vector<u64> integers(int bits) {
+  u64 const mask = ~u64{0} >> (64 - bits), top = u64{1} << (bits - 1);
+  std::vector<u64> v{0,
+                     1,
+                     mask,
+                     top,
+                     top - 1,
+                     top + 1,
+                     mask - 1,
+                     2,
+                     3,
+                     5,
+                     mask - 6,
+                     mask / 3,
+                     mask / 3 * 2,
+                     0x7f,
+                     0x80,
+                     0x81,
+                     0xff,
+                     0x100,
+                     31,
+                     32,
+                     33,
+                     63,
+                     64,
+                     top / 2,
+                     top / 2 - 1,
+                     0x1234567890abcdefu,
+                     10,
+                     1000};
+  for (int i = 1; i < bits; i += 5) v.push_back(u64{1} << i), v.push_back((u64{1} << i) - 1);
+  for (u64& x : v) x &= mask;
+  return v;
+}
+
+/// Of a format with e exponent and m mantissa bits, ends of a 64-bit word.
+std::vector<u64> reals(int e, int m) {
+  u64 const one = ((u64{1} << (e - 1)) - 1) << m, infinity = ((u64{1} << e) - 1) << m,
+            unit = u64{1} << m, sign = u64{1} << (e + m);
+  auto const power = [&](int p) {  // 2^p, where the format has it
+    s64 const field = s64((u64{1} << (e - 1)) - 1) + p;
+    return field > 0 && field < s64((u64{1} << e) - 1) ? u64(field) << m : one;
+  };
+  std::vector<u64> v{0,
+                     one,
+                     infinity,
+                     infinity | unit >> 1,
+                     1,
+                     unit,
+                     unit - 1,
+                     infinity - 1,
+                     power(1),
+                     one | unit >> 1,
+                     one + 1,
+                     one - 1,
+                     power(-1),
+                     infinity | 1,
+                     power(1) | unit >> 1,
+                     unit >> 1,
+                     unit + 1,
+                     power(2) | unit >> 3,
+                     power(-1) + 1,
+                     power(m),
+                     power(m + 1),
+                     power(m - 1),
+                     power(-m),
+                     power(-m - 1),
+                     power(-m - 1) + 1,
+                     power(m) + 1,
+                     power(m - 1) | 1,
+                     power(m - 1) | 3,
+                     power(7),
+                     power(8),
+                     power(7) - 1,
+                     power(8) - 1,
+                     power(15),
+                     power(16),
+                     power(15) - 1,
+                     power(16) - 1,
+                     power(31),
+                     power(31) - 1,
+                     power(32),
+                     power(32) - 1,
+                     power(63),
+                     power(63) - 1,
+                     power(64),
+                     power(64) - 1,
+                     power(126),
+                     power(126) + 1,
+                     power(127),
+                     power(-126),
+                     power(-126) - 1,
+                     power(-126) + 1,
+                     power(-127),
+                     power(-14),
+                     power(-14) - 1,
+                     power(-24),
+                     power(-25),
+                     power(-25) + 1,
+                     power(-149),
+                     power(-150),
+                     power(-150) + 1,
+                     power(15) | (unit - 1),
+                     one | unit >> 11,
+                     one | unit >> 8,
+                     one | unit >> 8 | unit >> 9,
+                     one | unit >> 11 | 1,
+                     one | unit >> 10 | unit >> 11,
+                     one | unit >> 3,
+                     one | unit >> 4,
+                     one | unit >> 4 | 1,
+                     power(8) | unit - (unit >> 3),
+                     power(8) | unit >> 1 | unit >> 2 | unit >> 4,
+                     one / 2};
+  std::vector<u64> both;
+  for (u64 const x : v) both.push_back(x), both.push_back(x | sign);
+  return both;
+}
+
+std::vector<u64> pairs(std::vector<u64> const& halves) {
+  std::vector<u64> v;
+  for (std::size_t i = 0; i < halves.size(); ++i) {
+    v.push_back(halves[i] << 16 | halves[i]);
+    v.push_back(halves[i] << 16 | halves[(i * 7 + 3) % halves.size()]);
+  }
+  return v;
+}
+
+/// A number whose exponent is near that of one, in half of the cases; else any bits.
+u64 random_real(int e, int m) {
+  u64 const r = dice()(), all = ~u64{0} >> (63 - e - m);
+  if ((r & 1) != 0) return dice()() & all;
+  u64 const middle = (u64{1} << (e - 1)) - 1, spread = e > 5 ? 24 : 6;
+  u64 const field = middle + (r >> 1) % spread - spread / 2;
+  u64 fraction = dice()();
+  if ((r >> 32 & 3) == 0) fraction &= ~u64{0} << (m - 3);  // few bits set: ties
+  return (r >> 40 & 1) << (e + m) | field << m | (fraction & ((u64{1} << m) - 1));
+}
+
+u64 random_integer(int bits) {
+  u64 const r = dice()(), mask = ~u64{0} >> (64 - bits);
+  if ((r & 3) == 0) return u64(s64(dice()()) >> (r >> 8 & 63)) & mask;  // small, of both signs
+  return dice()() & mask;
+}
+
+}  // namespace
+
+#define INTEGER_VALUES(T)                                                              \
+  template <> std::vector<u64> special_values<T>() { return integers(8 * sizeof(T)); } \
+  template <> u64 random_value<T>() { return random_integer(8 * sizeof(T)); }
+INTEGER_VALUES(u16)
+INTEGER_VALUES(s16)
+INTEGER_VALUES(u32)
+INTEGER_VALUES(s32)
+INTEGER_VALUES(u64)
+INTEGER_VALUES(s64)
+#define REAL_VALUES(T, e, m)                                               \
+  template <> std::vector<u64> special_values<T>() { return reals(e, m); } \
+  template <> u64 random_value<T>() { return random_real(e, m); }
+REAL_VALUES(f32, 8, 23)
+REAL_VALUES(f64, 11, 52)
+REAL_VALUES(f16, 5, 10)
+REAL_VALUES(bf16, 8, 7)
+#define PAIR_VALUES(T, e, m)                                                      \
+  template <> std::vector<u64> special_values<T>() { return pairs(reals(e, m)); } \
+  template <> u64 random_value<T>() { return random_real(e, m) << 16 | random_real(e, m); }
+PAIR_VALUES(f16x2, 5, 10)
+PAIR_VALUES(bf16x2, 8, 7)
+template <> std::vector<u64> special_values<count>() {
+  return {0,  1, 31, 32,  33,  63,      64,      255,         16,
+          15, 8, 65, 256, 257, 0x10000, ~u32{0}, 0x80000000u, 30};
+}
+template <> u64 random_value<count>() {
+  u64 const r = dice()();
+  return (r & 3) == 0 ? dice()() & 0xffffffff : (r >> 8) % 70;
+}
+
+instruction::instruction(char const* of, void (*how)()) : name(of), run(how) {
+  enlisted().push_back(this);
+}
+
+void complain(std::string const& what) { ADD_FAILURE() << what; }
+
+std::string hex(u64 bits) {
+  char text[24];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(bits));
+  return text;
+}
+
+bool device_is_done() {
+  cudaError_t const e = cudaDeviceSynchronize();
+  if (e != cudaSuccess) complain(std::string("the launch failed: ") + cudaGetErrorString(e));
+  return e == cudaSuccess;
+}
+
+TEST(InstructionCheck, NoticesAWrongResultAndATouchedLane) {
+  auto const model = [](u32 a) { return a + 1; };
+  EXPECT_TRUE((judge<u32>(6, 9, true, "", model, u32{5})));
+  EXPECT_NONFATAL_FAILURE((judge<u32>(7, 9, true, "", model, u32{5})), "got 0x7, expected 0x6");
+  EXPECT_TRUE((judge<u32>(9, 9, false, "", model, u32{5})));
+  EXPECT_NONFATAL_FAILURE((judge<u32>(6, 9, false, "", model, u32{5})), "the lane to keep 0x9");
+}
+
+}  // namespace instruction_check
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  using namespace instruction_check;
+  for (instruction const* i : enlisted())
+    testing::RegisterTest("Instruction", i->name, nullptr, nullptr, __FILE__, __LINE__,
+                          [i]() -> testing::Test* { return new one(i); });
+  return RUN_ALL_TESTS();
+}
