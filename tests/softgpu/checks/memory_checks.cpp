@@ -70,6 +70,10 @@ bool global_lane(access& a, int lane) {
     return false;
   }
   bool const inside = map::in_arena(at) && map::in_arena(at + a.bytes);
+  if (inside && at < map::constant_end && a.kind != access_kind::load) {
+    refuse(a, lane, fault::read_only, what_of(a, lane) + ", which is constant memory");
+    return false;
+  }
   std::uint8_t* const shadow = map::shadow_of(at);
   if (inside && all_written(shadow, a.bytes)) return true;
   if (!inside || !all_mapped(shadow, a.bytes)) {

@@ -25,6 +25,7 @@ char const* name_of(fault f) {
     case fault::out_of_bounds: return "out of bounds";
     case fault::use_after_free: return "use after free";
     case fault::misaligned: return "misaligned";
+    case fault::read_only: return "read only";
     case fault::uninitialised: return "uninitialised";
     case fault::shared_race: return "shared race";
     case fault::divergent_barrier: return "divergent barrier";

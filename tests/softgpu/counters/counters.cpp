@@ -1,5 +1,6 @@
 #include "counters/counters.hpp"
 
+#include <cstdlib>
 #include <mutex>
 #include <utility>
 
@@ -42,7 +43,12 @@ std::vector<launch_counts> take_counts() {
 }
 
 settings& configure() {
-  static settings s;
+  static settings s = [] {
+    settings first;
+    char const* const eager = std::getenv("SOFTGPU_EAGER");
+    first.eager = eager != nullptr && *eager != '\0' && *eager != '0';
+    return first;
+  }();
   return s;
 }
 

@@ -25,7 +25,8 @@ struct launch {
   std::uint64_t parameters = 0;   // device address of the parameter block
   std::int64_t shared_bytes = 0;  // whole shared window of a block
   bool cooperative = false;
-  std::uint64_t id = 0;  // of this launch in the process
+  std::uint64_t workspace = 0;  // of a cooperative grid's barrier: %envreg1, %envreg2
+  std::uint64_t id = 0;         // of this launch in the process
   std::atomic<std::uint64_t> executed[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> executed_lanes[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> divergent_branches = 0, barriers = 0;

@@ -13,6 +13,7 @@ namespace softgpu {
 namespace {
 
 constexpr std::int32_t turn_length = 1 << 16;  // ops run backward per warp and turn
+constexpr std::int32_t cooperative_turn = 1 << 8;  // its blocks wait for each other by design
 constexpr int turns_before_company = 4;        // turns before a thread takes a second block
 constexpr std::size_t most_resident = 64;      // blocks of one thread, unless cooperative
 
@@ -119,13 +120,14 @@ void work(launch& l, std::atomic<std::uint64_t>& next, std::uint64_t total, std:
     running.back()->begin(block);
     return true;
   };
+  std::int32_t const turn = l.cooperative ? cooperative_turn : turn_length;
   bool more = true;
   while (more || !running.empty()) {
     while (more && running.size() < residents) more = take();
     for (std::size_t i = 0; i < running.size();) {
       seat& s = *running[i];
       ++s.turns;
-      if (!l.stop.load(std::memory_order_relaxed) && !s.block.turn(turn_length)) {
+      if (!l.stop.load(std::memory_order_relaxed) && !s.block.turn(turn)) {
         ++i;
         continue;
       }

@@ -46,6 +46,7 @@ void program::place_variables() {
     allocation kind;
     kind.internal = true;
     kind.constant = v.space == ptx::space::constant;
+    kind.host_visible = kind.managed = v.is_managed;
     kind.what = "a variable";
     auto const bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(v.bytes, 1));
     std::uint64_t const at = arena::allocate(bytes, kind);

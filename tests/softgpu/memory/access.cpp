@@ -35,7 +35,8 @@ lane_mask admit_global(access& a) {
   address_summary const s = loops.summarise(a.address, a.bytes);
   std::uint64_t const span = std::uint64_t{a.bytes} * lanes_per_warp;
   lane_mask good = all_lanes;
-  if (s.consecutive && a.lanes == all_lanes && (s.any & (a.bytes - 1)) == 0 &&
+  bool const may_be_written = a.kind == access_kind::load || s.low >= map::constant_end;
+  if (s.consecutive && may_be_written && a.lanes == all_lanes && (s.any & (a.bytes - 1)) == 0 &&
       map::in_arena(s.low) && map::in_arena(s.low + span) && checks::global_span(a, s.low, span)) {
     a.contiguous = true;
     if (a.space != ptx::space::constant) count_span(a, s.low, span);

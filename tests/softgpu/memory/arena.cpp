@@ -4,11 +4,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <utility>
 
 namespace softgpu::arena {
 namespace {
@@ -16,10 +18,19 @@ namespace {
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t guard = 512;
 
+std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
+
+/// A part of the arena that hands out its addresses in ascending order and then begins again.
+struct region {
+  std::uint64_t begin, end, next;
+};
+
 struct pool {
   std::mutex mutex;
   std::map<std::uint64_t, allocation> live;
-  std::uint64_t next = map::arena + (std::uint64_t{1} << 20);
+  region constants{map::arena + (std::uint64_t{1} << 20), map::constant_end,
+                   map::arena + (std::uint64_t{1} << 20)};
+  region rest{map::constant_end, map::arena + map::arena_bytes, map::constant_end};
   std::uint64_t in_use = 0;
   int file = -1;
 
@@ -38,14 +49,29 @@ struct pool {
     std::fprintf(stderr, "softgpu: cannot map 64 GiB of address space for device memory\n");
     std::abort();
   }
+
+  /// The next gap between live allocations that has room for `bytes` and guards; 0: none.
+  std::uint64_t find_room(region& r, std::uint64_t bytes, std::uint64_t unit) {
+    for (int lap = 0; lap < 2; ++lap) {
+      for (std::uint64_t at = r.next; at < r.end;) {
+        std::uint64_t const begin = round_up(at + guard, unit);
+        std::uint64_t const end = round_up(begin + bytes + guard, unit);
+        if (end > r.end) break;
+        auto const after = live.lower_bound(at);
+        if (after == live.end() || after->first >= end) return r.next = end, begin;
+        bool const visible = after->second.host_visible;
+        at = round_up(after->first + after->second.bytes + guard, visible ? page : 256);
+      }
+      r.next = r.begin;
+    }
+    return 0;
+  }
 };
 
 pool& the_pool() {
   static pool* const p = new pool;  // outlives static destructors that free device memory
   return *p;
 }
-
-std::uint64_t round_up(std::uint64_t n, std::uint64_t to) { return (n + to - 1) / to * to; }
 
 void paint(std::uint64_t address, std::uint64_t bytes, map::byte_state state) {
   std::memset(map::shadow_of(address), state, bytes);
@@ -59,18 +85,32 @@ std::uint64_t allocate(std::uint64_t bytes, allocation kind) {
   if (bytes > capacity || p.in_use + bytes > capacity) return 0;
   // Host-visible memory has pages of its own: their protection differs.
   std::uint64_t const unit = kind.host_visible ? page : 256;
-  std::uint64_t const begin = round_up(p.next + guard, unit);
-  std::uint64_t const end = round_up(begin + bytes + guard, unit);
-  if (end > map::arena + map::arena_bytes) return 0;
-  p.next = end;
+  std::uint64_t const begin = p.find_room(kind.constant ? p.constants : p.rest, bytes, unit);
+  if (begin == 0) return 0;
   kind.address = begin;
   kind.bytes = bytes;
   p.in_use += bytes;
   p.live[begin] = kind;
-  paint(begin, bytes, kind.host_visible ? map::written : map::unwritten);
+  if (!kind.closed) paint(begin, bytes, kind.host_visible ? map::written : map::unwritten);
   if (kind.host_visible)
     mprotect(reinterpret_cast<void*>(begin), round_up(bytes, page), PROT_READ | PROT_WRITE);
   return begin;
+}
+
+void open(std::uint64_t address) {
+  pool& p = the_pool();
+  std::lock_guard const lock(p.mutex);
+  auto const found = p.live.find(address);
+  if (found == p.live.end() || !found->second.closed) return;
+  found->second.closed = false;
+  paint(address, found->second.bytes, map::unwritten);
+}
+
+bool retire(std::uint64_t address) {
+  pool& p = the_pool();
+  std::lock_guard const lock(p.mutex);
+  auto const found = p.live.find(address);
+  return found != p.live.end() && !std::exchange(found->second.retired, true);
 }
 
 bool release(std::uint64_t address) {
@@ -124,6 +164,11 @@ std::uint64_t bytes_in_use() {
   pool& p = the_pool();
   std::lock_guard const lock(p.mutex);
   return p.in_use;
+}
+
+bool is_open(std::uint64_t address, std::uint64_t bytes) {
+  auto const* const shadow = map::shadow_of(address);
+  return std::all_of(shadow, shadow + bytes, [](auto s) { return s >= map::unwritten; });
 }
 
 void mark_written(std::uint64_t address, std::uint64_t bytes) {

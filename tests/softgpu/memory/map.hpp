@@ -10,6 +10,8 @@ namespace softgpu::map {
 
 inline constexpr std::uint64_t arena = 0x2000'0000'0000;
 inline constexpr std::uint64_t arena_bytes = std::uint64_t{1} << 36;
+/// Constant memory and parameters come first: a store below is a write to memory that is read only.
+inline constexpr std::uint64_t constant_end = arena + (std::uint64_t{1} << 30);
 inline constexpr std::uint64_t view = 0x2100'0000'0000;
 inline constexpr std::uint64_t shadow = 0x2200'0000'0000;
 

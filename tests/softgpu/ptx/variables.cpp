@@ -35,7 +35,10 @@ variable parser::declaration(space where, bool is_extern) {
       vector = what[2] - '0';
     } else if (what == ".attribute") {
       expect('(', "after .attribute");
-      while (!accept(')')) advance();
+      while (!accept(')')) {
+        v.is_managed = v.is_managed || now_.is(".managed");
+        advance();
+      }
     } else if (what == ".ptr") {
       if (now_.kind == token_kind::word && now_.text != ".align") advance();  // .global, …
     } else if (read_scalar(what.substr(1), v.type)) {

@@ -1,20 +1,18 @@
 // What the device says of itself and of its kernels: an sm_80 (A100-like) by default.
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
 #include <cstring>
 
 #include "memory/arena.hpp"
 #include "runtime/error.hpp"
-#include "runtime/registry.hpp"
+#include "runtime/launch.hpp"
+#include "runtime/limits.hpp"
 #include "softgpu/softgpu.hpp"
 
 namespace softgpu {
 namespace {
 
-constexpr int multiprocessors = 8;  // few: waves and tails show up in small tests
-constexpr int shared_per_block = 48 * 1024, shared_opt_in = 163 * 1024, shared_per_sm = 164 * 1024;
-constexpr int registers_per_sm = 65536, threads_per_sm = 2048, blocks_per_sm = 32;
+using namespace limits;
 
 bool attribute(cudaDeviceAttr a, int& out) {
   int const cc = configure().architecture;
@@ -32,7 +30,7 @@ bool attribute(cudaDeviceAttr a, int& out) {
     case cudaDevAttrMaxSharedMemoryPerBlock: return out = shared_per_block, true;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: return out = shared_opt_in, true;
     case cudaDevAttrMaxSharedMemoryPerMultiprocessor: return out = shared_per_sm, true;
-    case cudaDevAttrReservedSharedMemoryPerBlock: return out = map::first_shared, true;
+    case cudaDevAttrReservedSharedMemoryPerBlock: return out = shared_reserved, true;
     case cudaDevAttrTotalConstantMemory: return out = 65536, true;
     case cudaDevAttrWarpSize: return out = 32, true;
     case cudaDevAttrMaxRegistersPerBlock: return out = registers_per_sm, true;
@@ -43,6 +41,9 @@ bool attribute(cudaDeviceAttr a, int& out) {
     case cudaDevAttrClockRate: return out = 1410000, true;
     case cudaDevAttrMemoryClockRate: return out = 1215000, true;
     case cudaDevAttrGlobalMemoryBusWidth: return out = 5120, true;
+    case cudaDevAttrGlobalL1CacheSupported:
+    case cudaDevAttrLocalL1CacheSupported:
+    case cudaDevAttrHostRegisterSupported:
     case cudaDevAttrUnifiedAddressing:
     case cudaDevAttrManagedMemory:
     case cudaDevAttrCooperativeLaunch:
@@ -51,6 +52,7 @@ bool attribute(cudaDeviceAttr a, int& out) {
     case cudaDevAttrCanMapHostMemory:
     case cudaDevAttrMemoryPoolsSupported: return out = 1, true;
     case cudaDevAttrTextureAlignment: return out = 512, true;
+    case cudaDevAttrTexturePitchAlignment: return out = 32, true;
     case cudaDevAttrMaxPitch: return out = 0x7fffffff, true;
     case cudaDevAttrIntegrated:
     case cudaDevAttrEccEnabled:
@@ -60,25 +62,20 @@ bool attribute(cudaDeviceAttr a, int& out) {
     case cudaDevAttrConcurrentManagedAccess:
     case cudaDevAttrClusterLaunch:
     case cudaDevAttrMultiGpuBoardGroupID:
+    case cudaDevAttrCanUseHostPointerForRegisteredMem:
+    case cudaDevAttrHostNativeAtomicSupported:
+    case cudaDevAttrPageableMemoryAccessUsesHostPageTables:
+    case cudaDevAttrDirectManagedMemAccessFromHost:
+    case cudaDevAttrComputePreemptionSupported:
+    case cudaDevAttrHostRegisterReadOnlySupported:
+    case cudaDevAttrTccDriver:
+    case cudaDevAttrIsMultiGpuBoard:
+    case cudaDevAttrPciDomainId:
     case cudaDevAttrPciBusId:
     case cudaDevAttrPciDeviceId: return out = 0, true;
     case cudaDevAttrAsyncEngineCount: return out = 2, true;
     default: return false;
   }
-}
-
-cudaError_t find(void const* f, kernel const*& out) {
-  try {
-    out = registry::find_kernel(f);
-  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
-  return out == nullptr ? record(cudaErrorInvalidDeviceFunction) : cudaSuccess;
-}
-
-/// Registers a thread takes: what the decoder gave it, as far as a device would: ptxas keeps a
-/// block of the kernel's largest size launchable.
-int registers_of(kernel const& k) {
-  int const most = std::min(255, registers_per_sm / k.max_threads / 8 * 8);
-  return std::clamp(k.entry->frame_bytes / (4 * lanes_per_warp), 16, most);
 }
 
 }  // namespace
@@ -105,7 +102,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   p->sharedMemPerBlock = shared_per_block;
   p->sharedMemPerBlockOptin = shared_opt_in;
   p->sharedMemPerMultiprocessor = shared_per_sm;
-  p->reservedSharedMemPerBlock = map::first_shared;
+  p->reservedSharedMemPerBlock = shared_reserved;
   p->regsPerBlock = p->regsPerMultiprocessor = registers_per_sm;
   p->warpSize = 32;
   p->maxThreadsPerBlock = 1024;
@@ -128,7 +125,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, void const* f) {
   kernel const* k = nullptr;
-  if (cudaError_t const e = find(f, k); e != cudaSuccess) return e;
+  if (cudaError_t const e = by_host_function(f, k); e != cudaSuccess) return e;
   *out = {};
   out->sharedSizeBytes = static_cast<std::size_t>(k->shared_static);
   out->localSizeBytes = static_cast<std::size_t>(k->entry->local_bytes);
@@ -141,7 +138,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, void const* f) {
 
 cudaError_t cudaFuncSetAttribute(void const* f, cudaFuncAttribute a, int value) {
   kernel const* k = nullptr;
-  if (cudaError_t const e = find(f, k); e != cudaSuccess) return e;
+  if (cudaError_t const e = by_host_function(f, k); e != cudaSuccess) return e;
   switch (a) {
     case cudaFuncAttributeMaxDynamicSharedMemorySize:
       if (value < 0 || value + k->shared_static > shared_opt_in)
@@ -151,26 +148,6 @@ cudaError_t cudaFuncSetAttribute(void const* f, cudaFuncAttribute a, int value) 
     case cudaFuncAttributePreferredSharedMemoryCarveout: return cudaSuccess;
     default: return unsupported("cudaFuncSetAttribute", "attribute " + std::to_string(a));
   }
-}
-
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, void const* f,
-                                                                   int threads, size_t dynamic,
-                                                                   unsigned) {
-  kernel const* k = nullptr;
-  if (cudaError_t const e = find(f, k); e != cudaSuccess) return e;
-  if (threads < 1 || threads > 1024) return record(cudaErrorInvalidValue);
-  int const warps = (threads + 31) / 32;
-  std::size_t const shared = static_cast<std::size_t>(k->shared_static) + dynamic + 1024;
-  std::size_t const by_shared = shared_per_sm / shared;
-  int const by_registers = registers_per_sm / (registers_of(*k) * warps * 32);
-  *blocks = std::min(
-      {blocks_per_sm, threads_per_sm / 32 / warps, by_registers, static_cast<int>(by_shared)});
-  return cudaSuccess;
-}
-
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void const* f, int threads,
-                                                          size_t dynamic) {
-  return cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(blocks, f, threads, dynamic, 0);
 }
 
 }  // extern "C"

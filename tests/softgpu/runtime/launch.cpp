@@ -1,5 +1,6 @@
 #include "runtime/launch.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -9,7 +10,9 @@
 #include "machine/block.hpp"
 #include "memory/arena.hpp"
 #include "runtime/error.hpp"
+#include "runtime/limits.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/stream.hpp"
 
 namespace softgpu {
 namespace {
@@ -27,6 +30,20 @@ cudaError_t error_of(fault f) {
 
 std::atomic<std::uint64_t> launches = 0;
 
+/// Device memory that a launch has for itself; 0 where there is none left.
+std::uint64_t our_memory(std::vector<std::byte> const& bytes, char const* what, bool constant) {
+  allocation kind;
+  kind.internal = true;
+  kind.constant = constant;
+  kind.what = what;
+  std::size_t const size = std::max<std::size_t>(bytes.size(), 16);
+  std::uint64_t const at = arena::allocate(size, kind);
+  if (at == 0) return 0;
+  std::memcpy(map::host(at), bytes.data(), bytes.size());
+  arena::mark_written(at, bytes.size());
+  return at;
+}
+
 }  // namespace
 
 cudaError_t check(launch_request const& r) {
@@ -38,11 +55,14 @@ cudaError_t check(launch_request const& r) {
   if (r.grid.x > 0x7fffffff || r.grid.y > 65535 || r.grid.z > 65535)
     return cudaErrorInvalidConfiguration;
   if (threads > static_cast<std::uint64_t>(r.what->max_threads)) return cudaErrorInvalidValue;
-  std::uint64_t const shared = static_cast<std::uint64_t>(r.what->shared_static) + r.dynamic_shared;
-  if (shared > static_cast<std::uint64_t>(r.what->max_dynamic_shared) +
-                   static_cast<std::uint64_t>(r.what->shared_static))
+  if (r.dynamic_shared > static_cast<std::uint64_t>(r.what->max_dynamic_shared))
     return cudaErrorInvalidValue;
-  return cudaSuccess;
+  if (!r.cooperative) return cudaSuccess;
+  std::uint64_t const blocks = std::uint64_t{r.grid.x} * r.grid.y * r.grid.z;
+  auto const resident = static_cast<std::uint64_t>(
+      limits::resident_blocks(*r.what, static_cast<int>(threads), r.dynamic_shared));
+  return blocks > resident * limits::multiprocessors ? cudaErrorCooperativeLaunchTooLarge
+                                                     : cudaSuccess;
 }
 
 std::vector<std::byte> pack_arguments(kernel const& k, void* const* arguments) {
@@ -63,32 +83,30 @@ void execute(launch_request const& r, std::vector<std::byte> const& parameters) 
   l.shared_bytes = r.what->shared_dynamic_at + l.dynamic_shared;
   l.cooperative = r.cooperative;
   l.id = ++launches;
-  allocation kind;
-  kind.internal = true;
-  kind.constant = true;
-  kind.what = "a launch's parameters";
-  l.parameters = arena::allocate(std::max<std::size_t>(parameters.size(), 16), kind);
+  l.parameters = our_memory(parameters, "a launch's parameters", true);
   if (l.parameters == 0) return poison(cudaErrorMemoryAllocation);
-  std::memcpy(map::host(l.parameters), parameters.data(), parameters.size());
-  arena::mark_written(l.parameters, parameters.size());
+  if (r.cooperative) {  // what cooperative groups expect there: its size, and the grid's barrier
+    std::uint32_t const workspace[2] = {sizeof workspace, 0};
+    std::vector<std::byte> bytes(sizeof workspace);
+    std::memcpy(bytes.data(), workspace, sizeof workspace);
+    l.workspace = our_memory(bytes, "a grid's workspace", false);
+  }
   auto const begin = std::chrono::steady_clock::now();
   run(l);
   double const seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   arena::release(l.parameters);
+  if (l.workspace != 0) arena::release(l.workspace);
   std::fflush(stdout);
   counters::record(l, seconds);
   if (l.has_failed) poison(error_of(l.failed));
 }
 
-cudaError_t launch_kernel(launch_request const& r, void* const* arguments) {
-  if (sticky() != cudaSuccess) return record(sticky());
+cudaError_t launch_kernel(launch_request const& r, void* const* arguments, cudaStream_t stream) {
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
   if (cudaError_t const e = check(r); e != cudaSuccess) return record(e);
-  execute(r, pack_arguments(*r.what, arguments));
-  return cudaSuccess;
+  return submit(stream, kernel_action{r, pack_arguments(*r.what, arguments)});
 }
-
-namespace {
 
 cudaError_t by_host_function(void const* f, kernel const*& out) {
   try {
@@ -97,50 +115,4 @@ cudaError_t by_host_function(void const* f, kernel const*& out) {
   return out == nullptr ? record(cudaErrorInvalidDeviceFunction) : cudaSuccess;
 }
 
-struct configuration {
-  dim3 grid, block;
-  std::size_t shared;
-  cudaStream_t stream;
-};
-thread_local std::vector<configuration> pushed;
-
-}  // namespace
 }  // namespace softgpu
-
-using namespace softgpu;
-
-extern "C" {
-
-unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, cudaStream_t stream) {
-  pushed.push_back({grid, block, shared, stream});
-  return 0;
-}
-
-cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
-  if (pushed.empty()) return record(cudaErrorInvalidConfiguration);
-  configuration const c = pushed.back();
-  pushed.pop_back();
-  *grid = c.grid, *block = c.block, *shared = c.shared;
-  *static_cast<cudaStream_t*>(stream) = c.stream;
-  return cudaSuccess;
-}
-
-// A kernel's handle is the host function's address: the module is only read when it is launched.
-cudaError_t __cudaGetKernel(cudaKernel_t* out, void const* host) {
-  *out = reinterpret_cast<cudaKernel_t>(const_cast<void*>(host));
-  return cudaSuccess;
-}
-
-cudaError_t cudaLaunchKernel(void const* f, dim3 grid, dim3 block, void** args, size_t shared,
-                             cudaStream_t stream) {
-  launch_request r{nullptr, grid, block, shared, stream, false};
-  if (cudaError_t const e = by_host_function(f, r.what); e != cudaSuccess) return e;
-  return launch_kernel(r, args);
-}
-
-cudaError_t __cudaLaunchKernel(cudaKernel_t k, dim3 grid, dim3 block, void** args, size_t shared,
-                               cudaStream_t stream) {
-  return cudaLaunchKernel(reinterpret_cast<void const*>(k), grid, block, args, shared, stream);
-}
-
-}  // extern "C"

@@ -13,10 +13,11 @@ struct launch_request {
   kernel const* what = nullptr;
   dim3 grid, block;
   std::size_t dynamic_shared = 0;
-  cudaStream_t stream = nullptr;
   bool cooperative = false;
 };
 
+/// The kernel behind a host function's address, or what CUDA says where there is none (recorded).
+cudaError_t by_host_function(void const* f, kernel const*& out);
 /// Checks the configuration against the device's limits. Success, or what CUDA would return.
 cudaError_t check(launch_request const& r);
 /// Copies the arguments' bytes as the kernel's parameter block lays them out.
@@ -25,6 +26,6 @@ std::vector<std::byte> pack_arguments(kernel const& k, void* const* arguments);
 void execute(launch_request const& r, std::vector<std::byte> const& parameters);
 
 /// Everything a launch call does, for the calls below it: check, and enqueue on its stream.
-cudaError_t launch_kernel(launch_request const& r, void* const* arguments);
+cudaError_t launch_kernel(launch_request const& r, void* const* arguments, cudaStream_t stream);
 
 }  // namespace softgpu

@@ -1,81 +1,60 @@
-// cudaMalloc and friends, memcpy, memset, symbols. All of it happens at once: see stream.cpp.
+// Device, managed and page-locked memory: allocating and freeing it.
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
-#include <cstring>
-
 #include "memory/arena.hpp"
+#include "runtime/capture.hpp"
 #include "runtime/error.hpp"
 #include "runtime/registry.hpp"
+#include "runtime/stream.hpp"
 
 namespace softgpu {
 namespace {
 
-cudaError_t allocate(void** out, std::size_t bytes, bool host_visible, char const* what) {
+allocation of_kind(memory_kind k, char const* call) {
+  allocation a;
+  a.host_visible = k != memory_kind::device;
+  a.managed = k == memory_kind::managed;
+  a.what = call;
+  return a;
+}
+
+cudaError_t allocate(void** out, std::size_t bytes, memory_kind kind, char const* call) {
   if (out == nullptr) return record(cudaErrorInvalidValue);
+  if (cudaError_t const e = enter_unsafe(); e != cudaSuccess) return e;
   if (bytes == 0) return *out = nullptr, cudaSuccess;
-  allocation kind;
-  kind.host_visible = host_visible;
-  kind.what = what;
-  std::uint64_t const at = arena::allocate(bytes, kind);
+  std::uint64_t const at = arena::allocate(bytes, of_kind(kind, call));
   *out = reinterpret_cast<void*>(at);
   return at == 0 ? record(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
-cudaError_t release(void* p, char const* call) {
-  if (p == nullptr || arena::release(reinterpret_cast<std::uint64_t>(p))) return cudaSuccess;
-  return refuse(cudaErrorInvalidValue, std::string(call) + " of an address that was not allocated");
-}
-
-/// Where the host finds a range the caller names by a device or a host address; null where a
-/// device range is not wholly inside one allocation.
-std::byte* reach(void const* p, std::size_t bytes) {
+/// The allocation that begins at an address and that a call may free.
+std::optional<allocation> to_free(void* p, bool pinned) {
   auto const at = reinterpret_cast<std::uint64_t>(p);
-  if (!map::in_arena(at)) return const_cast<std::byte*>(static_cast<std::byte const*>(p));
-  return arena::covers(at, bytes) ? map::host(at) : nullptr;
+  auto const a = map::in_arena(at) ? arena::find(at) : std::nullopt;
+  bool const is_pinned = a && a->host_visible && !a->managed;
+  if (!a || a->address != at || a->internal || a->retired || is_pinned != pinned)
+    return std::nullopt;
+  return a;
 }
 
-bool is_device(void const* p) { return map::in_arena(reinterpret_cast<std::uint64_t>(p)); }
+cudaError_t refuse_free(char const* call) {
+  return refuse(cudaErrorInvalidValue,
+                std::string(call) + " of an address that is not the start of such an allocation");
+}
 
-cudaError_t copy(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind) {
-  if (sticky() != cudaSuccess) return record(sticky());
-  if (bytes == 0) return cudaSuccess;
-  bool const to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-  bool const from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-  if (kind != cudaMemcpyDefault &&
-      ((to_device && !is_device(to)) || (from_device && !is_device(from))))
-    return refuse(cudaErrorInvalidValue,
-                  "a copy's direction names device memory where there is none");
-  std::byte *const d = reach(to, bytes), *const s = reach(from, bytes);
-  if (d == nullptr || s == nullptr)
-    return refuse(cudaErrorInvalidValue, "a copy of " + std::to_string(bytes) +
-                                             " bytes exceeds the " +
-                                             (d == nullptr ? "destination" : "source"));
-  std::memmove(d, s, bytes);
-  if (is_device(to)) {
-    auto* const shadow = map::shadow_of(reinterpret_cast<std::uint64_t>(to));
-    if (is_device(from))  // unwritten bytes stay unwritten
-      std::memmove(shadow, map::shadow_of(reinterpret_cast<std::uint64_t>(from)), bytes);
-    else
-      std::memset(shadow, map::written, bytes);
+cudaError_t release(void* p, bool pinned, char const* call) {
+  if (p == nullptr) return enter();
+  if (in_host_function()) return record(cudaErrorNotPermitted);
+  auto const a = to_free(p, pinned);
+  if (!a) return refuse_free(call);
+  {
+    held_lock lock = lock_runtime();
+    if (cudaError_t const e = check_unsafe(); e != cudaSuccess) return record(e);
+    if (!a->stream_ordered) finish_all(lock);  // a free waits for the device
   }
-  return cudaSuccess;
-}
-
-cudaError_t fill(void* to, int value, std::size_t bytes) {
-  if (sticky() != cudaSuccess) return record(sticky());
-  if (bytes == 0) return cudaSuccess;
-  if (!is_device(to) || reach(to, bytes) == nullptr) return record(cudaErrorInvalidValue);
-  std::memset(reach(to, bytes), value, bytes);
-  arena::mark_written(reinterpret_cast<std::uint64_t>(to), bytes);
-  return cudaSuccess;
-}
-
-cudaError_t symbol(void const* name, registry::device_variable& out) {
-  try {
-    out = registry::find_variable(name);
-  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
-  return out.address == 0 ? record(cudaErrorInvalidSymbol) : cudaSuccess;
+  if (!arena::retire(a->address)) return refuse_free(call);
+  arena::release(a->address);
+  return record(sticky());
 }
 
 }  // namespace
@@ -86,57 +65,81 @@ using namespace softgpu;
 extern "C" {
 
 cudaError_t cudaMalloc(void** out, size_t bytes) {
-  return allocate(out, bytes, false, "cudaMalloc");
+  return allocate(out, bytes, memory_kind::device, "cudaMalloc");
 }
-cudaError_t cudaMallocAsync(void** out, size_t bytes, cudaStream_t) {
-  return allocate(out, bytes, false, "cudaMallocAsync");
-}
-cudaError_t cudaMallocManaged(void** out, size_t bytes, unsigned) {
-  return allocate(out, bytes, true, "cudaMallocManaged");
+cudaError_t cudaMallocManaged(void** out, size_t bytes, unsigned flags) {
+  if (bytes == 0 || (flags != cudaMemAttachGlobal && flags != cudaMemAttachHost))
+    return record(cudaErrorInvalidValue);
+  return allocate(out, bytes, memory_kind::managed, "cudaMallocManaged");
 }
 cudaError_t cudaMallocHost(void** out, size_t bytes) {
-  return allocate(out, bytes, true, "cudaMallocHost");
+  return allocate(out, bytes, memory_kind::pinned, "cudaMallocHost");
 }
-cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned) {
-  return allocate(out, bytes, true, "cudaHostAlloc");
+cudaError_t cudaHostAlloc(void** out, size_t bytes, unsigned flags) {
+  if ((flags & ~7u) != 0) return record(cudaErrorInvalidValue);
+  return allocate(out, bytes, memory_kind::pinned, "cudaHostAlloc");
 }
-cudaError_t cudaFree(void* p) { return release(p, "cudaFree"); }
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return release(p, "cudaFreeAsync"); }
-cudaError_t cudaFreeHost(void* p) { return release(p, "cudaFreeHost"); }
+cudaError_t cudaMallocPitch(void** out, size_t* pitch, size_t width, size_t height) {
+  if (pitch == nullptr) return record(cudaErrorInvalidValue);
+  *pitch = (width + 511) / 512 * 512;
+  return allocate(out, *pitch * height, memory_kind::device, "cudaMallocPitch");
+}
+cudaError_t cudaMalloc3D(cudaPitchedPtr* out, cudaExtent e) {
+  if (out == nullptr) return record(cudaErrorInvalidValue);
+  *out = {nullptr, (e.width + 511) / 512 * 512, e.width, e.height};
+  return allocate(&out->ptr, out->pitch * e.height * e.depth, memory_kind::device, "cudaMalloc3D");
+}
 
-cudaError_t cudaMemcpy(void* to, void const* from, size_t bytes, cudaMemcpyKind kind) {
-  return copy(to, from, bytes, kind);
+cudaError_t cudaFree(void* p) { return release(p, false, "cudaFree"); }
+cudaError_t cudaFreeHost(void* p) { return release(p, true, "cudaFreeHost"); }
+
+cudaError_t cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream) {
+  if (out == nullptr) return record(cudaErrorInvalidValue);
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
+  {
+    held_lock const lock = lock_runtime();
+    stream_ref const s = find_stream(stream);
+    if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+    if (s->capturing != nullptr) {
+      spoil(*s->capturing, cudaErrorNotSupported);
+      return unsupported("cudaMallocAsync", "an allocation during a capture");
+    }
+  }
+  if (bytes == 0) return *out = nullptr, cudaSuccess;
+  allocation kind = of_kind(memory_kind::device, "cudaMallocAsync");
+  kind.stream_ordered = kind.closed = true;
+  std::uint64_t const at = arena::allocate(bytes, kind);
+  *out = reinterpret_cast<void*>(at);
+  if (at == 0) return record(cudaErrorMemoryAllocation);
+  cudaError_t const e = submit(stream, open_action{at});
+  if (e != cudaSuccess) arena::release(at);
+  return e;
 }
-cudaError_t cudaMemcpyAsync(void* to, void const* from, size_t bytes, cudaMemcpyKind kind,
-                            cudaStream_t) {
-  return copy(to, from, bytes, kind);
+cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
+  if (p == nullptr) return enter();
+  auto const a = to_free(p, false);
+  if (!a) return refuse_free("cudaFreeAsync");
+  {
+    held_lock const lock = lock_runtime();
+    stream_ref const s = find_stream(stream);
+    if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+    if (s->capturing != nullptr) {
+      spoil(*s->capturing, cudaErrorNotSupported);
+      return unsupported("cudaFreeAsync", "a free during a capture");
+    }
+  }
+  if (!arena::retire(a->address)) return refuse_free("cudaFreeAsync");
+  cudaError_t const e = submit(stream, free_action{a->address});
+  if (e != cudaSuccess) arena::release(a->address);
+  return e;
 }
-cudaError_t cudaMemset(void* to, int value, size_t bytes) { return fill(to, value, bytes); }
-cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  return fill(to, value, bytes);
-}
-cudaError_t cudaMemcpyToSymbol(void const* name, void const* from, size_t bytes, size_t offset,
-                               cudaMemcpyKind kind) {
-  registry::device_variable v;
-  if (cudaError_t const e = symbol(name, v); e != cudaSuccess) return e;
-  return copy(reinterpret_cast<void*>(v.address + offset), from, bytes, kind);
-}
-cudaError_t cudaMemcpyFromSymbol(void* to, void const* name, size_t bytes, size_t offset,
-                                 cudaMemcpyKind kind) {
-  registry::device_variable v;
-  if (cudaError_t const e = symbol(name, v); e != cudaSuccess) return e;
-  return copy(to, reinterpret_cast<void const*>(v.address + offset), bytes, kind);
-}
-cudaError_t cudaGetSymbolAddress(void** out, void const* name) {
-  registry::device_variable v;
-  if (cudaError_t const e = symbol(name, v); e != cudaSuccess) return e;
-  *out = reinterpret_cast<void*>(v.address);
-  return cudaSuccess;
-}
-cudaError_t cudaGetSymbolSize(size_t* out, void const* name) {
-  registry::device_variable v;
-  if (cudaError_t const e = symbol(name, v); e != cudaSuccess) return e;
-  *out = v.bytes;
+
+cudaError_t cudaGetSymbolSize(size_t* out, void const* symbol) {
+  try {
+    registry::device_variable const v = registry::find_variable(symbol);
+    if (v.address == 0) return record(cudaErrorInvalidSymbol);
+    *out = v.bytes;
+  } catch (std::exception const& e) { return refuse(cudaErrorInvalidPtx, e.what()); }
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {

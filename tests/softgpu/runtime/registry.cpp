@@ -1,6 +1,5 @@
 #include "runtime/registry.hpp"
 
-#include <cstdio>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -10,6 +9,7 @@
 #include <cuda_runtime_api.h>
 
 #include "checks/exit.hpp"
+#include "runtime/stream.hpp"
 
 namespace softgpu::registry {
 namespace {
@@ -108,6 +108,7 @@ extern "C" {
 
 void** __cudaRegisterFatBinary(void* fat) {
   softgpu::watch_exit();  // first of all, so that it runs last
+  softgpu::watch_streams();
   auto const* const w = static_cast<wrapper const*>(fat);
   auto b = std::make_unique<binary>();
   b->container = w->magic == 0x466243b1 ? w->data : fat;
@@ -118,7 +119,15 @@ void** __cudaRegisterFatBinary(void* fat) {
 
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
-char __cudaInitModule(void**) { return 1; }
+
+// The host's pointers to managed variables are set before any of its code uses one.
+char __cudaInitModule(void** handle) {
+  std::lock_guard const lock(all().mutex);
+  for (auto& [host, v] : all().variables)
+    if (v.managed != nullptr && v.owner == reinterpret_cast<binary*>(handle))
+      *v.managed = reinterpret_cast<void*>(v.owner->get().variable(v.name));
+  return 1;
+}
 
 void __cudaRegisterFunction(void** handle, char const* host, char*, char const* name, int, uint3*,
                             uint3*, dim3*, dim3*, int*) {
@@ -132,9 +141,10 @@ void __cudaRegisterVar(void** handle, char* host, char*, char const* name, int, 
   all().variables[host] = {reinterpret_cast<binary*>(handle), name, size, constant != 0, nullptr};
 }
 
-void __cudaRegisterManagedVar(void**, void**, char*, char const* name, int, size_t, int, int) {
-  std::fprintf(stderr, "softgpu: __managed__ variable %s is not supported yet\n", name);
-  std::abort();
+void __cudaRegisterManagedVar(void** handle, void** host, char*, char const* name, int, size_t size,
+                              int constant, int) {
+  std::lock_guard const lock(all().mutex);
+  all().variables[host] = {reinterpret_cast<binary*>(handle), name, size, constant != 0, host};
 }
 
 }  // extern "C"

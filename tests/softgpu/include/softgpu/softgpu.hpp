@@ -12,6 +12,7 @@ enum class fault : std::uint8_t {
   out_of_bounds,      // an address no allocation holds
   use_after_free,     // an address of a freed allocation
   misaligned,         // an address not a multiple of the access's size
+  read_only,          // a write to constant memory
   uninitialised,      // a read of bytes nobody wrote
   shared_race,        // conflicting accesses to shared memory without a barrier between
   divergent_barrier,  // an aligned barrier not executed by the whole warp
@@ -61,6 +62,8 @@ struct settings {
   int threads = 0;            // host threads that run blocks; 0: all cores
   int architecture = 80;      // the compute capability the device shows, times ten
   bool print_reports = true;  // to stderr, as they come
+  // Work runs when a call enqueues it, not when one waits for it. SOFTGPU_EAGER=1 sets it.
+  bool eager = false;
 };
 settings& configure();
 

@@ -56,16 +56,28 @@ enum class special : std::uint8_t {
   globaltimer_hi,
   dynamic_smem_size,
   total_smem_size,
+  envreg0,
+  envreg1,
+  envreg2,
   count
 };
-constexpr std::string_view special_names[] = {
-    "%tid.x",          "%tid.y",       "%tid.z",          "%ntid.x",         "%ntid.y",
-    "%ntid.z",         "%ctaid.x",     "%ctaid.y",        "%ctaid.z",        "%nctaid.x",
-    "%nctaid.y",       "%nctaid.z",    "%laneid",         "%warpid",         "%nwarpid",
-    "%smid",           "%nsmid",       "%gridid",         "%lanemask_eq",    "%lanemask_le",
-    "%lanemask_lt",    "%lanemask_ge", "%lanemask_gt",    "%clock",          "%clock_hi",
-    "%clock64",        "%globaltimer", "%globaltimer_lo", "%globaltimer_hi", "%dynamic_smem_size",
-    "%total_smem_size"};
+constexpr std::string_view special_names[] = {"%tid.x",           "%tid.y",
+                                              "%tid.z",           "%ntid.x",
+                                              "%ntid.y",          "%ntid.z",
+                                              "%ctaid.x",         "%ctaid.y",
+                                              "%ctaid.z",         "%nctaid.x",
+                                              "%nctaid.y",        "%nctaid.z",
+                                              "%laneid",          "%warpid",
+                                              "%nwarpid",         "%smid",
+                                              "%nsmid",           "%gridid",
+                                              "%lanemask_eq",     "%lanemask_le",
+                                              "%lanemask_lt",     "%lanemask_ge",
+                                              "%lanemask_gt",     "%clock",
+                                              "%clock_hi",        "%clock64",
+                                              "%globaltimer",     "%globaltimer_lo",
+                                              "%globaltimer_hi",  "%dynamic_smem_size",
+                                              "%total_smem_size", "%envreg0",
+                                              "%envreg1",         "%envreg2"};
 static_assert(std::size(special_names) == static_cast<std::size_t>(special::count));
 
 u64 now() { return static_cast<u64>(std::chrono::steady_clock::now().time_since_epoch().count()); }
@@ -104,6 +116,9 @@ u64 special_value(warp& w, special s, int lane) {
     case special::globaltimer_lo: return now() & 0xffffffff;
     case special::clock64:
     case special::globaltimer: return now();
+    case special::envreg0: return 0;
+    case special::envreg1: return l.workspace >> 32;
+    case special::envreg2: return l.workspace & 0xffffffff;
     case special::dynamic_smem_size: return static_cast<u64>(l.dynamic_shared);
     default: return static_cast<u64>(l.shared_bytes);
   }

@@ -1,0 +1,208 @@
+// Capturing: its calls, and what other calls may not do meanwhile.
+#include "runtime/capture.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "runtime/error.hpp"
+
+namespace softgpu {
+namespace {
+
+thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
+
+std::vector<std::shared_ptr<capture>>& active() {
+  static auto* const a = new std::vector<std::shared_ptr<capture>>;
+  return *a;
+}
+
+/// Takes every stream out of a capture that is over.
+void release_streams(capture& c) {
+  for (auto const& [handle, s] : streams().live)
+    if (s->capturing.get() == &c) s->capturing = nullptr, s->tips.clear();
+  std::erase_if(active(), [&](auto const& a) { return a.get() == &c; });
+  c.ended = true;
+}
+
+/// Whether all that other streams captured comes before what the origin's next node would.
+bool all_joined(capture const& c) {
+  std::set<CUgraphNode_st const*> before;
+  std::vector<CUgraphNode_st*> open(c.origin->tips);
+  while (!open.empty()) {
+    CUgraphNode_st* const n = open.back();
+    open.pop_back();
+    if (before.insert(n).second) open.insert(open.end(), n->after.begin(), n->after.end());
+  }
+  return std::all_of(streams().live.begin(), streams().live.end(), [&](auto const& entry) {
+    CUstream_st const& s = *entry.second;
+    return s.capturing.get() != &c || std::all_of(s.tips.begin(), s.tips.end(), [&](auto const* n) {
+             return before.count(n) != 0;
+           });
+  });
+}
+
+cudaError_t status_of(CUstream_st const& s, cudaStreamCaptureStatus* out) {
+  if (out == nullptr) return cudaErrorInvalidValue;
+  if (s.legacy)
+    for (auto const& [handle, other] : streams().live)
+      if (other->blocking() && other->capturing != nullptr) return cudaErrorStreamCaptureImplicit;
+  *out = s.capturing == nullptr ? cudaStreamCaptureStatusNone
+         : s.capturing->valid   ? cudaStreamCaptureStatusActive
+                                : cudaStreamCaptureStatusInvalidated;
+  return cudaSuccess;
+}
+
+cudaError_t info_of(cudaStream_t stream, cudaStreamCaptureStatus* status, unsigned long long* id,
+                    cudaGraph_t* graph, cudaGraphNode_t const** tips, std::size_t* count) {
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  if (cudaError_t const e = status_of(*s, status); e != cudaSuccess) return record(e);
+  if (*status != cudaStreamCaptureStatusActive) return cudaSuccess;
+  if (id != nullptr) *id = s->capturing->id;
+  if (graph != nullptr) *graph = s->capturing->graph.get();
+  if (tips != nullptr) *tips = s->tips.data();
+  if (count != nullptr) *count = s->tips.size();
+  return cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t spoil(capture& c, cudaError_t e) {
+  if (!c.valid) return cudaErrorStreamCaptureInvalidated;
+  c.valid = false;
+  return e;
+}
+
+cudaError_t add_to_capture(CUstream_st& s, action what) {
+  if (!s.capturing->valid) return cudaErrorStreamCaptureInvalidated;
+  s.tips = {s.capturing->graph->add(std::move(what), s.tips)};
+  return cudaSuccess;
+}
+
+cudaError_t check_legacy() {
+  cudaError_t out = cudaSuccess;
+  for (auto const& [handle, s] : streams().live)
+    if (s->blocking() && s->capturing != nullptr)
+      spoil(*s->capturing, out = cudaErrorStreamCaptureImplicit);
+  return out;
+}
+
+cudaError_t check_none_capturing() {
+  cudaError_t out = cudaSuccess;
+  for (auto const& c : active()) spoil(*c, out = cudaErrorStreamCaptureUnsupported);
+  return out;
+}
+
+cudaError_t check_unsafe() {
+  if (thread_mode == cudaStreamCaptureModeRelaxed) return cudaSuccess;
+  cudaError_t out = cudaSuccess;
+  for (auto const& c : active()) {
+    bool const ours = c->thread == std::this_thread::get_id();
+    bool const theirs = !ours && thread_mode == cudaStreamCaptureModeGlobal &&
+                        c->mode == cudaStreamCaptureModeGlobal;
+    if (theirs || (ours && c->mode != cudaStreamCaptureModeRelaxed))
+      spoil(*c, out = cudaErrorStreamCaptureUnsupported);
+  }
+  return out;
+}
+
+cudaError_t enter_unsafe() {
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
+  held_lock const lock = lock_runtime();
+  return record(check_unsafe());
+}
+
+void abandon_capture(CUstream_st& s) {
+  if (s.capturing == nullptr) return;
+  std::shared_ptr<capture> const c = s.capturing;
+  c->valid = false;
+  if (c->origin == &s) return release_streams(*c);
+  s.capturing = nullptr;
+  s.tips.clear();
+}
+
+}  // namespace softgpu
+
+using namespace softgpu;
+
+extern "C" {
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  if (s->legacy) return record(cudaErrorStreamCaptureUnsupported);
+  if (s->capturing != nullptr) return record(cudaErrorIllegalState);
+  static unsigned long long ids = 0;
+  auto c = std::make_shared<capture>();
+  c->id = ++ids;
+  c->mode = mode;
+  c->thread = std::this_thread::get_id();
+  c->origin = s.get();
+  c->graph = std::make_unique<CUgraph_st>();
+  active().push_back(c);
+  s->capturing = std::move(c);
+  s->tips.clear();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
+  if (out == nullptr) return record(cudaErrorInvalidValue);
+  *out = nullptr;
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  if (s->capturing == nullptr) return record(cudaErrorIllegalState);
+  std::shared_ptr<capture> const c = s->capturing;
+  if (c->origin != s.get()) return record(spoil(*c, cudaErrorStreamCaptureUnmatched));
+  if (c->mode != cudaStreamCaptureModeRelaxed && c->thread != std::this_thread::get_id())
+    return record(cudaErrorStreamCaptureWrongThread);
+  bool const joined = all_joined(*c);
+  release_streams(*c);
+  if (!c->valid) return record(cudaErrorStreamCaptureInvalidated);
+  if (!joined) return c->valid = false, record(cudaErrorStreamCaptureUnjoined);
+  *out = publish(std::move(c->graph));
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  return record(status_of(*s, status));
+}
+
+// Its forms: without edges (12), and with them (12.3's _v3, 13's own name). No edge here has data.
+cudaError_t cudaStreamGetCaptureInfo_v2(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                        unsigned long long* id, cudaGraph_t* graph,
+                                        cudaGraphNode_t const** tips, size_t* count) {
+  return info_of(stream, status, id, graph, tips, count);
+}
+cudaError_t cudaStreamGetCaptureInfo_v3(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                        unsigned long long* id, cudaGraph_t* graph,
+                                        cudaGraphNode_t const** tips,
+                                        cudaGraphEdgeData const** edges, size_t* count) {
+  if (edges != nullptr) *edges = nullptr;
+  return info_of(stream, status, id, graph, tips, count);
+}
+#if CUDART_VERSION >= 13000
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                     unsigned long long* id, cudaGraph_t* graph,
+                                     cudaGraphNode_t const** tips, cudaGraphEdgeData const** edges,
+                                     size_t* count) {
+  return cudaStreamGetCaptureInfo_v3(stream, status, id, graph, tips, edges, count);
+}
+#endif
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  if (mode == nullptr || *mode < cudaStreamCaptureModeGlobal ||
+      *mode > cudaStreamCaptureModeRelaxed)
+    return record(cudaErrorInvalidValue);
+  std::swap(*mode, thread_mode);
+  return cudaSuccess;
+}
+
+}  // extern "C"

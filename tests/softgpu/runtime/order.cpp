@@ -1,0 +1,81 @@
+#include "runtime/order.hpp"
+
+#include <algorithm>
+#include <condition_variable>
+
+namespace softgpu {
+namespace {
+
+struct monitor {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::uint64_t numbers = 0;
+};
+monitor& the_monitor() {
+  static monitor* const m = new monitor;  // outlives static destructors that use the device
+  return *m;
+}
+
+/// The open dependency enqueued last; nothing where all are done.
+work_ref latest_open(work& w) {
+  auto const done = std::remove_if(w.after.begin(), w.after.end(), is_done);
+  w.after.erase(done, w.after.end());
+  if (w.after.empty()) return nullptr;
+  return *std::max_element(w.after.begin(), w.after.end(),
+                           [](auto const& a, auto const& b) { return a->number < b->number; });
+}
+
+void run(held_lock& lock, work& w) {
+  w.state = work::state::running;
+  lock.unlock();
+  perform(w.what);
+  lock.lock();
+  w.what = empty_action{};  // its parameters and staged bytes
+  w.finished = std::chrono::steady_clock::now();
+  w.state = work::state::done;
+  the_monitor().changed.notify_all();
+}
+
+/// Follows open dependencies from w and runs what is ready. True where there was any.
+bool advance(held_lock& lock, work_ref const& w, bool only_one) {
+  std::vector<work_ref> path{w};
+  bool ran = false;
+  while (!path.empty() && !(ran && only_one)) {
+    work& here = *path.back();
+    if (here.state == work::state::done) {
+      path.pop_back();
+    } else if (here.state == work::state::running) {
+      if (only_one) return true;
+      the_monitor().changed.wait(lock);
+    } else if (work_ref next = latest_open(here)) {
+      path.push_back(std::move(next));
+    } else {
+      run(lock, here);
+      ran = true;
+    }
+  }
+  return ran;
+}
+
+}  // namespace
+
+held_lock lock_runtime() { return held_lock(the_monitor().mutex); }
+
+work_ref make_work(action what, std::vector<work_ref> after) {
+  auto w = std::make_shared<work>();
+  w->what = std::move(what);
+  w->after = std::move(after);
+  w->after.erase(std::remove_if(w->after.begin(), w->after.end(), is_done), w->after.end());
+  w->number = ++the_monitor().numbers;
+  return w;
+}
+
+bool is_done(work_ref const& w) { return w == nullptr || w->state == work::state::done; }
+
+void finish(held_lock& lock, work_ref const& w) {
+  if (!is_done(w)) advance(lock, w, false);
+}
+
+bool step(held_lock& lock, work_ref const& w) { return !is_done(w) && advance(lock, w, true); }
+
+}  // namespace softgpu
