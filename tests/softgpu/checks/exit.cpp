@@ -6,17 +6,22 @@
 #include <cstdlib>
 
 #include "checks/report.hpp"
+#include "counters/counters.hpp"
 #include "memory/arena.hpp"
 
 namespace softgpu {
 namespace {
 
 void at_exit() {
+  counters::at_exit();
   for (allocation const& a : arena::live()) {
     if (a.internal) continue;
     report r;
     r.what = fault::leak;
-    r.sentence = std::to_string(a.bytes) + " bytes of " + a.what + " are never freed";
+    char place[32];
+    std::snprintf(place, sizeof place, "0x%llx", static_cast<unsigned long long>(a.address));
+    r.sentence =
+        std::to_string(a.bytes) + " bytes of " + a.what + " at " + place + " are never freed";
     file_report(std::move(r));
   }
   std::size_t const left = take_reports().size();

@@ -15,6 +15,11 @@ void raise_fault(warp& w, op const& o, lane_mask lanes, fault what, std::string 
 /// No warp of the block can go on: says where each waits, and ends the launch.
 void report_deadlock(block& b);
 
+/// The watchdog: a thread of the launch has exited, or it begins; and whether none has for so long
+/// that the launch is reported, with where each warp of this block stands, and ended.
+void note_progress(launch& l);
+bool ended_as_hung(block& b);
+
 /// Whether a real device ends the kernel at such a fault.
 bool fatal(fault what);
 

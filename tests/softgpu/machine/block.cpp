@@ -68,8 +68,10 @@ bool block::turn(std::int32_t quantum) {
     warp::outcome const how = w->run(quantum);
     progressed |= could_run || w->idle != idle_before;
     all_finished &= how == warp::outcome::finished;
-    if (w->idle != idle_before)  // exits may complete a barrier
+    if (w->idle != idle_before) {  // exits may complete a barrier
+      note_progress(*launch);
       for (int i = 0; i < static_cast<int>(barriers.size()); ++i) complete(i);
+    }
     if (launch->stop.load(std::memory_order_relaxed)) return true;
   }
   if (all_finished || finished()) return true;

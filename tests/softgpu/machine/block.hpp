@@ -31,9 +31,9 @@ struct launch {
   std::atomic<std::uint64_t> executed_lanes[static_cast<int>(kind::count)] = {};
   std::atomic<std::uint64_t> divergent_branches = 0, barriers = 0;
   std::mutex counts_mutex;
-  traffic counts;                          // of the blocks that have ended
-  std::unique_ptr<touched_bytes> touched;  // where unique bytes are counted
-  std::atomic<std::int64_t> alive_at = 0;  // when a thread last exited, of steady_clock
+  traffic counts;                           // of the blocks that have ended
+  std::unique_ptr<touched_bytes> touched;   // where unique bytes are counted
+  std::atomic<std::int64_t> alive_at = 0;   // when a thread last exited, of steady_clock
   std::atomic<fault> failed = fault::trap;  // the last fatal fault, where has_failed
   std::atomic<bool> has_failed = false;
   std::atomic<bool> stop = false;  // a fault that ends the launch (trap, assert, deadlock)

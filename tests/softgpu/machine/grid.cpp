@@ -7,15 +7,16 @@
 #include <thread>
 
 #include "checks/block_checks.hpp"
+#include "checks/faults.hpp"
 #include "machine/block.hpp"
 
 namespace softgpu {
 namespace {
 
-constexpr std::int32_t turn_length = 1 << 16;  // ops run backward per warp and turn
+constexpr std::int32_t turn_length = 1 << 16;      // ops run backward per warp and turn
 constexpr std::int32_t cooperative_turn = 1 << 8;  // its blocks wait for each other by design
-constexpr int turns_before_company = 4;        // turns before a thread takes a second block
-constexpr std::size_t most_resident = 64;      // blocks of one thread, unless cooperative
+constexpr int turns_before_company = 4;            // turns before a thread takes a second block
+constexpr std::size_t most_resident = 64;          // blocks of one thread, unless cooperative
 
 struct aligned_bytes {
   std::byte* data = nullptr;
@@ -128,6 +129,7 @@ void work(launch& l, std::atomic<std::uint64_t>& next, std::uint64_t total, std:
       seat& s = *running[i];
       ++s.turns;
       if (!l.stop.load(std::memory_order_relaxed) && !s.block.turn(turn)) {
+        if (ended_as_hung(s.block)) break;
         ++i;
         continue;
       }
@@ -148,6 +150,8 @@ void work(launch& l, std::atomic<std::uint64_t>& next, std::uint64_t total, std:
 }  // namespace
 
 void run(launch& l) {
+  note_progress(l);
+  if (configure().count_unique_bytes) l.touched = std::make_unique<touched_bytes>();
   std::uint64_t const total = l.grid.count();
   std::size_t threads = configure().threads > 0 ? std::size_t(configure().threads)
                                                 : std::max(1u, std::thread::hardware_concurrency());

@@ -1,0 +1,82 @@
+// What a process leaves behind: one that leaks, or leaves a report unread, exits with 86 and says
+// why; its twin exits with 0. This executable runs itself again as each of them.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <softgpu/softgpu.hpp>  // exit codes are the software device's
+#include <string>
+
+#include "device_array.hpp"
+
+namespace {
+
+struct ending {
+  int status = -1;
+  std::string text;
+};
+
+/// Runs one of the disabled tests below in a process of its own.
+ending run_alone(std::string const& test) {
+  char self[4096] = {};
+  if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return {};
+  std::string const command = std::string("'") + self +
+                              "' --gtest_also_run_disabled_tests --gtest_filter=Child.DISABLED_" +
+                              test + " 2>&1";
+  std::FILE* const pipe = popen(command.c_str(), "r");
+  if (pipe == nullptr) return {};
+  ending e;
+  char piece[512];
+  while (std::fgets(piece, sizeof piece, pipe) != nullptr) e.text += piece;
+  int const status = pclose(pipe);
+  e.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return e;
+}
+
+__global__ void write_one(int* a) { a[threadIdx.x] = 1; }
+
+TEST(Child, DISABLED_Leaks) {
+  int *kept = nullptr, *freed = nullptr;
+  ASSERT_EQ(cudaMalloc(&kept, 400), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&freed, 500), cudaSuccess);
+  write_one<<<1, 100>>>(kept);
+  ASSERT_EQ(cudaFree(freed), cudaSuccess);
+}
+
+TEST(Child, DISABLED_FreesAll) {
+  int *kept = nullptr, *freed = nullptr;
+  ASSERT_EQ(cudaMalloc(&kept, 400), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&freed, 500), cudaSuccess);
+  write_one<<<1, 100>>>(kept);
+  ASSERT_EQ(cudaFree(freed), cudaSuccess);
+  ASSERT_EQ(cudaFree(kept), cudaSuccess);
+}
+
+TEST(Child, DISABLED_LeavesAReport) {
+  device_array<int> a(std::size_t{10});
+  write_one<<<1, 11>>>(a.data);
+}
+
+TEST(Exit, ALeakIsNamed) {
+  ending const e = run_alone("Leaks");
+  EXPECT_EQ(e.status, 86) << e.text;
+  EXPECT_NE(e.text.find("softgpu: leak: 400 bytes of cudaMalloc at 0x"), std::string::npos)
+      << e.text;
+  EXPECT_EQ(e.text.find("500 bytes"), std::string::npos) << e.text;
+  EXPECT_NE(e.text.find("[  PASSED  ] 1 test"), std::string::npos) << e.text;
+}
+
+TEST(Exit, ATidyProcessSaysNothing) {
+  ending const e = run_alone("FreesAll");
+  EXPECT_EQ(e.status, 0) << e.text;
+  EXPECT_EQ(e.text.find("softgpu:"), std::string::npos) << e.text;
+}
+
+TEST(Exit, AReportNobodyTookEndsTheProcessWith86) {
+  ending const e = run_alone("LeavesAReport");
+  EXPECT_EQ(e.status, 86) << e.text;
+  EXPECT_NE(e.text.find("softgpu: out of bounds: write of 4 bytes"), std::string::npos) << e.text;
+  EXPECT_NE(e.text.find("softgpu: 1 reports were left at exit"), std::string::npos) << e.text;
+}
+
+}  // namespace
