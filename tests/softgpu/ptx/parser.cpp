@@ -1,5 +1,7 @@
 #include "ptx/parser.hpp"
 
+#include <bit>
+
 namespace softgpu::ptx {
 
 std::vector<std::string_view> split(std::string_view word, char separator) {
@@ -161,8 +163,10 @@ void parser::run() {
   while (now_.kind != token_kind::end) {
     std::string_view const what = word("a directive");
     if (what == ".version") {
-      std::string const number(now_.text);  // "9.0" reads as a decimal
-      module_.version = static_cast<int>(std::stod(number) * 10 + 0.5);
+      if (now_.kind != token_kind::real64) fail("expected a version such as 9.0");
+      double const version = std::bit_cast<double>(now_.value);
+      if (!(version < 1000)) fail("there is no such version");
+      module_.version = static_cast<int>(version * 10 + 0.5);
       advance();
     } else if (what == ".target") {
       module_.target = word("a target");
