@@ -22,6 +22,7 @@ struct access {
   unsigned bytes;           // per lane: the whole vector, a power of two
   lane_mask lanes;          // who asks
   bool strong = false;      // volatile, relaxed, acquire, release: may conflict without a race
+  bool later = false;       // a store whose bytes come when it is waited for (cp.async)
   bool contiguous = false;  // set by admit: all 32 lanes, one after the other from host[0]
   // Lanes that do not ask have the address of one that does.
   alignas(64) std::uint64_t address[lanes_per_warp];  // in that space

@@ -7,8 +7,9 @@
 namespace softgpu {
 
 ptx::space space_of(builder const& b) {
-  std::string_view const word = b.one_of({"global", "shared", "shared::cta", "local", "const",
-                                          "param", "param::entry", "param::func"});
+  std::string_view const word =
+      b.one_of({"global", "shared", "shared::cta", "shared::cluster", "local", "const", "param",
+                "param::entry", "param::func"});
   if (word == "global") return ptx::space::global;
   if (word.starts_with("shared")) return ptx::space::shared;
   if (word == "local") return ptx::space::local;

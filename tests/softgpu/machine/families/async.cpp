@@ -6,30 +6,46 @@
 #include <bit>
 #include <cstring>
 
+#include "checks/memory_checks.hpp"
 #include "machine/families/addresses.hpp"
 #include "machine/families/families.hpp"
 
 namespace softgpu {
 
-void finish_copies(warp& w, lane_mask lanes, std::uint32_t keep) {
-  auto const due = [&](pending_copy const& c) {
-    return (lanes >> c.lane & 1) != 0 && c.group + keep < w.copy_groups[c.lane];
-  };
+namespace {
+
+template <class Due> void finish(warp& w, Due due) {
   for (pending_copy const& c : w.copies) {
     if (!due(c)) continue;
     std::memcpy(c.to, c.from, c.source_bytes);
     std::memset(c.to + c.source_bytes, 0, std::size_t(c.bytes - c.source_bytes));
+    checks::shared_arrive(*w.block, c.to - w.block->shared, c.bytes);
   }
   w.copies.erase(std::remove_if(w.copies.begin(), w.copies.end(), due), w.copies.end());
+}
+
+}  // namespace
+
+void finish_copies(warp& w, lane_mask lanes, std::uint32_t keep) {
+  finish(w, [&](pending_copy const& c) {
+    return (lanes >> c.lane & 1) != 0 && c.group + keep < w.copy_groups[c.lane];
+  });
+}
+
+void finish_all_copies(warp& w, lane_mask lanes) {
+  finish(w, [&](pending_copy const& c) { return (lanes >> c.lane & 1) != 0; });
 }
 
 namespace {
 
 // a, value, flags: the destination in shared memory; extras: the source's row, bytes taken from it;
-// b.at and c.at: the source's offset and addressing; aux: bytes.
+// b.at and c.at: the source's offset and addressing; d: where true (xor ignored_flip), nothing is
+// read and zeros are written; aux: bytes.
+constexpr std::uint32_t ignored_flip = 1u << 31;
 void copy(warp& w, op const& o) {
   ref const* const extras = w.here.code->extras.data() + o.extra;
-  auto const bytes = static_cast<unsigned>(o.aux);
+  auto const bytes = static_cast<unsigned>(o.aux & ~ignored_flip);
+  lane_mask const ignored = w.predicate(o.d) ^ ((o.aux & ignored_flip) != 0 ? all_lanes : 0);
   lane_mask const asked = w.mask;
   std::uint32_t const* const taken = w.row<std::uint32_t>(extras[1]);
   op from = o;  // the same op with the source's address
@@ -37,11 +53,12 @@ void copy(warp& w, op const& o) {
   from.flags = static_cast<std::uint8_t>(o.c.at);
   from.value = o.b.at;
   access to(w, o, ptx::space::shared, access_kind::store, bytes);
+  to.later = true;
   fill_addresses(to);
   lane_mask good = admit(to);
   lane_mask reads = 0;
   for (int i = 0; i < lanes_per_warp; ++i)
-    if ((good >> i & 1) != 0 && taken[i] != 0) reads |= lane_mask{1} << i;
+    if (((good & ~ignored) >> i & 1) != 0 && taken[i] != 0) reads |= lane_mask{1} << i;
   access source(w, from, ptx::space::global, access_kind::load, bytes);
   source.lanes = reads;
   if (reads != 0) {
@@ -55,7 +72,8 @@ void copy(warp& w, op const& o) {
       c.from = source.host[i];
       c.lane = static_cast<std::uint8_t>(i);
       c.bytes = static_cast<std::uint8_t>(bytes);
-      c.source_bytes = static_cast<std::uint8_t>(std::min(taken[i], std::uint32_t{bytes}));
+      std::uint32_t const from_source = (ignored >> i & 1) != 0 ? 0 : taken[i];
+      c.source_bytes = static_cast<std::uint8_t>(std::min(from_source, std::uint32_t{bytes}));
       c.group = w.copy_groups[i];
       w.copies.push_back(c);
     }
@@ -67,15 +85,18 @@ void build_copy(builder& b) {
   auto const bytes = static_cast<std::uint32_t>(b.operand(2).value);
   if (bytes != 4 && bytes != 8 && bytes != 16) b.fail("cp.async copies 4, 8 or 16 bytes");
   if (b.has("cg") && bytes != 16) b.fail("cp.async.cg copies 16 bytes");
-  ref taken = b.constant(bytes, 32);
+  ref taken = b.constant(bytes, 32), ignored = b.always();
+  std::uint32_t flip = ~0u;
   if (b.operand_count() > 3) {
     ptx::operand const& last = b.operand(3);
     bool const predicate = last.kind == ptx::operand_kind::negated ||
                            (last.kind == ptx::operand_kind::reg &&
                             b.function().registers[std::size_t(last.index)].kind == 'p');
     bool const policy = b.has("L2::cache_hint") && b.operand_count() == 4;
-    if (predicate) b.fail("cp.async with ignore-src is not supported");
-    if (!policy) taken = b.input(3, {'u', 32});
+    if (predicate)
+      ignored = b.predicate_input(last, flip);
+    else if (!policy)
+      taken = b.input(3, {'u', 32});
   }
   op to, from;
   b.address(to, b.operand(0), ptx::space::shared);
@@ -83,7 +104,8 @@ void build_copy(builder& b) {
   if (from.value < INT32_MIN || from.value > INT32_MAX) b.fail("cp.async from a fixed address");
   op& o = b.emit(&copy);
   o.a = to.a, o.value = to.value, o.flags = to.flags;
-  o.c.at = from.flags, o.b.at = static_cast<std::int32_t>(from.value), o.aux = bytes;
+  o.c.at = from.flags, o.b.at = static_cast<std::int32_t>(from.value), o.d = ignored;
+  o.aux = bytes | (flip & ignored_flip);
   b.extra(o, from.a);
   b.extra(o, taken);
 }

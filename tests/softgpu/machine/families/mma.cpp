@@ -157,22 +157,24 @@ void mma(warp& w, op const& o) {
   }
 }
 
-// m8n8k4 in f64: A row g, column t; B row t, column g; C row g, columns 2t and 2t + 1.
-void mma_f64(warp& w, op const& o) {
+// In f64, one element to a register: as above with P = 1; m8n8k4 has one row of eight.
+template <int M, int K> void mma_f64(warp& w, op const& o) {
   if (!whole_warp(w, o)) return;
-  ref const* const x = w.here.code->extras.data() + o.extra;
-  f64 const *a = w.row<f64>(x[2]), *b = w.row<f64>(x[3]);
-  f64 r[2][lanes_per_warp];
+  constexpr int both = M / 8, registers_d = M / 4, registers_a = M * K / 32;
+  ref const* const d = w.here.code->extras.data() + o.extra;
+  ref const *const a = d + registers_d, *const b = a + registers_a, *const c = b + K / 4;
+  f64 r[registers_d][lanes_per_warp];
   for (int lane = 0; lane < lanes_per_warp; ++lane)
-    for (int e = 0; e < 2; ++e) {
-      f64 acc = w.row<f64>(x[4 + e])[lane];
-      for (int k = 0; k < 4; ++k)
-        acc = std::fma(a[lane / 4 * 4 + k], b[(2 * (lane % 4) + e) * 4 + k], acc);
+    for (int e = 0; e < registers_d; ++e) {
+      f64 acc = w.row<f64>(c[e])[lane];
+      for (int k = 0; k < K; ++k)
+        acc = std::fma(w.row<f64>(a[k / 4 * both + e / 2])[lane / 4 * 4 + k % 4],
+                       w.row<f64>(b[k / 4])[(2 * (lane % 4) + e % 2) * 4 + k % 4], acc);
       r[e][lane] = acc;
     }
-  for (int e = 0; e < 2; ++e)
+  for (int e = 0; e < registers_d; ++e)
     for (int lane = 0; lane < lanes_per_warp; ++lane)
-      if (w.mask >> lane & 1) w.row<f64>(x[e])[lane] = r[e][lane];
+      if (w.mask >> lane & 1) w.row<f64>(d[e])[lane] = r[e][lane];
 }
 
 void emit_mma(builder& b, handler h, int bits) {
@@ -199,12 +201,12 @@ template <int K> handler half_mma(builder& b) {
   return b.type_word(2) == "bf16" ? real_mma<bf16_element, bf16_element, K>(b)
                                   : real_mma<half_element, half_element, K>(b);
 }
-handler fp8_mma(builder& b) {
+template <int K> handler fp8_mma(builder& b) {
   bool const a4 = b.type_word(2) == "e4m3", b4 = b.type_word(1) == "e4m3";
-  if (a4 && b4) return real_mma<e4m3_element, e4m3_element, 32>(b);
-  if (a4) return real_mma<e4m3_element, e5m2_element, 32>(b);
-  if (b4) return real_mma<e5m2_element, e4m3_element, 32>(b);
-  return real_mma<e5m2_element, e5m2_element, 32>(b);
+  if (a4 && b4) return real_mma<e4m3_element, e4m3_element, K>(b);
+  if (a4) return real_mma<e4m3_element, e5m2_element, K>(b);
+  if (b4) return real_mma<e5m2_element, e4m3_element, K>(b);
+  return real_mma<e5m2_element, e5m2_element, K>(b);
 }
 template <int M, int K> handler byte_mma(builder& b) {
   bool const a_signed = b.type_word(2) == "s8", b_signed = b.type_word(1) == "s8";
@@ -218,11 +220,19 @@ void build_half8(builder& b) { emit_mma(b, half_mma<8>(b), 32); }
 void build_half16(builder& b) { emit_mma(b, half_mma<16>(b), 32); }
 void build_tf4(builder& b) { emit_mma(b, real_mma<tf32_element, tf32_element, 4>(b), 32); }
 void build_tf8(builder& b) { emit_mma(b, real_mma<tf32_element, tf32_element, 8>(b), 32); }
-void build_fp8(builder& b) { emit_mma(b, fp8_mma(b), 32); }
+void build_fp8_16(builder& b) { emit_mma(b, fp8_mma<16>(b), 32); }
+void build_fp8_32(builder& b) { emit_mma(b, fp8_mma<32>(b), 32); }
 void build_byte16(builder& b) { emit_mma(b, byte_mma<16, 16>(b), 32); }
 void build_byte32(builder& b) { emit_mma(b, byte_mma<16, 32>(b), 32); }
 void build_byte8(builder& b) { emit_mma(b, byte_mma<8, 16>(b), 32); }
-void build_f64(builder& b) { emit_mma(b, &mma_f64, 64); }
+void build_f64(builder& b) {
+  emit_mma(b,
+           b.has("m8n8k4")    ? &mma_f64<8, 4>
+           : b.has("m16n8k4") ? &mma_f64<16, 4>
+           : b.has("m16n8k8") ? &mma_f64<16, 8>
+                              : &mma_f64<16, 16>,
+           64);
+}
 
 constexpr form rows[] = {
     {"mma.sync.aligned.m16n8k8.row.col.f16|f32.f16.f16.f16|f32 d, a, b, c", kind::mma, build_half8},
@@ -232,15 +242,18 @@ constexpr form rows[] = {
     {"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c", kind::mma, build_half16},
     {"mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 d, a, b, c", kind::mma, build_tf4},
     {"mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 d, a, b, c", kind::mma, build_tf8},
+    {"mma.sync.aligned.m16n8k16.row.col.f16|f32.e4m3|e5m2.e4m3|e5m2.f16|f32 d, a, b, c", kind::mma,
+     build_fp8_16},
     {"mma.sync.aligned.m16n8k32.row.col.f16|f32.e4m3|e5m2.e4m3|e5m2.f16|f32 d, a, b, c", kind::mma,
-     build_fp8},
+     build_fp8_32},
     {"mma.sync.aligned.m16n8k16.row.col{.satfinite}.s32.u8|s8.u8|s8.s32 d, a, b, c", kind::mma,
      build_byte16},
     {"mma.sync.aligned.m16n8k32.row.col{.satfinite}.s32.u8|s8.u8|s8.s32 d, a, b, c", kind::mma,
      build_byte32},
     {"mma.sync.aligned.m8n8k16.row.col{.satfinite}.s32.u8|s8.u8|s8.s32 d, a, b, c", kind::mma,
      build_byte8},
-    {"mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 d, a, b, c", kind::mma, build_f64},
+    {"mma.sync.aligned.m8n8k4|m16n8k4|m16n8k8|m16n8k16.row.col.f64.f64.f64.f64 d, a, b, c",
+     kind::mma, build_f64},
 };
 
 }  // namespace

@@ -192,8 +192,27 @@ void build_vector(builder& b, bool packing) {
   for (ref const r : parts) b.extra(o, r);
 }
 
+/// A cluster is one block: its registers are constants, or the grid's.
+bool build_cluster_special(builder& b, std::string_view& name) {
+  constexpr std::string_view of_grid[][2] = {
+      {"%clusterid.x", "%ctaid.x"},   {"%clusterid.y", "%ctaid.y"},
+      {"%clusterid.z", "%ctaid.z"},   {"%nclusterid.x", "%nctaid.x"},
+      {"%nclusterid.y", "%nctaid.y"}, {"%nclusterid.z", "%nctaid.z"}};
+  for (auto const& [cluster, grid] : of_grid)
+    if (name == cluster) name = grid;
+  bool const first = name == "%cluster_ctarank" || name.starts_with("%cluster_ctaid.");
+  bool const only = name == "%cluster_nctarank" || name.starts_with("%cluster_nctaid.");
+  if (!first && !only) return false;
+  if (b.type().bits != 32) b.fail(std::string(name) + " has 32 bits");
+  ref const d = b.output(0, b.type()), a = b.constant(only ? 1 : 0, 32);
+  op& o = b.emit(both<lanes1<same, u32, u32>>());
+  o.d = d, o.a = a;
+  return true;
+}
+
 void build_special(builder& b) {
   std::string_view name = b.operand(1).name;
+  if (build_cluster_special(b, name)) return;
   for (std::size_t i = 0; i < std::size(special_names); ++i) {
     if (name != special_names[i]) continue;
     ref const d = b.output(0, b.type());
@@ -240,6 +259,12 @@ void build_mov(builder& b) {
 
 void build_mov_predicate(builder& b) {
   std::uint32_t flip = 0;
+  if (b.operand(1).name == "%is_explicit_cluster") {
+    ref const d = b.predicate_output(b.operand(0));
+    op& o = b.emit(&copy_predicate);
+    o.d = d, o.a = b.always(), o.aux = ~0u;
+    return;
+  }
   ref const d = b.predicate_output(b.operand(0)), a = b.predicate_input(b.operand(1), flip);
   op& o = b.emit(&copy_predicate);
   o.d = d, o.a = a, o.aux = flip;
