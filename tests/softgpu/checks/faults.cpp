@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
+#include "checks/known.hpp"
 #include "checks/report.hpp"
 
 namespace softgpu {
@@ -55,6 +56,7 @@ void raise_fault(warp& w, op const& o, lane_mask lanes, fault what, std::string 
       }
     }
   }
+  if (known_harmless(r)) return;
   file_report(std::move(r));
   if (fatal(what)) {
     b.launch->failed = what;

@@ -15,5 +15,7 @@ lane_mask local_lanes(access& a);
 /// Unwritten bytes of shared memory and races on it, for lanes whose addresses are in bounds
 /// (shared_races.cpp).
 void shared_touch(access& a, lane_mask good);
+/// The bytes of a store that was to come later are there.
+void shared_arrive(block& b, std::ptrdiff_t offset, unsigned bytes);
 
 }  // namespace softgpu::checks

@@ -37,7 +37,7 @@ struct shadow {
   std::vector<word_state> words;
   std::vector<std::uint8_t> written;
   std::array<clocks, most_warps> seen{};
-  std::array<clocks, 16> barriers{};
+  std::array<clocks, 17> barriers{};
   clocks strong{};
   std::uint32_t latest = 0;
 };
@@ -153,7 +153,7 @@ void shared_touch(access& a, lane_mask good) {
     std::uint64_t const at = a.address[lane];
     std::uint8_t* const state = s.written.data() + at;
     if (reads && any_unwritten(state, a.bytes)) unwritten |= lane_mask{1} << lane;
-    if (writes || (unwritten >> lane & 1) != 0) std::memset(state, 1, a.bytes);
+    if (writes || (unwritten >> lane & 1) != 0) std::memset(state, a.later ? 0 : 1, a.bytes);
     if (alone) continue;
     for (std::uint64_t word = at / 4; word * 4 < at + a.bytes; ++word) {
       std::uint8_t const bytes =
@@ -177,6 +177,10 @@ void shared_touch(access& a, lane_mask good) {
                 std::string("warp ") + std::to_string(int{me}) + " " + worst.what +
                     " without a barrier between: warp " + std::to_string(worst.other) +
                     ", shared memory at " + std::to_string(a.address[std::countr_zero(racing)]));
+}
+
+void shared_arrive(block& b, std::ptrdiff_t offset, unsigned bytes) {
+  std::memset(of(b).written.data() + offset, 1, bytes);
 }
 
 }  // namespace softgpu::checks

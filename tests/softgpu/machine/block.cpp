@@ -75,7 +75,7 @@ bool block::turn(std::int32_t quantum) {
     if (launch->stop.load(std::memory_order_relaxed)) return true;
   }
   if (all_finished || finished()) return true;
-  if (!progressed) {
+  if (!progressed && !report_divergent_barriers(*this)) {
     report_deadlock(*this);
     return true;
   }

@@ -54,8 +54,9 @@ struct block {
   std::vector<std::unique_ptr<warp>> warps;
   std::byte* shared = nullptr;  // address 0 of the shared window
   std::int64_t shared_bytes = 0;
-  std::array<barrier_state, 16> barriers;
+  std::array<barrier_state, 17> barriers;  // the last is a cluster's
   std::uint32_t barrier_epoch = 0;      // counts completed whole-block barriers
+  bool apart = false;                   // lanes of a warp arrive at aligned barriers one by one
   std::shared_ptr<void> shared_shadow;  // of the checks
   traffic counts;
 
@@ -71,6 +72,11 @@ struct block {
  private:
   void complete(int barrier);
 };
+
+/// No warp goes on: reports the lanes that wait for the rest of their warp at an aligned barrier and
+/// lets the block's barriers take them as they are. False where there are none.
+/// (families/barrier.cpp)
+bool report_divergent_barriers(block& b);
 
 /// Writes a barrier's reduction into the destination of the waiting op (families/barrier.cpp).
 void deliver_reduction(warp& w, group const& waiting, op const& o, std::uint32_t true_count,

@@ -77,6 +77,7 @@ struct seat {
                    static_cast<std::uint32_t>(linear / l.grid.x / l.grid.y)};
     block.barriers = {};
     block.barrier_epoch = 0;
+    block.apart = false;
     turns = 0;
     for (auto const& w : block.warps) {
       std::uint32_t const first = static_cast<std::uint32_t>(w->index) * lanes_per_warp;

@@ -1,4 +1,5 @@
 // bar, barrier and bar.warp: PTX manual, "bar", "barrier".
+#include <array>
 #include <bit>
 
 #include "checks/faults.hpp"
@@ -24,18 +25,24 @@ std::uint32_t uniform(warp& w, op const& o, ref r, char const* what) {
   return first;
 }
 
+constexpr auto everyone = [] {
+  std::array<lane_mask, lanes_per_warp> out{};
+  out.fill(all_lanes);
+  return out;
+}();
+
 void barrier(warp& w, op const& o) {
+  // An aligned barrier takes the whole warp: lanes wait for those that are still on their way.
+  if ((o.flags & aligned) != 0 && !w.block->apart) {
+    w.mask = w.meet(everyone.data(), o);
+    if (w.mask == 0) return;
+  }
   std::uint32_t const number = uniform(w, o, o.a, "barriers"),
                       threads = uniform(w, o, o.b, "thread counts");
   if (number > 15) {
     raise_fault(w, o, w.mask, fault::trap, "barrier " + std::to_string(number) + " is past 15");
     return w.exit_lanes(w.mask);
   }
-  if ((o.flags & aligned) != 0 && (w.mask | w.idle) != all_lanes)
-    raise_fault(w, o, w.mask, fault::divergent_barrier,
-                std::to_string(std::popcount(w.mask)) + " of " +
-                    std::to_string(std::popcount(~w.idle)) +
-                    " living threads of the warp are at an aligned barrier: it must be all");
   int const what = o.flags & 7;
   lane_mask const truth = what >= popc ? w.predicate(o.c) ^ o.aux : 0;
   w.block->arrive(w, static_cast<int>(number), threads, truth, what != arrive,
@@ -64,6 +71,9 @@ void build_barrier(builder& b) {
   o.flags = static_cast<std::uint8_t>(what | (is_aligned ? aligned : 0));
 }
 
+/// Whether an op is a barrier that the whole warp must execute together.
+bool is_aligned_barrier(op const& o) { return o.full == &barrier && (o.flags & aligned) != 0; }
+
 void warp_barrier(warp& w, op const& o) { w.meet_anywhere(w.row<lane_mask>(o.a)); }
 void build_warp_barrier(builder& b) {
   ref const members = b.input(0, {'b', 32});
@@ -84,6 +94,24 @@ constexpr form rows[] = {
 };
 
 }  // namespace
+
+bool report_divergent_barriers(block& b) {
+  bool found = false;
+  for (auto const& w : b.warps)
+    for (int i = 0; i < w->group_count; ++i) {
+      group& g = w->groups[std::size_t(i)];
+      if (g.state != state::meeting || !is_aligned_barrier(g.at.code->ops[g.at.pc])) continue;
+      found = true;
+      w->here = g.at;
+      raise_fault(*w, g.at.code->ops[g.at.pc], g.lanes, fault::divergent_barrier,
+                  std::to_string(std::popcount(g.lanes)) + " of " +
+                      std::to_string(std::popcount(~w->idle)) +
+                      " living threads of the warp are at an aligned barrier: it must be all");
+      g.state = state::runnable;
+    }
+  b.apart |= found;
+  return found;
+}
 
 void deliver_reduction(warp& w, group const& waiting, op const& o, std::uint32_t true_count,
                        std::uint32_t threads) {

@@ -1,36 +1,10 @@
-// Every check: a deliberately wrong kernel that must be caught, with the right place named, and its
-// right twin that must not.
+// The checks of global memory and of the ends of a kernel: a deliberately wrong kernel that must be
+// caught, with the right place named, and its right twin that must not.
 #include <cassert>
-#include <softgpu/softgpu.hpp>
-#include <string>
 
-#include "device_array.hpp"
+#include "reports.hpp"
 
 namespace {
-
-using softgpu::fault;
-
-cudaError_t& last_error() {
-  static cudaError_t e = cudaSuccess;
-  return e;
-}
-
-/// Runs a launch and returns what was reported; the device is healed for the next test.
-template <class F> std::vector<softgpu::report> reports_of(F&& launch) {
-  softgpu::configure().print_reports = false;
-  softgpu::take_reports();
-  launch();
-  last_error() = cudaDeviceSynchronize();
-  cudaDeviceReset();
-  return softgpu::take_reports();
-}
-
-#define EXPECT_ONE(found, fault_kind)                                                        \
-  ASSERT_EQ(found.size(), 1u) << (found.empty() ? "" : found[1 % found.size()].to_string()); \
-  EXPECT_EQ(found[0].what, fault_kind) << found[0].to_string();                              \
-  EXPECT_NE(found[0].file.find("checks_test.cu"), std::string::npos);                        \
-  EXPECT_GT(found[0].line, 0);                                                               \
-  EXPECT_GT(found[0].ptx_line, 0)
 
 __global__ void shifted_copy(int const* a, int* b, int n, int shift) {
   int const i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -89,114 +63,6 @@ TEST(Checks, UnwrittenGlobalMemory) {
   EXPECT_TRUE(reports_of([&] { shifted_copy<<<1, 64>>>(a.data, b.data, 64, 0); }).empty());
 }
 
-__global__ void half_written(int* out, int written) {
-  __shared__ int s[64];
-  if (threadIdx.x < written) s[threadIdx.x] = 1;
-  __syncthreads();
-  out[threadIdx.x] = s[threadIdx.x];
-}
-
-TEST(Checks, UnwrittenSharedMemory) {
-  device_array<int> b(std::size_t{64});
-  auto const bad = reports_of([&] { half_written<<<1, 64>>>(b.data, 40); });
-  EXPECT_ONE(bad, fault::uninitialised);
-  EXPECT_EQ(bad[0].thread[0], 40u);
-  EXPECT_TRUE(reports_of([&] { half_written<<<1, 64>>>(b.data, 64); }).empty());
-}
-
-__global__ void neighbour(int* out, bool wait_between, bool wait_after) {
-  __shared__ int s[128];
-  int const t = threadIdx.x;
-  s[t] = t;
-  if (wait_between) __syncthreads();
-  int const v = s[(t + 32) % 128];
-  if (wait_after) __syncthreads();
-  s[t] = v;
-  out[t] = v;
-}
-
-TEST(Checks, SharedRaceWithoutABarrier) {
-  device_array<int> b(std::size_t{128});
-  auto const read_before_written = reports_of([&] { neighbour<<<1, 128>>>(b.data, false, true); });
-  bool raced = false;
-  for (auto const& r : read_before_written)
-    raced |= r.what == fault::shared_race || r.what == fault::uninitialised;
-  EXPECT_TRUE(raced);
-  auto const overwritten = reports_of([&] { neighbour<<<1, 128>>>(b.data, true, false); });
-  ASSERT_FALSE(overwritten.empty());  // read after the other's write, and written after its read
-  for (auto const& r : overwritten) EXPECT_EQ(r.what, fault::shared_race) << r.to_string();
-  EXPECT_TRUE(reports_of([&] { neighbour<<<1, 128>>>(b.data, true, true); }).empty());
-}
-
-__global__ void producer_consumer(int* out, int consumer_barrier) {  // named barriers of two warps
-  __shared__ int s[32];
-  if (threadIdx.x < 32) {
-    s[threadIdx.x] = threadIdx.x;
-    asm volatile("bar.arrive 1, 64;" ::: "memory");
-    if (consumer_barrier == 2) asm volatile("bar.arrive 2, 64;" ::: "memory");
-  } else {
-    if (consumer_barrier == 1)
-      asm volatile("bar.sync 1, 64;" ::: "memory");
-    else
-      asm volatile("bar.sync 2, 64;" ::: "memory");
-    out[threadIdx.x - 32] = s[threadIdx.x - 32];
-  }
-}
-
-TEST(Checks, NamedBarriersOrderTheirWarps) {
-  device_array<int> b(std::size_t{32});
-  EXPECT_TRUE(reports_of([&] { producer_consumer<<<1, 64>>>(b.data, 1); }).empty());
-  EXPECT_TRUE(reports_of([&] { producer_consumer<<<1, 64>>>(b.data, 2); }).empty());
-  EXPECT_EQ(b.host()[5], 5);
-}
-
-__global__ void barrier_in_branch(int* out, int limit) {
-  if (threadIdx.x < limit) {
-    asm volatile("bar.sync 0;" ::: "memory");
-    out[threadIdx.x] = 1;
-  } else {
-    out[threadIdx.x] = 2;
-    asm volatile("bar.sync 0;" ::: "memory");
-  }
-}
-
-TEST(Checks, DivergentBarrier) {
-  device_array<int> b(std::size_t{64});
-  auto const bad = reports_of([&] { barrier_in_branch<<<1, 64>>>(b.data, 40); });
-  ASSERT_FALSE(bad.empty());
-  EXPECT_EQ(bad[0].what, fault::divergent_barrier) << bad[0].to_string();
-  EXPECT_TRUE(reports_of([&] { barrier_in_branch<<<1, 64>>>(b.data, 32); }).empty());
-}
-
-__global__ void missing_barrier(int* out, int waiting) {
-  if (threadIdx.x < 32)
-    asm volatile("bar.sync 1, 64;" ::: "memory");
-  else if (waiting != 0)
-    asm volatile("bar.sync 1, 64;" ::: "memory");
-  out[threadIdx.x] = 1;
-}
-
-TEST(Checks, Deadlock) {
-  device_array<int> b(std::size_t{64});
-  auto const bad = reports_of([&] { missing_barrier<<<1, 64>>>(b.data, 0); });
-  EXPECT_ONE(bad, fault::deadlock);
-  EXPECT_EQ(last_error(), cudaErrorLaunchTimeout);
-  EXPECT_TRUE(reports_of([&] { missing_barrier<<<1, 64>>>(b.data, 1); }).empty());
-}
-
-__global__ void shuffle_from(int* out, unsigned members, int source) {
-  if (members >> threadIdx.x & 1) out[threadIdx.x] = __shfl_sync(members, threadIdx.x, source);
-}
-
-TEST(Checks, ShuffleFromALaneOutside) {
-  device_array<int> b(std::size_t{32});
-  auto const bad = reports_of([&] { shuffle_from<<<1, 32>>>(b.data, 0xff, 9); });
-  ASSERT_EQ(bad.size(), 1u);
-  EXPECT_EQ(bad[0].what, fault::inactive_lane);
-  EXPECT_NE(bad[0].inlined_file.find("checks_test.cu"), std::string::npos) << bad[0].to_string();
-  EXPECT_TRUE(reports_of([&] { shuffle_from<<<1, 32>>>(b.data, 0xff, 7); }).empty());
-}
-
 __global__ void asserts(int n) { assert(n < 5); }
 
 TEST(Checks, Assertion) {
@@ -221,6 +87,7 @@ TEST(Checks, AFaultStaysUntilTheDeviceIsReset) {
   softgpu::configure().print_reports = false;
   int* nowhere = nullptr;
   shifted_copy<<<1, 1>>>(nowhere, nowhere, 1, 0);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorIllegalAddress);
   EXPECT_EQ(cudaGetLastError(), cudaErrorIllegalAddress);
   EXPECT_EQ(cudaMemset(nowhere, 0, 4), cudaErrorIllegalAddress);
   EXPECT_EQ(cudaDeviceReset(), cudaSuccess);
