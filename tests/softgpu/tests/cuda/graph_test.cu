@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "device_array.hpp"
+#include "streams.hpp"
 
 namespace {
 
@@ -10,24 +11,6 @@ __global__ void set(int* out, int value) { out[threadIdx.x] = value; }
 __global__ void add(int* out, int const* in, int value) {
   out[threadIdx.x] = in[threadIdx.x] + value;
 }
-
-struct stream {
-  cudaStream_t handle = nullptr;
-  explicit stream(unsigned flags = cudaStreamNonBlocking) {
-    EXPECT_EQ(cudaStreamCreateWithFlags(&handle, flags), cudaSuccess);
-  }
-  stream(stream const&) = delete;
-  ~stream() { EXPECT_EQ(cudaStreamDestroy(handle), cudaSuccess); }
-  operator cudaStream_t() const { return handle; }
-};
-
-struct event {
-  cudaEvent_t handle = nullptr;
-  event() { EXPECT_EQ(cudaEventCreateWithFlags(&handle, cudaEventDisableTiming), cudaSuccess); }
-  event(event const&) = delete;
-  ~event() { EXPECT_EQ(cudaEventDestroy(handle), cudaSuccess); }
-  operator cudaEvent_t() const { return handle; }
-};
 
 /// A captured graph and its executable form.
 struct graph {
