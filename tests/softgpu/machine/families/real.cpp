@@ -132,13 +132,35 @@ SOFTGPU_REAL_BUILDER(build_neg, unary, neg_of)
 SOFTGPU_REAL_BUILDER(build_abs, unary, abs_of)
 #undef SOFTGPU_REAL_BUILDER
 
+template <bool Nan, bool Max>
+constexpr auto xorsign = [](f32 a, f32 b) {
+  u32 const sa = std::bit_cast<u32>(a), sb = std::bit_cast<u32>(b);
+  auto const magnitude = [](u32 x) { return std::bit_cast<f32>(x & 0x7fffffffu); };
+  u32 const r = std::bit_cast<u32>(extreme<false, Nan, Max>(magnitude(sa), magnitude(sb)));
+  return std::bit_cast<f32>((r & 0x7fffffffu) | ((sa ^ sb) & 0x80000000u));
+};
+template <bool Ftz, bool Nan, bool Max>
+constexpr auto extreme3 =
+    [](f32 a, f32 b, f32 c) { return extreme<Ftz, Nan, Max>(extreme<Ftz, Nan, Max>(a, b), c); };
+template <bool Ftz, bool Nan, bool Max> void extreme_of(builder& b) {
+  if (b.has("xorsign")) {
+    if constexpr (Ftz)
+      b.fail("min and max with .ftz and .xorsign are not supported");
+    else
+      emit2<xorsign<Nan, Max>, f32, f32, f32>(b);
+  } else if (b.operand_count() == 4) {
+    emit3<extreme3<Ftz, Nan, Max>, f32, f32, f32, f32>(b);
+  } else {
+    emit2<extreme<Ftz, Nan, Max>, f32, f32, f32>(b);
+  }
+}
 template <bool Max> void build_extreme(builder& b) {
   bool const ftz = b.has("ftz"), nan = b.has("NaN");
   if (b.type().bits == 64) return binary<extreme<false, false, Max>, f64>(b);
-  if (ftz && nan) return binary<extreme<true, true, Max>, f32>(b);
-  if (ftz) return binary<extreme<true, false, Max>, f32>(b);
-  if (nan) return binary<extreme<false, true, Max>, f32>(b);
-  binary<extreme<false, false, Max>, f32>(b);
+  if (ftz && nan) return extreme_of<true, true, Max>(b);
+  if (ftz) return extreme_of<true, false, Max>(b);
+  if (nan) return extreme_of<false, true, Max>(b);
+  extreme_of<false, false, Max>(b);
 }
 
 constexpr form rows[] = {
@@ -162,9 +184,9 @@ constexpr form rows[] = {
     {"neg.f64 d, a", kind::real, build_neg},
     {"abs{.ftz}.f32 d, a", kind::real, build_abs},
     {"abs.f64 d, a", kind::real, build_abs},
-    {"min{.ftz}{.NaN}.f32 d, a, b", kind::real, build_extreme<false>},
+    {"min{.ftz}{.NaN}{.xorsign}{.abs}.f32 d, a, b{, c}", kind::real, build_extreme<false>},
     {"min.f64 d, a, b", kind::real, build_extreme<false>},
-    {"max{.ftz}{.NaN}.f32 d, a, b", kind::real, build_extreme<true>},
+    {"max{.ftz}{.NaN}{.xorsign}{.abs}.f32 d, a, b{, c}", kind::real, build_extreme<true>},
     {"max.f64 d, a, b", kind::real, build_extreme<true>},
     {"copysign.f32|f64 d, a, b", kind::real, binary<copysign_of, f32, f64>},
     {"testp.finite|infinite|number|notanumber|normal|subnormal.f32|f64 p, a", kind::real,
