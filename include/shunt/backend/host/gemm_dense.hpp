@@ -12,16 +12,17 @@ template <storage T> gemm_rows rows_of(view<T const, 2> x) noexcept {
   return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
 }
 
-/// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.
-template <storage X, storage W, storage Y>
-void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2> y,
-           bool add = false) noexcept {
-  gemm_store const to{y.data(), stored_as<Y>, y.stride(0), add, {}};
+/// a times w or its transpose, stored to out; a and out have the same rows.
+template <storage A, storage W, storage Out>
+void dense_product(on_host const& on, gemm_kind kind, view<A const, 2> a, view<W const, 2> w,
+                   view<Out, 2> out, bool add) noexcept {
+  gemm_store const to{out.data(), stored_as<Out>, out.stride(0), add, {}};
   gemm_job job;
-  job.rows = x.extent(0);
+  job.kind = kind;
+  job.rows = a.extent(0);
   job.outs = w.extent(0);
   job.ins = w.extent(1);
-  job.a = rows_of(x);
+  job.a = rows_of(a);
   job.w.data = w.data();
   job.w.type = stored_as<W>;
   job.w.row_stride = w.stride(0);
@@ -31,24 +32,18 @@ void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2>
   gemm(on, job);
 }
 
+/// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.
+template <storage X, storage W, storage Y>
+void dense(on_host const& on, view<X const, 2> x, view<W const, 2> w, view<Y, 2> y,
+           bool add = false) noexcept {
+  dense_product(on, gemm_kind::forward, x, w, y, add);
+}
+
 /// dx[r][k] = sum over n of dy[r][n] w[n][k]; add: onto what dx holds.
 template <storage Y, storage W, storage X>
 void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, view<X, 2> dx,
                  bool add = false) noexcept {
-  gemm_store const to{dx.data(), stored_as<X>, dx.stride(0), add, {}};
-  gemm_job job;
-  job.kind = gemm_kind::dgrad;
-  job.rows = dy.extent(0);
-  job.outs = w.extent(0);
-  job.ins = w.extent(1);
-  job.a = rows_of(dy);
-  job.w.data = w.data();
-  job.w.type = stored_as<W>;
-  job.w.row_stride = w.stride(0);
-  job.w.column_stride = w.stride(1);
-  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
-  job.finish_context = &to;
-  gemm(on, job);
+  dense_product(on, gemm_kind::dgrad, dy, w, dx, add);
 }
 
 /// dw[n][k] = sum over r of dy[r][n] x[r][k]; add: onto what dw holds.
