@@ -3,12 +3,12 @@
 #include <cmath>
 #include <shunt/combine.hpp>
 #include <shunt/dispatch.hpp>
-#include <shunt/route/presets.hpp>
 #include <string>
 #include <vector>
 
 #include "support/bench.hpp"
 #include "support/inputs.hpp"
+#include "support/moves.hpp"
 
 namespace {
 
@@ -125,38 +125,21 @@ template <class T> void backward(benchmark::State& state, shape const& s, int th
 }  // namespace
 
 void bench::register_all() {
-  for (int const threads : bench::thread_counts()) {
-    auto const add = [&](std::string const& stage, shape const& s, std::string const& type,
-                         std::string const& skew, auto body) {
-      bench::add(bench::name(stage, s, type, threads, skew),
-                 [=](benchmark::State& state) { body(state, s, threads); });
-    };
-    for (shunt::preset const* const preset :
-         {&shunt::presets::deepseek_v2_lite, &shunt::presets::qwen3_30b_a3b,
-          &shunt::presets::qwen3_next_80b, &shunt::presets::deepseek_v3}) {
-      for (index_t const tokens : {1, 64, 512, 4096}) {
-        if (tokens == 4096 && preset != &shunt::presets::deepseek_v2_lite) continue;
-        shape s = preset->sizes;
-        s.tokens = tokens;
-        for (bench::skew const how : bench::skews) {
-          if (how != bench::skew::uniform && tokens != 512) continue;
-          add("combine", s, "f32", bench::to_string(how),
-              [how](auto& state, auto const& is, int n) {
-                forward<float>(state, is, how, n, false);
-              });
-          add("combine", s, "bf16", bench::to_string(how),
-              [how](auto& state, auto const& is, int n) {
-                forward<bf16>(state, is, how, n, false);
-              });
-        }
-        add("combine_shared_residual", s, "bf16", "", [](auto& state, auto const& is, int n) {
-          forward<bf16>(state, is, bench::skew::uniform, n, true);
-        });
-        add("combine_backward", s, "f32", "",
-            [](auto& state, auto const& is, int n) { backward<float>(state, is, n); });
-        add("combine_backward", s, "bf16", "",
-            [](auto& state, auto const& is, int n) { backward<bf16>(state, is, n); });
-      }
+  bench::for_each_move([](shape const& s, bool all_rows, auto const& add) {
+    if (!all_rows) return;
+    for (bench::skew const how : bench::skews) {
+      if (how != bench::skew::uniform && s.tokens != 512) continue;
+      add("combine", "f32", bench::to_string(how),
+          [how](auto& state, auto const& is, int n) { forward<float>(state, is, how, n, false); });
+      add("combine", "bf16", bench::to_string(how),
+          [how](auto& state, auto const& is, int n) { forward<bf16>(state, is, how, n, false); });
     }
-  }
+    add("combine_shared_residual", "bf16", "", [](auto& state, auto const& is, int n) {
+      forward<bf16>(state, is, bench::skew::uniform, n, true);
+    });
+    add("combine_backward", "f32", "",
+        [](auto& state, auto const& is, int n) { backward<float>(state, is, n); });
+    add("combine_backward", "bf16", "",
+        [](auto& state, auto const& is, int n) { backward<bf16>(state, is, n); });
+  });
 }

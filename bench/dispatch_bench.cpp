@@ -4,12 +4,12 @@
 #include <memory>
 #include <numeric>
 #include <shunt/dispatch.hpp>
-#include <shunt/route/presets.hpp>
 #include <string>
 #include <vector>
 
 #include "support/bench.hpp"
 #include "support/inputs.hpp"
+#include "support/moves.hpp"
 
 namespace {
 
@@ -125,35 +125,22 @@ template <class T> void gradient(benchmark::State& state, shape const& s, int th
 }  // namespace
 
 void bench::register_all() {
-  for (int const threads : bench::thread_counts()) {
-    auto const add = [&](std::string const& stage, shape const& s, std::string const& type,
-                         std::string const& skew, auto body) {
-      bench::add(bench::name(stage, s, type, threads, skew),
-                 [=](benchmark::State& state) { body(state, s, threads); });
-    };
-    for (shunt::preset const* const preset :
-         {&shunt::presets::deepseek_v2_lite, &shunt::presets::qwen3_30b_a3b,
-          &shunt::presets::qwen3_next_80b, &shunt::presets::deepseek_v3}) {
-      for (index_t const tokens : {1, 64, 512, 4096}) {
-        shape s = preset->sizes;
-        s.tokens = tokens;
-        for (bench::skew const how : bench::skews) {
-          if (how != bench::skew::uniform && tokens != 4096) continue;
-          add("plan", s, "int32", bench::to_string(how),
-              [how](auto& state, auto const& is, int n) { plan(state, is, how, n); });
-        }
-        if (tokens == 4096 && preset != &shunt::presets::deepseek_v2_lite) continue;
-        add("dispatch", s, "f32", "",
-            [](auto& state, auto const& is, int n) { permute<float>(state, is, n, false); });
-        add("dispatch", s, "bf16", "",
-            [](auto& state, auto const& is, int n) { permute<bf16>(state, is, n, false); });
-        add("dispatch_gated", s, "bf16", "",
-            [](auto& state, auto const& is, int n) { permute<bf16>(state, is, n, true); });
-        add("dispatch_backward", s, "f32", "",
-            [](auto& state, auto const& is, int n) { gradient<float>(state, is, n); });
-        add("dispatch_backward", s, "bf16", "",
-            [](auto& state, auto const& is, int n) { gradient<bf16>(state, is, n); });
-      }
+  bench::for_each_move([](shape const& s, bool all_rows, auto const& add) {
+    for (bench::skew const how : bench::skews) {
+      if (how != bench::skew::uniform && s.tokens != 4096) continue;
+      add("plan", "int32", bench::to_string(how),
+          [how](auto& state, auto const& is, int n) { plan(state, is, how, n); });
     }
-  }
+    if (!all_rows) return;
+    add("dispatch", "f32", "",
+        [](auto& state, auto const& is, int n) { permute<float>(state, is, n, false); });
+    add("dispatch", "bf16", "",
+        [](auto& state, auto const& is, int n) { permute<bf16>(state, is, n, false); });
+    add("dispatch_gated", "bf16", "",
+        [](auto& state, auto const& is, int n) { permute<bf16>(state, is, n, true); });
+    add("dispatch_backward", "f32", "",
+        [](auto& state, auto const& is, int n) { gradient<float>(state, is, n); });
+    add("dispatch_backward", "bf16", "",
+        [](auto& state, auto const& is, int n) { gradient<bf16>(state, is, n); });
+  });
 }
