@@ -1,18 +1,14 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <csignal>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "../examples/support/network.hpp"
+#include "support/small_corpus.hpp"
 
 namespace {
-
-namespace fs = std::filesystem;
 
 /// A network of the library's that is stopped, as by Ctrl-C, at a step of one's wish.
 struct stoppable : lm::network<float> {
@@ -35,36 +31,18 @@ template <class Network> std::vector<std::vector<char>> bits(Network const& netw
   return all;
 }
 
-class Network : public testing::Test {
+class Network : public on_small_corpus {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("shunt_network." + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-    for (char const* name : {"ab", "xy"}) {
-      std::string text;
-      for (int i = 0; i < 300; ++i) {
-        text += std::string(name) + std::to_string(i * i) + name + " and more\n%\n";
-      }
-      std::ofstream(folder_ / name) << text;
-    }
-    text_ = lm::user_corpus({(folder_ / "ab").string(), (folder_ / "xy").string()}, 100000);
+    on_small_corpus::SetUp();
     settings_.layers = 2;
     settings_.width = 16;
     settings_.heads = 2;
     settings_.kv_heads = 1;
     settings_.intermediate = 8;
     settings_.experts = 4;
-    settings_.sequence = 16;
-    settings_.batch = 4;
     settings_.steps = 24;
     settings_.warm_up = 4;
-    lm::detail::stop_asked = 0;
-    lm::listen_for_stop();
-  }
-  void TearDown() override {
-    fs::remove_all(folder_);
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
   }
 
   /// A run that was stopped and resumed ends with the bits of one that was not, whatever the threads.
@@ -92,10 +70,6 @@ class Network : public testing::Test {
     EXPECT_EQ(resumed.curves().load, straight.curves().load);
     EXPECT_EQ(resumed.evaluate(50).bits_per_byte, straight.evaluate(50).bits_per_byte);
   }
-
-  fs::path folder_;
-  lm::corpus text_;
-  lm::settings settings_;
 };
 
 TEST_F(Network, ResumesBitForBit) { resumes_bit_for_bit(true); }

@@ -1,15 +1,14 @@
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include "../examples/support/config.hpp"
 #include "../examples/support/trainer.hpp"
+#include "support/small_corpus.hpp"
 
 namespace {
 
@@ -60,29 +59,11 @@ struct bigrams {
   lm::balance use_of(lm::expert_load const&) const { return {0.5, 0.25}; }
 };
 
-class Training : public testing::Test {
+class Training : public on_small_corpus {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("shunt_training." + std::to_string(::getpid()));
-    fs::create_directories(folder_);
-    for (char const* name : {"ab", "xy"}) {
-      std::string text;
-      for (int i = 0; i < 400; ++i) {
-        text += std::string(name) + std::to_string(i * i) + name + " and more\n%\n";
-      }
-      std::ofstream(folder_ / name) << text;
-    }
-    text_ = lm::user_corpus({(folder_ / "ab").string(), (folder_ / "xy").string()}, 100000);
-    settings_.sequence = 16;
-    settings_.batch = 4;
+    on_small_corpus::SetUp();
     settings_.steps = 60;
-    lm::detail::stop_asked = 0;
-    lm::listen_for_stop();
-  }
-  void TearDown() override {
-    fs::remove_all(folder_);
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
   }
 
   template <class F> static std::string refusal(F&& act) {
@@ -91,10 +72,6 @@ class Training : public testing::Test {
     } catch (lm::problem const& p) { return p.what(); }
     return {};
   }
-
-  fs::path folder_;
-  lm::corpus text_;
-  lm::settings settings_;
 };
 
 TEST_F(Training, BatchesDependOnSeedAndStepAlone) {
