@@ -37,25 +37,37 @@ std::string neighbourhood(std::uint64_t address) {
   return "inside " + whose;
 }
 
-constexpr std::uint64_t repeated(std::uint8_t byte) { return 0x0101010101010101u * byte; }
-
-/// The least state of a range's bytes and whether all are equal to `written`.
-bool all_written(std::uint8_t const* shadow, std::uint64_t bytes) {
-  std::uint64_t i = 0;
-  for (; i + 8 <= bytes; i += 8) {
+/// The states of a range's bytes, and-ed in groups of eight: a state's bits say which bytes may be
+/// touched (bit 1) and which of those have been written (bit 0 too).
+std::uint64_t states(std::uint8_t const* shadow, std::uint64_t bytes) {
+  static_assert(map::written == 3 && map::unwritten == 2 && map::freed == 1);
+  std::uint64_t all = ~std::uint64_t{0};
+  if (bytes < 8) {
+    std::uint64_t some = 0;
+    std::memcpy(&some, shadow, bytes);
+    return some | all << (8 * bytes);
+  }
+  for (std::uint64_t i = 0; i < bytes; i += 8) {
     std::uint64_t word;
     std::memcpy(&word, shadow + i, 8);
-    if (word != repeated(map::written)) return false;
+    all &= word;
   }
-  for (; i < bytes; ++i)
-    if (shadow[i] != map::written) return false;
-  return true;
+  return all;
 }
 
-bool all_mapped(std::uint8_t const* shadow, std::uint64_t bytes) {
-  for (std::uint64_t i = 0; i < bytes; ++i)
-    if (shadow[i] < map::unwritten) return false;
-  return true;
+/// The same of at least 32 bytes, a multiple of that.
+std::uint64_t states_of_span(std::uint8_t const* shadow, std::uint64_t bytes) {
+  using chunk = std::uint64_t __attribute__((vector_size(16), aligned(1), may_alias));
+  auto const* const at = reinterpret_cast<chunk const*>(shadow);
+  chunk a = at[0], b = at[1];
+  for (std::uint64_t i = 2; i < bytes / 16; i += 2) a &= at[i], b &= at[i + 1];
+  a &= b;
+  return a[0] & a[1];
+}
+
+bool all_are(std::uint64_t states_of_range, std::uint8_t at_least) {
+  std::uint64_t const wanted = 0x0101010101010101u * at_least;
+  return (states_of_range & wanted) == wanted;
 }
 
 /// Reports a lane's fault; the lane does not go ahead.
@@ -75,8 +87,9 @@ bool global_lane(access& a, int lane) {
     return false;
   }
   std::uint8_t* const shadow = map::shadow_of(at);
-  if (inside && all_written(shadow, a.bytes)) return true;
-  if (!inside || !all_mapped(shadow, a.bytes)) {
+  std::uint64_t const now = inside ? states(shadow, a.bytes) : 0;
+  if (all_are(now, map::written)) return true;
+  if (!all_are(now, map::unwritten)) {
     std::string const where = inside ? neighbourhood(at) : "no device memory";
     bool const freed = inside && std::memchr(shadow, map::freed, a.bytes) != nullptr;
     refuse(a, lane, freed ? fault::use_after_free : fault::out_of_bounds,
@@ -97,8 +110,9 @@ bool global_lane(access& a, int lane) {
 
 bool global_span(access& a, std::uint64_t first, std::uint64_t span) {
   std::uint8_t* const shadow = map::shadow_of(first);
-  if (all_written(shadow, span)) return true;
-  if (a.kind != access_kind::store || !all_mapped(shadow, span)) return false;
+  std::uint64_t const now = states_of_span(shadow, span);
+  if (all_are(now, map::written)) return true;
+  if (a.kind != access_kind::store || !all_are(now, map::unwritten)) return false;
   std::memset(shadow, map::written, span);
   return true;
 }

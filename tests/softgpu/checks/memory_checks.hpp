@@ -13,8 +13,8 @@ lane_mask global_lanes(access& a);
 lane_mask shared_lanes(access& a);
 lane_mask local_lanes(access& a);
 /// Unwritten bytes of shared memory and races on it, for lanes whose addresses are in bounds
-/// (shared_races.cpp).
-void shared_touch(access& a, lane_mask good);
+/// (shared_races.cpp). `row`: all 32 lanes, one after the other.
+void shared_touch(access& a, lane_mask good, bool row);
 /// The bytes of a store that was to come later are there.
 void shared_arrive(block& b, std::ptrdiff_t offset, unsigned bytes);
 

@@ -17,7 +17,7 @@ class sector_set {
     std::uint32_t const bits =
         bytes >= sector_bytes ? ~0u : ((1u << bytes) - 1) << (address % sector_bytes);
     slot& s = last_ != nullptr && last_->key == key ? *last_ : find(key);
-    bytes_ += static_cast<std::uint64_t>(std::popcount(bits & ~s.bits));
+    if ((s.bits & bits) == 0) bytes_ += bytes;  // aligned pieces of one size: all or nothing
     s.bits |= bits;
     last_ = &s;
   }

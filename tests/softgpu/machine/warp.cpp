@@ -31,7 +31,7 @@ void warp::execute() {
     lane_mask const m = active & (predicate(o.guard) ^ o.flip);
     auto const k = static_cast<int>(o.kind);
     ++executed[k];
-    executed_lanes[k] += static_cast<std::uint64_t>(std::popcount(m));
+    executed_lanes[k] += m == all_lanes ? 32u : static_cast<std::uint64_t>(std::popcount(m));
     mask = m;
     if ((m | idle) == all_lanes)
       o.full(*this, o);

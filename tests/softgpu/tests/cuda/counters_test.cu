@@ -280,6 +280,7 @@ TEST(Output, ByKernelAddsLaunchesUp) {
   copy<<<1, 64>>>(a.data, b.data, 64, 1);
   parts<<<1, 32>>>(n.data, 9);
   copy<<<1, 32>>>(a.data, b.data, 32, 1);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   auto const kernels = softgpu::by_kernel(softgpu::take_counts());
   ASSERT_EQ(kernels.size(), 2u);
   EXPECT_EQ(kernels[0].launches, 2u);
