@@ -5,18 +5,13 @@
 #include "shunt/dispatch.hpp"
 #include "support/planned.hpp"
 #include "support/random.hpp"
+#include "support/says.hpp"
 
 // Every bad argument has its sentence, and nothing is written before it is said.
 namespace shunt::test {
 namespace {
 
 constexpr shape size{.tokens = 4, .hidden = 6, .experts = 3, .top_k = 2};
-
-void says(status const& is, error code, std::string const& sentence) {
-  EXPECT_FALSE(is.ok()) << "accepted; expected: " << sentence;
-  EXPECT_EQ(is.code(), code) << is.message();
-  EXPECT_EQ(std::string(is.message()), sentence);
-}
 
 class PlanErrors : public testing::Test {
  protected:
