@@ -8,7 +8,7 @@ namespace softgpu {
 namespace {
 
 bool has_avx512() {
-#if defined(__x86_64__)
+#ifdef SOFTGPU_WITH_avx512
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #else
@@ -17,7 +17,7 @@ bool has_avx512() {
 }
 
 bool has_avx2() {
-#if defined(__x86_64__)
+#ifdef SOFTGPU_WITH_avx2
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 #else
@@ -33,8 +33,8 @@ instruction_set best() {
                       : instruction_set::baseline;
 }
 
-/// The best one the machine has, or the one SOFTGPU_ISA names; a machine without that one ends with
-/// 77, which CTest takes for a skipped test.
+/// The best one that the machine has and this was built for, or the one SOFTGPU_ISA names; without
+/// that one the program ends with 77, which CTest takes for a skipped test.
 instruction_set chosen() {
   char const* const wanted = std::getenv("SOFTGPU_ISA");
   if (wanted == nullptr || *wanted == '\0') return best();
@@ -42,7 +42,7 @@ instruction_set chosen() {
   for (int i = 0; i < 3; ++i) {
     if (names[i] != wanted) continue;
     if (i <= static_cast<int>(best())) return static_cast<instruction_set>(i);
-    std::fprintf(stderr, "softgpu: this machine has no %s, which SOFTGPU_ISA asks for\n", wanted);
+    std::fprintf(stderr, "softgpu: there is no %s here, which SOFTGPU_ISA asks for\n", wanted);
     std::_Exit(77);
   }
   std::fprintf(stderr, "softgpu: SOFTGPU_ISA is %s: it may be baseline, avx2 or avx512\n", wanted);
@@ -59,10 +59,16 @@ instruction_set chosen() {
 
 std::vector<std::span<form const>> all_families() {
   using rows = std::vector<std::span<form const>>;
-  instruction_set const s = chosen();
-  rows out = s == instruction_set::avx512 ? rows SOFTGPU_ROWS(avx512)
-             : s == instruction_set::avx2 ? rows SOFTGPU_ROWS(avx2)
-                                          : rows SOFTGPU_ROWS(baseline);
+  rows out;
+  switch (chosen()) {
+#ifdef SOFTGPU_WITH_avx512
+    case instruction_set::avx512: out = rows SOFTGPU_ROWS(avx512); break;
+#endif
+#ifdef SOFTGPU_WITH_avx2
+    case instruction_set::avx2: out = rows SOFTGPU_ROWS(avx2); break;
+#endif
+    default: out = rows SOFTGPU_ROWS(baseline);
+  }
   for (auto family :
        {carry_family(), rounding_family(), special_family(), half_family(), narrow_family(),
         memory_family(), atomic_family(), control_family(), barrier_family(), warp_family(),
@@ -73,8 +79,18 @@ std::vector<std::span<form const>> all_families() {
 
 #undef SOFTGPU_ROWS
 
-lane_tools const loops = chosen() == instruction_set::avx512 ? avx512::tools()
-                         : chosen() == instruction_set::avx2 ? avx2::tools()
-                                                             : baseline::tools();
+static lane_tools chosen_tools() {
+  switch (chosen()) {
+#ifdef SOFTGPU_WITH_avx512
+    case instruction_set::avx512: return avx512::tools();
+#endif
+#ifdef SOFTGPU_WITH_avx2
+    case instruction_set::avx2: return avx2::tools();
+#endif
+    default: return baseline::tools();
+  }
+}
+
+lane_tools const loops = chosen_tools();
 
 }  // namespace softgpu
