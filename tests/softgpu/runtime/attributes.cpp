@@ -136,6 +136,16 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, void const* f) {
   return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetParamInfo(void const* f, size_t index, size_t* offset, size_t* bytes) {
+  kernel const* k = nullptr;
+  if (cudaError_t const e = by_host_function(f, k); e != cudaSuccess) return e;
+  if (offset == nullptr || index >= k->parameter_offsets.size())
+    return record(cudaErrorInvalidValue);
+  *offset = static_cast<std::size_t>(k->parameter_offsets[index]);
+  if (bytes != nullptr) *bytes = static_cast<std::size_t>(k->source->parameters[index].bytes);
+  return cudaSuccess;
+}
+
 cudaError_t cudaFuncSetAttribute(void const* f, cudaFuncAttribute a, int value) {
   kernel const* k = nullptr;
   if (cudaError_t const e = by_host_function(f, k); e != cudaSuccess) return e;

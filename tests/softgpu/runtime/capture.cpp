@@ -60,9 +60,52 @@ cudaError_t info_of(cudaStream_t stream, cudaStreamCaptureStatus* status, unsign
   if (cudaError_t const e = status_of(*s, status); e != cudaSuccess) return record(e);
   if (*status != cudaStreamCaptureStatusActive) return cudaSuccess;
   if (id != nullptr) *id = s->capturing->id;
-  if (graph != nullptr) *graph = s->capturing->graph.get();
+  if (graph != nullptr) *graph = s->capturing->graph;
   if (tips != nullptr) *tips = s->tips.data();
   if (count != nullptr) *count = s->tips.size();
+  return cudaSuccess;
+}
+
+/// Begins a capture into a graph, or into a new one, after some of its nodes.
+cudaError_t begin(cudaStream_t stream, cudaStreamCaptureMode mode, cudaGraph_t graph,
+                  std::vector<CUgraphNode_st*> after) {
+  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  if (s->legacy) return record(cudaErrorStreamCaptureUnsupported);
+  if (s->capturing != nullptr) return record(cudaErrorIllegalState);
+  if (graph != nullptr && find_graph(graph) == nullptr) return record(cudaErrorInvalidValue);
+  for (CUgraphNode_st const* n : after)
+    if (!holds(*graph, n)) return record(cudaErrorInvalidValue);
+  static unsigned long long ids = 0;
+  auto c = std::make_shared<capture>();
+  c->id = ++ids;
+  c->mode = mode;
+  c->thread = std::this_thread::get_id();
+  c->origin = s.get();
+  if (graph == nullptr) c->own = std::make_unique<CUgraph_st>();
+  c->graph = graph == nullptr ? c->own.get() : graph;
+  active().push_back(c);
+  s->capturing = std::move(c);
+  s->tips = std::move(after);
+  return cudaSuccess;
+}
+
+/// Adds to what a capturing stream's next node comes after, or replaces it.
+cudaError_t update(cudaStream_t stream, cudaGraphNode_t const* nodes, std::size_t count,
+                   unsigned flags) {
+  held_lock const lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  if (s->capturing == nullptr) return record(cudaErrorIllegalState);
+  if (!s->capturing->valid) return record(cudaErrorStreamCaptureInvalidated);
+  for (std::size_t i = 0; i < count; ++i)
+    if (!holds(*s->capturing->graph, nodes[i])) return record(cudaErrorInvalidValue);
+  if (flags == cudaStreamSetCaptureDependencies) s->tips.clear();
+  for (std::size_t i = 0; i < count; ++i)
+    if (std::find(s->tips.begin(), s->tips.end(), nodes[i]) == s->tips.end())
+      s->tips.push_back(nodes[i]);
   return cudaSuccess;
 }
 
@@ -129,23 +172,13 @@ using namespace softgpu;
 extern "C" {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
-  if (cudaError_t const e = enter(); e != cudaSuccess) return e;
-  held_lock const lock = lock_runtime();
-  stream_ref const s = find_stream(stream);
-  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
-  if (s->legacy) return record(cudaErrorStreamCaptureUnsupported);
-  if (s->capturing != nullptr) return record(cudaErrorIllegalState);
-  static unsigned long long ids = 0;
-  auto c = std::make_shared<capture>();
-  c->id = ++ids;
-  c->mode = mode;
-  c->thread = std::this_thread::get_id();
-  c->origin = s.get();
-  c->graph = std::make_unique<CUgraph_st>();
-  active().push_back(c);
-  s->capturing = std::move(c);
-  s->tips.clear();
-  return cudaSuccess;
+  return begin(stream, mode, nullptr, {});
+}
+cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph,
+                                          cudaGraphNode_t const* after, cudaGraphEdgeData const*,
+                                          size_t count, cudaStreamCaptureMode mode) {
+  if (graph == nullptr || (after == nullptr && count != 0)) return record(cudaErrorInvalidValue);
+  return begin(stream, mode, graph, {after, after + count});
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
@@ -164,7 +197,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* out) {
   release_streams(*c);
   if (!c->valid) return record(cudaErrorStreamCaptureInvalidated);
   if (!joined) return c->valid = false, record(cudaErrorStreamCaptureUnjoined);
-  *out = publish(std::move(c->graph));
+  *out = c->own == nullptr ? c->graph : publish(std::move(c->own));
   return cudaSuccess;
 }
 
@@ -194,6 +227,24 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatu
                                      cudaGraphNode_t const** tips, cudaGraphEdgeData const** edges,
                                      size_t* count) {
   return cudaStreamGetCaptureInfo_v3(stream, status, id, graph, tips, edges, count);
+}
+#endif
+
+cudaError_t cudaStreamUpdateCaptureDependencies_v2(cudaStream_t stream, cudaGraphNode_t* nodes,
+                                                   cudaGraphEdgeData const*, size_t count,
+                                                   unsigned flags) {
+  return update(stream, nodes, count, flags);
+}
+#if CUDART_VERSION >= 13000
+cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t* nodes,
+                                                cudaGraphEdgeData const*, size_t count,
+                                                unsigned flags) {
+  return update(stream, nodes, count, flags);
+}
+#else
+cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t* nodes,
+                                                size_t count, unsigned flags) {
+  return update(stream, nodes, count, flags);
 }
 #endif
 

@@ -17,7 +17,8 @@ struct capture {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   std::thread::id thread;
   CUstream_st* origin = nullptr;
-  std::unique_ptr<CUgraph_st> graph;
+  std::unique_ptr<CUgraph_st> own;  // unless the graph is one the caller has
+  CUgraph_st* graph = nullptr;
   bool valid = true;  // no forbidden call has been made
   bool ended = false;
 };

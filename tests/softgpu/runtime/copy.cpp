@@ -20,6 +20,12 @@ cudaError_t check_range(plane const& p, box const& size, char const* call, char 
                                            " bytes exceeds the " + end);
 }
 
+/// Where a corner of a pitched box lies.
+plane corner(cudaPitchedPtr const& p, cudaPos const& at) {
+  std::size_t const slice = p.pitch * p.ysize;
+  return plane_at(static_cast<char*>(p.ptr) + at.z * slice + at.y * p.pitch + at.x, p.pitch, slice);
+}
+
 cudaError_t enqueue_copy(copy_request const& c, cudaStream_t stream, until when) {
   return submit(stream, copy_action{c.to, c.from, c.size, c.call, {}}, when);
 }
@@ -89,6 +95,17 @@ cudaError_t fill_async(fill_action f, cudaStream_t stream) {
   if (cudaError_t const e = enter(); e != cudaSuccess) return e;
   if (cudaError_t const e = check(f); e != cudaSuccess) return record(e);
   return f.size.empty() ? cudaSuccess : submit(stream, std::move(f));
+}
+
+cudaError_t box_request(cudaMemcpy3DParms const* p, char const* call, copy_request& out) {
+  if (p == nullptr) return record(cudaErrorInvalidValue);
+  if (p->srcArray != nullptr || p->dstArray != nullptr) return unsupported(call, "a CUDA array");
+  out = {corner(p->dstPtr, p->dstPos),
+         corner(p->srcPtr, p->srcPos),
+         {p->extent.width, p->extent.height, p->extent.depth},
+         p->kind,
+         call};
+  return cudaSuccess;
 }
 
 cudaError_t symbol_range(void const* symbol, std::size_t bytes, std::size_t offset,

@@ -28,6 +28,9 @@ cudaError_t copy_async(copy_request const& c, cudaStream_t stream);
 cudaError_t fill_now(fill_action f, cudaStream_t stream);
 cudaError_t fill_async(fill_action f, cudaStream_t stream);
 
+/// The box two pitched pointers and an extent describe; or an error, recorded.
+cudaError_t box_request(cudaMemcpy3DParms const* p, char const* call, copy_request& out);
+
 /// A variable's address with an offset, where [offset, offset + bytes) is inside it.
 cudaError_t symbol_range(void const* symbol, std::size_t bytes, std::size_t offset,
                          std::uint64_t& address);

@@ -1,13 +1,11 @@
-// Graphs that are built, looked at and copied.
+// Graphs and the descriptions their nodes are made of.
 #include "runtime/graph.hpp"
 
 #include <algorithm>
 #include <map>
-#include <set>
 
 #include "runtime/copy.hpp"
 #include "runtime/error.hpp"
-#include "runtime/stream.hpp"
 
 CUgraphNode_st* CUgraph_st::add(softgpu::action what, std::vector<CUgraphNode_st*> after) {
   auto n = std::make_unique<CUgraphNode_st>();
@@ -26,50 +24,19 @@ std::map<CUgraph_st*, std::unique_ptr<CUgraph_st>>& graphs() {
   return *g;
 }
 
-bool holds(CUgraph_st const& g, CUgraphNode_st const* n) {
-  return std::any_of(g.nodes.begin(), g.nodes.end(), [&](auto const& m) { return m.get() == n; });
-}
-
-/// Adds a node that the caller describes.
-cudaError_t add_node(cudaGraphNode_t* out, cudaGraph_t graph, cudaGraphNode_t const* after,
-                     std::size_t count, action what) {
-  held_lock const lock = lock_runtime();
-  CUgraph_st* const g = find_graph(graph);
-  if (g == nullptr || out == nullptr || (after == nullptr && count != 0))
-    return record(cudaErrorInvalidValue);
-  std::vector<CUgraphNode_st*> list(after, after + count);
-  for (CUgraphNode_st const* n : list)
-    if (!holds(*g, n)) return record(cudaErrorInvalidValue);
-  *out = g->add(std::move(what), std::move(list));
+cudaError_t read(copy_request const& c, action& out) {
+  if (cudaError_t const e = check(c); e != cudaSuccess) return record(e);
+  out = copy_action{c.to, c.from, c.size, c.call, {}};
   return cudaSuccess;
-}
-
-/// Fills a caller's array: its size comes in `count`, and what there is goes out.
-cudaError_t give(std::vector<CUgraphNode_st*> const& all, cudaGraphNode_t* out,
-                 std::size_t* count) {
-  if (count == nullptr) return record(cudaErrorInvalidValue);
-  if (out != nullptr) {
-    std::fill_n(out, *count, nullptr);
-    std::copy_n(all.begin(), std::min(*count, all.size()), out);
-  }
-  *count = out == nullptr ? all.size() : std::min(*count, all.size());
-  return cudaSuccess;
-}
-
-template <class F>
-cudaError_t give_where(cudaGraph_t graph, cudaGraphNode_t* out, std::size_t* count, F&& wanted) {
-  held_lock const lock = lock_runtime();
-  CUgraph_st const* const g = find_graph(graph);
-  if (g == nullptr) return record(cudaErrorInvalidValue);
-  std::vector<CUgraphNode_st*> all;
-  for (auto const& n : g->nodes)
-    if (wanted(*n)) all.push_back(n.get());
-  return give(all, out, count);
 }
 
 }  // namespace
 
 CUgraph_st* find_graph(cudaGraph_t g) { return graphs().count(g) != 0 ? g : nullptr; }
+
+bool holds(CUgraph_st const& g, CUgraphNode_st const* n) {
+  return std::any_of(g.nodes.begin(), g.nodes.end(), [&](auto const& m) { return m.get() == n; });
+}
 
 cudaGraph_t publish(std::unique_ptr<CUgraph_st> g) {
   CUgraph_st* const handle = g.get();
@@ -77,117 +44,85 @@ cudaGraph_t publish(std::unique_ptr<CUgraph_st> g) {
   return handle;
 }
 
+bool forget(cudaGraph_t g) { return graphs().erase(g) == 1; }
+
+std::unique_ptr<CUgraph_st> clone(CUgraph_st const& g) {
+  auto copy = std::make_unique<CUgraph_st>();
+  std::map<CUgraphNode_st const*, CUgraphNode_st*> twins;
+  for (auto const& n : g.nodes) twins[n.get()] = copy->add(n->what, n->after);
+  for (auto const& n : copy->nodes)
+    for (CUgraphNode_st*& before : n->after) before = twins.at(before);
+  return copy;
+}
+
+std::vector<instance> instantiate(CUgraph_st const& g) {
+  std::vector<instance> out;
+  std::map<CUgraphNode_st const*, std::size_t> placed;
+  // Kept in the order they were made, as far as dependencies added later allow.
+  for (bool more = true; more;) {
+    more = false;
+    for (auto const& n : g.nodes) {
+      if (placed.count(n.get()) != 0) continue;
+      instance i{n->what, {}, n.get()};
+      for (CUgraphNode_st const* before : n->after)
+        if (auto const at = placed.find(before); at != placed.end()) i.after.push_back(at->second);
+      if (i.after.size() != n->after.size()) continue;
+      placed.emplace(n.get(), out.size());
+      out.push_back(std::move(i));
+      more = true;
+    }
+  }
+  return out;  // what is in a cycle is left out
+}
+
 cudaGraphNodeType type_of(action const& what) {
-  constexpr cudaGraphNodeType types[] = {cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeKernel,
-                                         cudaGraphNodeTypeMemcpy, cudaGraphNodeTypeMemset,
-                                         cudaGraphNodeTypeHost,   cudaGraphNodeTypeHost,
-                                         cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeMemFree};
+  constexpr cudaGraphNodeType types[] = {
+      cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeKernel, cudaGraphNodeTypeMemcpy,
+      cudaGraphNodeTypeMemset, cudaGraphNodeTypeHost,   cudaGraphNodeTypeHost,
+      cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeGraph};
+  static_assert(std::size(types) == std::variant_size_v<action>);
   return types[what.index()];
 }
 
-cudaError_t kernel_of(cudaKernelNodeParams const* p, kernel_action& out);
-
-}  // namespace softgpu
-
-using namespace softgpu;
-
-extern "C" {
-
-cudaError_t cudaGraphCreate(cudaGraph_t* out, unsigned flags) {
-  if (out == nullptr || flags != 0) return record(cudaErrorInvalidValue);
-  held_lock const lock = lock_runtime();
-  *out = publish(std::make_unique<CUgraph_st>());
-  return cudaSuccess;
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  held_lock const lock = lock_runtime();
-  return graphs().erase(graph) == 1 ? cudaSuccess : record(cudaErrorInvalidValue);
-}
-cudaError_t cudaGraphClone(cudaGraph_t* out, cudaGraph_t original) {
-  held_lock const lock = lock_runtime();
-  CUgraph_st const* const g = find_graph(original);
-  if (g == nullptr || out == nullptr) return record(cudaErrorInvalidValue);
-  auto copy = std::make_unique<CUgraph_st>();
-  std::map<CUgraphNode_st const*, CUgraphNode_st*> twins;
-  for (auto const& n : g->nodes) twins[n.get()] = copy->add(n->what, n->after);
-  for (auto const& n : copy->nodes)
-    for (CUgraphNode_st*& before : n->after) before = twins.at(before);
-  *out = publish(std::move(copy));
-  return cudaSuccess;
-}
-
-cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
-  return give_where(graph, nodes, count, [](CUgraphNode_st const&) { return true; });
-}
-cudaError_t cudaGraphGetRootNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
-  return give_where(graph, nodes, count, [](CUgraphNode_st const& n) { return n.after.empty(); });
-}
-cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType* type) {
-  if (node == nullptr || type == nullptr) return record(cudaErrorInvalidValue);
-  held_lock const lock = lock_runtime();
-  *type = type_of(node->what);
-  return cudaSuccess;
-}
-
-static cudaError_t add_dependencies(cudaGraph_t graph, cudaGraphNode_t const* from,
-                                    cudaGraphNode_t const* to, size_t count) {
-  held_lock const lock = lock_runtime();
-  CUgraph_st* const g = find_graph(graph);
-  if (g == nullptr) return record(cudaErrorInvalidValue);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (!holds(*g, from[i]) || !holds(*g, to[i])) return record(cudaErrorInvalidValue);
-    to[i]->after.push_back(from[i]);
+cudaError_t read(cudaKernelNodeParams const* p, action& out) {
+  if (p == nullptr || p->kernelParams == nullptr) {
+    if (p != nullptr && p->extra != nullptr)
+      return unsupported("cudaGraphAddKernelNode", "parameters given as one buffer");
+    return record(cudaErrorInvalidValue);
   }
+  launch_request r{nullptr, p->func, p->gridDim, p->blockDim, p->sharedMemBytes};
+  if (cudaError_t const e = by_host_function(p->func, r.what); e != cudaSuccess) return e;
+  if (cudaError_t const e = check(r); e != cudaSuccess) return record(e);
+  out = kernel_action{r, pack_arguments(*r.what, p->kernelParams)};
   return cudaSuccess;
 }
-#if CUDART_VERSION >= 13000
-cudaError_t cudaGraphAddDependencies(cudaGraph_t graph, cudaGraphNode_t const* from,
-                                     cudaGraphNode_t const* to, cudaGraphEdgeData const*,
-                                     size_t count) {
-  return add_dependencies(graph, from, to, count);
-}
-#else
-cudaError_t cudaGraphAddDependencies(cudaGraph_t graph, cudaGraphNode_t const* from,
-                                     cudaGraphNode_t const* to, size_t count) {
-  return add_dependencies(graph, from, to, count);
-}
-#endif
 
-cudaError_t cudaGraphAddEmptyNode(cudaGraphNode_t* out, cudaGraph_t graph,
-                                  cudaGraphNode_t const* after, size_t count) {
-  return add_node(out, graph, after, count, empty_action{});
-}
-cudaError_t cudaGraphAddHostNode(cudaGraphNode_t* out, cudaGraph_t graph,
-                                 cudaGraphNode_t const* after, size_t count,
-                                 cudaHostNodeParams const* p) {
-  if (p == nullptr || p->fn == nullptr) return record(cudaErrorInvalidValue);
-  return add_node(out, graph, after, count, host_action{p->fn, p->userData});
-}
-cudaError_t cudaGraphAddKernelNode(cudaGraphNode_t* out, cudaGraph_t graph,
-                                   cudaGraphNode_t const* after, size_t count,
-                                   cudaKernelNodeParams const* p) {
-  kernel_action k;
-  if (cudaError_t const e = kernel_of(p, k); e != cudaSuccess) return e;
-  return add_node(out, graph, after, count, std::move(k));
-}
-cudaError_t cudaGraphAddMemcpyNode1D(cudaGraphNode_t* out, cudaGraph_t graph,
-                                     cudaGraphNode_t const* after, size_t count, void* to,
-                                     void const* from, size_t bytes, cudaMemcpyKind kind) {
-  copy_request c{plane_at(to), plane_at(from), {bytes}, kind, "cudaGraphAddMemcpyNode1D"};
-  if (cudaError_t const e = check(c); e != cudaSuccess) return record(e);
-  return add_node(out, graph, after, count, copy_action{c.to, c.from, c.size, c.call, {}});
-}
-cudaError_t cudaGraphAddMemsetNode(cudaGraphNode_t* out, cudaGraph_t graph,
-                                   cudaGraphNode_t const* after, size_t count,
-                                   cudaMemsetParams const* p) {
+cudaError_t read(cudaMemsetParams const* p, action& out) {
   if (p == nullptr) return record(cudaErrorInvalidValue);
   fill_action f{plane_at(p->dst, p->pitch),
                 {p->width * p->elementSize, p->height},
                 p->value,
                 static_cast<int>(p->elementSize),
-                "cudaGraphAddMemsetNode"};
+                "a graph's memset"};
   if (cudaError_t const e = check(f); e != cudaSuccess) return record(e);
-  return add_node(out, graph, after, count, std::move(f));
+  out = std::move(f);
+  return cudaSuccess;
 }
 
-}  // extern "C"
+cudaError_t read(cudaHostNodeParams const* p, action& out) {
+  if (p == nullptr || p->fn == nullptr) return record(cudaErrorInvalidValue);
+  out = host_action{p->fn, p->userData};
+  return cudaSuccess;
+}
+
+cudaError_t read(cudaMemcpy3DParms const* p, action& out) {
+  copy_request c;
+  cudaError_t const e = box_request(p, "a graph's memcpy", c);
+  return e != cudaSuccess ? e : read(c, out);
+}
+
+cudaError_t read(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, action& out) {
+  return read({plane_at(to), plane_at(from), {bytes}, kind, "a graph's memcpy"}, out);
+}
+
+}  // namespace softgpu

@@ -12,6 +12,7 @@ struct CUgraphNode_st {
   softgpu::action what;
   std::vector<CUgraphNode_st*> after;
   CUgraph_st* graph = nullptr;
+  std::vector<void*> pointers;  // to its parameters, for who asks
 };
 
 struct CUgraph_st {
@@ -36,12 +37,23 @@ std::vector<instance> instantiate(CUgraph_st const& g);
 
 /// A handle the caller gave: known, or null.
 CUgraph_st* find_graph(cudaGraph_t g);
-/// Makes a graph known by its handle.
+bool holds(CUgraph_st const& g, CUgraphNode_st const* n);
+/// Makes a graph known by its handle; and forgets it. False where it was not known.
 cudaGraph_t publish(std::unique_ptr<CUgraph_st> g);
+bool forget(cudaGraph_t g);
+std::unique_ptr<CUgraph_st> clone(CUgraph_st const& g);
+
+/// What a caller's description means; or an error, recorded.
+cudaError_t read(cudaKernelNodeParams const* p, action& out);
+cudaError_t read(cudaMemsetParams const* p, action& out);
+cudaError_t read(cudaHostNodeParams const* p, action& out);
+cudaError_t read(cudaMemcpy3DParms const* p, action& out);
+cudaError_t read(void* to, void const* from, std::size_t bytes, cudaMemcpyKind kind, action& out);
 
 }  // namespace softgpu
 
 struct CUgraphExec_st {
   std::vector<softgpu::instance> nodes;
+  unsigned long long flags = 0;
   softgpu::work_ref last;  // of its latest launch
 };

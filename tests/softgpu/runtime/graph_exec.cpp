@@ -1,6 +1,5 @@
 // Graphs that run: instantiated, updated, launched.
 #include <map>
-#include <set>
 
 #include "runtime/capture.hpp"
 #include "runtime/error.hpp"
@@ -15,12 +14,13 @@ std::map<CUgraphExec_st*, std::unique_ptr<CUgraphExec_st>>& execs() {
   return *e;
 }
 
-cudaError_t make(cudaGraphExec_t* out, cudaGraph_t graph) {
+cudaError_t make(cudaGraphExec_t* out, cudaGraph_t graph, unsigned long long flags) {
   if (cudaError_t const e = enter(); e != cudaSuccess) return e;
   held_lock const lock = lock_runtime();
   CUgraph_st const* const g = find_graph(graph);
   if (g == nullptr || out == nullptr) return record(cudaErrorInvalidValue);
   auto made = std::make_unique<CUgraphExec_st>();
+  made->flags = flags;
   made->nodes = instantiate(*g);
   if (made->nodes.size() != g->nodes.size()) return record(cudaErrorInvalidValue);  // a cycle
   *out = made.get();
@@ -28,17 +28,44 @@ cudaError_t make(cudaGraphExec_t* out, cudaGraph_t graph) {
   return cudaSuccess;
 }
 
-/// Enqueues a work for each node, between the stream's last one and a new one.
-void launch(held_lock& lock, CUstream_st& s, CUgraphExec_st& e) {
-  work_ref const begin = enqueue(lock, s, empty_action{}, {e.last});
-  std::vector<work_ref> works, all{begin};
-  for (instance const& n : e.nodes) {
+/// Makes a work of each node, after `begin`, and returns one that comes after them all.
+work_ref expand(std::vector<instance> const& nodes, work_ref const& begin) {
+  std::vector<work_ref> works;
+  for (instance const& n : nodes) {
     std::vector<work_ref> after{begin};
     for (std::size_t i : n.after) after.push_back(works[i]);
-    works.push_back(make_work(n.enabled ? n.what : action(empty_action{}), std::move(after)));
+    auto const* const child = std::get_if<child_action>(&n.what);
+    if (child != nullptr && n.enabled)
+      works.push_back(expand(*child->nodes, make_work(empty_action{}, std::move(after))));
+    else
+      works.push_back(make_work(n.enabled ? n.what : action(empty_action{}), std::move(after)));
   }
-  all.insert(all.end(), works.begin(), works.end());
-  e.last = enqueue(lock, s, empty_action{}, std::move(all));
+  works.push_back(begin);
+  return make_work(empty_action{}, std::move(works));
+}
+
+/// Puts the graph's works between the stream's last one and its next.
+void launch(held_lock& lock, CUstream_st& s, CUgraphExec_st& e) {
+  work_ref const begin = enqueue(lock, s, empty_action{}, {e.last});
+  work_ref const end = expand(e.nodes, begin);
+  e.last = enqueue(lock, s, empty_action{}, {end});
+}
+
+/// What is different between graphs that an update may not change.
+cudaGraphExecUpdateResult compare(std::vector<instance> const& a, std::vector<instance> const& b,
+                                  CUgraphNode_st*& where) {
+  if (a.size() != b.size()) return cudaGraphExecUpdateErrorTopologyChanged;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    where = b[i].made_from;
+    if (a[i].after != b[i].after) return cudaGraphExecUpdateErrorTopologyChanged;
+    if (type_of(a[i].what) != type_of(b[i].what)) return cudaGraphExecUpdateErrorNodeTypeChanged;
+    auto const* const inner = std::get_if<child_action>(&a[i].what);
+    if (inner == nullptr) continue;
+    auto const r = compare(*inner->nodes, *std::get<child_action>(b[i].what).nodes, where);
+    if (r != cudaGraphExecUpdateSuccess) return r;
+  }
+  where = nullptr;
+  return cudaGraphExecUpdateSuccess;
 }
 
 /// An instance of a graph by one of its nodes; null where there is none.
@@ -50,43 +77,19 @@ instance* find(cudaGraphExec_t e, cudaGraphNode_t node) {
   return nullptr;
 }
 
-}  // namespace
-
-std::vector<instance> instantiate(CUgraph_st const& g) {
-  std::vector<instance> out;
-  std::map<CUgraphNode_st const*, std::size_t> placed;
-  // Kept in the order they were made, as far as dependencies added later allow.
-  for (bool more = true; more;) {
-    more = false;
-    for (auto const& n : g.nodes) {
-      if (placed.count(n.get()) != 0) continue;
-      instance i{n->what, {}, n.get()};
-      for (CUgraphNode_st const* before : n->after)
-        if (auto const at = placed.find(before); at != placed.end()) i.after.push_back(at->second);
-      if (i.after.size() != n->after.size()) continue;
-      placed.emplace(n.get(), out.size());
-      out.push_back(std::move(i));
-      more = true;
-    }
-  }
-  return out;  // what is in a cycle is left out
-}
-
-cudaError_t kernel_of(cudaKernelNodeParams const* p, kernel_action& out) {
-  if (p == nullptr || p->kernelParams == nullptr) {
-    if (p != nullptr && p->extra != nullptr)
-      return unsupported("cudaGraphAddKernelNode", "parameters given as one buffer");
-    return record(cudaErrorInvalidValue);
-  }
-  if (cudaError_t const e = by_host_function(p->func, out.request.what); e != cudaSuccess) return e;
-  out.request.grid = p->gridDim;
-  out.request.block = p->blockDim;
-  out.request.dynamic_shared = p->sharedMemBytes;
-  if (cudaError_t const e = check(out.request); e != cudaSuccess) return record(e);
-  out.parameters = pack_arguments(*out.request.what, p->kernelParams);
+/// Gives a node of an executable graph another action of its kind.
+template <class... From>
+cudaError_t set_read(cudaGraphExec_t e, cudaGraphNode_t node, From... from) {
+  action what;
+  if (cudaError_t const bad = read(from..., what); bad != cudaSuccess) return bad;
+  held_lock const lock = lock_runtime();
+  instance* const n = find(e, node);
+  if (n == nullptr || n->what.index() != what.index()) return record(cudaErrorInvalidValue);
+  n->what = std::move(what);
   return cudaSuccess;
 }
 
+}  // namespace
 }  // namespace softgpu
 
 using namespace softgpu;
@@ -97,7 +100,7 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* out, cudaGraph_t grap
                                           unsigned long long flags) {
   if ((flags & cudaGraphInstantiateFlagDeviceLaunch) != 0)
     return unsupported("cudaGraphInstantiate", "a graph that the device launches");
-  return make(out, graph);
+  return make(out, graph, flags);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph,
                                  unsigned long long flags) {
@@ -123,10 +126,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t stream) {
   stream_ref const s = find_stream(stream);
   if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
   if (execs().count(e) == 0) return record(cudaErrorInvalidValue);
-  if (s->capturing != nullptr) {
-    spoil(*s->capturing, cudaErrorNotSupported);
-    return unsupported("cudaGraphLaunch", "a launch into a stream that is capturing");
-  }
+  if (s->capturing != nullptr)
+    return record(
+        add_to_capture(*s, child_action{std::make_shared<std::vector<instance> const>(e->nodes)}));
   if (s->legacy)
     if (cudaError_t const bad = check_legacy(); bad != cudaSuccess) return record(bad);
   launch(lock, *s, *e);
@@ -149,15 +151,7 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t e, cudaGraph_t graph,
     return record(cudaErrorInvalidValue);
   std::vector<instance> fresh = instantiate(*g);
   *info = {};
-  info->result = cudaGraphExecUpdateSuccess;
-  if (fresh.size() != e->nodes.size()) info->result = cudaGraphExecUpdateErrorTopologyChanged;
-  for (std::size_t i = 0; i < fresh.size() && info->result == cudaGraphExecUpdateSuccess; ++i) {
-    if (fresh[i].after != e->nodes[i].after)
-      info->result = cudaGraphExecUpdateErrorTopologyChanged;
-    else if (type_of(fresh[i].what) != type_of(e->nodes[i].what))
-      info->result = cudaGraphExecUpdateErrorNodeTypeChanged;
-    if (info->result != cudaGraphExecUpdateSuccess) info->errorNode = fresh[i].made_from;
-  }
+  info->result = compare(e->nodes, fresh, info->errorNode);
   if (info->result != cudaGraphExecUpdateSuccess) return record(cudaErrorGraphExecUpdateFailure);
   for (std::size_t i = 0; i < fresh.size(); ++i) e->nodes[i].what = std::move(fresh[i].what);
   return cudaSuccess;
@@ -165,13 +159,30 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t e, cudaGraph_t graph,
 
 cudaError_t cudaGraphExecKernelNodeSetParams(cudaGraphExec_t e, cudaGraphNode_t node,
                                              cudaKernelNodeParams const* p) {
-  kernel_action k;
-  if (cudaError_t const bad = kernel_of(p, k); bad != cudaSuccess) return bad;
+  return set_read(e, node, p);
+}
+cudaError_t cudaGraphExecMemsetNodeSetParams(cudaGraphExec_t e, cudaGraphNode_t node,
+                                             cudaMemsetParams const* p) {
+  return set_read(e, node, p);
+}
+cudaError_t cudaGraphExecHostNodeSetParams(cudaGraphExec_t e, cudaGraphNode_t node,
+                                           cudaHostNodeParams const* p) {
+  return set_read(e, node, p);
+}
+cudaError_t cudaGraphExecMemcpyNodeSetParams(cudaGraphExec_t e, cudaGraphNode_t node,
+                                             cudaMemcpy3DParms const* p) {
+  return set_read(e, node, p);
+}
+cudaError_t cudaGraphExecMemcpyNodeSetParams1D(cudaGraphExec_t e, cudaGraphNode_t node, void* to,
+                                               void const* from, size_t bytes,
+                                               cudaMemcpyKind kind) {
+  return set_read(e, node, to, from, bytes, kind);
+}
+
+cudaError_t cudaGraphExecGetFlags(cudaGraphExec_t e, unsigned long long* flags) {
   held_lock const lock = lock_runtime();
-  instance* const n = find(e, node);
-  if (n == nullptr || !std::holds_alternative<kernel_action>(n->what))
-    return record(cudaErrorInvalidValue);
-  n->what = std::move(k);
+  if (execs().count(e) == 0 || flags == nullptr) return record(cudaErrorInvalidValue);
+  *flags = e->flags;
   return cudaSuccess;
 }
 
@@ -180,6 +191,13 @@ cudaError_t cudaGraphNodeSetEnabled(cudaGraphExec_t e, cudaGraphNode_t node, uns
   instance* const n = find(e, node);
   if (n == nullptr) return record(cudaErrorInvalidValue);
   n->enabled = enabled != 0;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphNodeGetEnabled(cudaGraphExec_t e, cudaGraphNode_t node, unsigned* enabled) {
+  held_lock const lock = lock_runtime();
+  instance const* const n = find(e, node);
+  if (n == nullptr || enabled == nullptr) return record(cudaErrorInvalidValue);
+  *enabled = n->enabled ? 1 : 0;
   return cudaSuccess;
 }
 

@@ -11,6 +11,7 @@ namespace softgpu {
 
 struct launch_request {
   kernel const* what = nullptr;
+  void const* function = nullptr;  // the host's
   dim3 grid, block;
   std::size_t dynamic_shared = 0;
   bool cooperative = false;

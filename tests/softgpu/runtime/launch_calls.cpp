@@ -17,7 +17,7 @@ thread_local std::vector<configuration> pushed;
 
 cudaError_t launch(void const* f, dim3 grid, dim3 block, void** arguments, std::size_t shared,
                    cudaStream_t stream, bool cooperative) {
-  launch_request r{nullptr, grid, block, shared, cooperative};
+  launch_request r{nullptr, f, grid, block, shared, cooperative};
   if (cudaError_t const e = by_host_function(f, r.what); e != cudaSuccess) return e;
   return launch_kernel(r, arguments, stream);
 }

@@ -17,23 +17,6 @@ copy_request rows(void* to, std::size_t to_pitch, void const* from, std::size_t 
   return {plane_at(to, to_pitch), plane_at(from, from_pitch), {width, height}, kind, call};
 }
 
-/// Where a corner of a pitched box lies.
-plane corner(cudaPitchedPtr const& p, cudaPos const& at) {
-  std::size_t const slice = p.pitch * p.ysize;
-  return plane_at(static_cast<char*>(p.ptr) + at.z * slice + at.y * p.pitch + at.x, p.pitch, slice);
-}
-
-cudaError_t boxes(cudaMemcpy3DParms const* p, char const* call, copy_request& out) {
-  if (p == nullptr) return record(cudaErrorInvalidValue);
-  if (p->srcArray != nullptr || p->dstArray != nullptr) return unsupported(call, "a CUDA array");
-  out = {corner(p->dstPtr, p->dstPos),
-         corner(p->srcPtr, p->srcPos),
-         {p->extent.width, p->extent.height, p->extent.depth},
-         p->kind,
-         call};
-  return cudaSuccess;
-}
-
 cudaError_t to_symbol(void const* symbol, void const* from, std::size_t bytes, std::size_t offset,
                       cudaMemcpyKind kind, char const* call, copy_request& out) {
   out = {{}, plane_at(from), {bytes}, kind, call};
@@ -90,17 +73,17 @@ cudaError_t cudaMemcpy2DAsync_ptsz(void* to, size_t to_pitch, void const* from, 
 
 cudaError_t cudaMemcpy3D(cudaMemcpy3DParms const* p) {
   copy_request c;
-  cudaError_t const e = boxes(p, "cudaMemcpy3D", c);
+  cudaError_t const e = box_request(p, "cudaMemcpy3D", c);
   return e != cudaSuccess ? e : copy_now(c, cudaStreamLegacy);
 }
 cudaError_t cudaMemcpy3D_ptds(cudaMemcpy3DParms const* p) {
   copy_request c;
-  cudaError_t const e = boxes(p, "cudaMemcpy3D", c);
+  cudaError_t const e = box_request(p, "cudaMemcpy3D", c);
   return e != cudaSuccess ? e : copy_now(c, cudaStreamPerThread);
 }
 cudaError_t cudaMemcpy3DAsync(cudaMemcpy3DParms const* p, cudaStream_t s) {
   copy_request c;
-  cudaError_t const e = boxes(p, "cudaMemcpy3DAsync", c);
+  cudaError_t const e = box_request(p, "cudaMemcpy3DAsync", c);
   return e != cudaSuccess ? e : copy_async(c, s);
 }
 cudaError_t cudaMemcpy3DAsync_ptsz(cudaMemcpy3DParms const* p, cudaStream_t s) {

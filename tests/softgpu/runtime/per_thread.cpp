@@ -12,9 +12,11 @@ cudaError_t cudaStreamSynchronize_ptsz(cudaStream_t s) {
   return cudaStreamSynchronize(per_thread(s));
 }
 cudaError_t cudaStreamQuery_ptsz(cudaStream_t s) { return cudaStreamQuery(per_thread(s)); }
+#if CUDART_VERSION >= 12080
 cudaError_t cudaStreamGetDevice_ptsz(cudaStream_t s, int* device) {
   return cudaStreamGetDevice(per_thread(s), device);
 }
+#endif
 cudaError_t cudaStreamGetFlags_ptsz(cudaStream_t s, unsigned* flags) {
   return cudaStreamGetFlags(per_thread(s), flags);
 }
@@ -60,6 +62,12 @@ cudaError_t cudaFreeAsync_ptsz(void* p, cudaStream_t s) { return cudaFreeAsync(p
 
 cudaError_t cudaStreamBeginCapture_ptsz(cudaStream_t s, cudaStreamCaptureMode mode) {
   return cudaStreamBeginCapture(per_thread(s), mode);
+}
+cudaError_t cudaStreamBeginCaptureToGraph_ptsz(cudaStream_t s, cudaGraph_t graph,
+                                               cudaGraphNode_t const* after,
+                                               cudaGraphEdgeData const* data, size_t count,
+                                               cudaStreamCaptureMode mode) {
+  return cudaStreamBeginCaptureToGraph(per_thread(s), graph, after, data, count, mode);
 }
 cudaError_t cudaStreamEndCapture_ptsz(cudaStream_t s, cudaGraph_t* out) {
   return cudaStreamEndCapture(per_thread(s), out);

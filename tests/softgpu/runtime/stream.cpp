@@ -295,6 +295,13 @@ cudaError_t cudaStreamGetAttribute(cudaStream_t stream, cudaStreamAttrID a,
     return cudaSuccess;
   });
 }
+cudaError_t cudaStreamCopyAttributes(cudaStream_t to, cudaStream_t from) {
+  held_lock const lock = lock_runtime();
+  stream_ref const t = find_stream(to), f = find_stream(from);
+  if (t == nullptr || f == nullptr) return record(cudaErrorInvalidResourceHandle);
+  t->priority = f->priority;
+  return cudaSuccess;
+}
 cudaError_t cudaStreamAttachMemAsync(cudaStream_t stream, void*, size_t, unsigned) {
   return submit(stream, empty_action{});  // all managed memory is everybody's
 }

@@ -47,6 +47,7 @@ std::uint64_t row_of(plane const& p, std::size_t y, std::size_t z) {
 }
 
 void act(empty_action const&) {}
+void act(child_action const&) {}  // its nodes have works of their own
 
 void act(kernel_action const& a) { execute(a.request, a.parameters); }
 

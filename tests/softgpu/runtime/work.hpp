@@ -6,7 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -67,8 +67,14 @@ struct free_action {
 };
 struct empty_action {};
 
+/// A graph inside a graph: a launch puts works of its nodes in its place.
+struct instance;
+struct child_action {
+  std::shared_ptr<std::vector<instance> const> nodes;
+};
+
 using action = std::variant<empty_action, kernel_action, copy_action, fill_action, host_action,
-                            callback_action, open_action, free_action>;
+                            callback_action, open_action, free_action, child_action>;
 
 /// Does it, now. After a fault only what keeps the books still happens.
 void perform(action const& what);

@@ -263,4 +263,106 @@ TEST(Graph, MadeByHand) {
   EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
 }
 
+TEST(Graph, AGraphInsideAGraph) {
+  stream s;
+  device_array<int> a(std::vector<int>(32, 0));
+  graph inner(s, [&] {
+    add<<<1, 32, 0, s>>>(a.data, a.data, 1);
+    add<<<1, 32, 0, s>>>(a.data, a.data, 10);
+  });
+  graph outer(s, [&] {
+    set<<<1, 32, 0, s>>>(a.data, 100);
+    cudaGraphLaunch(inner.exec, s);
+    add<<<1, 32, 0, s>>>(a.data, a.data, 1000);
+  });
+  EXPECT_EQ(outer.nodes(), 3u);
+  cudaGraphNode_t nodes[3];
+  std::size_t count = 3;
+  ASSERT_EQ(cudaGraphGetNodes(outer.handle, nodes, &count), cudaSuccess);
+  cudaGraphNodeType type;
+  ASSERT_EQ(cudaGraphNodeGetType(nodes[1], &type), cudaSuccess);
+  EXPECT_EQ(type, cudaGraphNodeTypeGraph);
+  ASSERT_EQ(cudaGraphLaunch(outer.exec, s), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
+  EXPECT_EQ(a.host()[31], 1111);
+}
+
+TEST(Graph, ACaptureIntoAGraphOfOnesOwn) {
+  stream s;
+  device_array<int> a(std::vector<int>(32, 0));
+  cudaGraph_t g = nullptr, same = nullptr;
+  cudaGraphNode_t first;
+  ASSERT_EQ(cudaGraphCreate(&g, 0), cudaSuccess);
+  cudaMemsetParams m{};
+  m.dst = a.data, m.value = 1, m.elementSize = 4, m.width = 32, m.height = 1;
+  ASSERT_EQ(cudaGraphAddMemsetNode(&first, g, nullptr, 0, &m), cudaSuccess);
+  ASSERT_EQ(
+      cudaStreamBeginCaptureToGraph(s, g, &first, nullptr, 1, cudaStreamCaptureModeThreadLocal),
+      cudaSuccess);
+  add<<<1, 32, 0, s>>>(a.data, a.data, 1);
+  ASSERT_EQ(cudaStreamEndCapture(s, &same), cudaSuccess);
+  EXPECT_EQ(same, g);
+  cudaGraphExec_t exec = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&exec, g, 0), cudaSuccess);
+  ASSERT_EQ(cudaGraphLaunch(exec, s), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
+  EXPECT_EQ(a.host()[0], 2);
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
+}
+
+TEST(Graph, NodesAndEdgesOfACapture) {
+  stream s;
+  device_array<int> a(std::vector<int>(32, 0));
+  graph g(s, [&] {
+    set<<<1, 32, 0, s>>>(a.data, 3);
+    cudaMemsetAsync(a.data, 0, 4, s);
+  });
+  cudaGraphNode_t nodes[2];
+  std::size_t count = 2;
+  ASSERT_EQ(cudaGraphGetNodes(g.handle, nodes, &count), cudaSuccess);
+  cudaKernelNodeParams k{};
+  ASSERT_EQ(cudaGraphKernelNodeGetParams(nodes[0], &k), cudaSuccess);
+  EXPECT_EQ(k.blockDim.x, 32u);
+  EXPECT_EQ(*static_cast<int*>(k.kernelParams[1]), 3);
+  int* out = a.data;
+  int value = 8;
+  void* arguments[] = {&out, &value};
+  k.kernelParams = arguments;
+  ASSERT_EQ(cudaGraphExecKernelNodeSetParams(g.exec, nodes[0], &k), cudaSuccess);
+  ASSERT_EQ(cudaGraphNodeSetEnabled(g.exec, nodes[1], 0), cudaSuccess);
+  ASSERT_EQ(cudaGraphLaunch(g.exec, s), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
+  EXPECT_EQ(a.host()[0], 8);
+#if CUDART_VERSION >= 13000
+  std::size_t edges = 0;
+  ASSERT_EQ(cudaGraphGetEdges(g.handle, nullptr, nullptr, nullptr, &edges), cudaSuccess);
+  EXPECT_EQ(edges, 1u);
+  count = 1;
+  cudaGraphNode_t before;
+  ASSERT_EQ(cudaGraphNodeGetDependencies(nodes[1], &before, nullptr, &count), cudaSuccess);
+  EXPECT_EQ(before, nodes[0]);
+#endif
+}
+
+TEST(Graph, ACopyIsAGraphOfItsOwn) {
+  stream s;
+  device_array<int> a(std::vector<int>(32, 0));
+  cudaGraph_t copy = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  {
+    graph g(s, [&] {
+      set<<<1, 32, 0, s>>>(a.data, 3);
+      add<<<1, 32, 0, s>>>(a.data, a.data, 1);
+    });
+    ASSERT_EQ(cudaGraphClone(&copy, g.handle), cudaSuccess);
+  }
+  ASSERT_EQ(cudaGraphInstantiate(&exec, copy, 0), cudaSuccess);
+  ASSERT_EQ(cudaGraphLaunch(exec, s), cudaSuccess);
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);  // what it launched still runs
+  EXPECT_EQ(cudaGraphDestroy(copy), cudaSuccess);
+  ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
+  EXPECT_EQ(a.host()[0], 4);
+}
+
 }  // namespace
