@@ -41,6 +41,30 @@ class sector_set {
   std::uint64_t now_ = 0, sectors_ = 0, bytes_ = 0;
 };
 
+/// How often the fullest of `banks` banks, each `unit` bytes wide, is asked for another unit.
+unsigned passes(std::uint64_t const* address, std::uint32_t lanes, unsigned unit, unsigned banks,
+                bool atomic) {
+  std::uint32_t busy = 0;
+  bool apart = true;  // no two lanes in one bank
+  for (std::uint32_t left = lanes; left != 0 && apart; left &= left - 1) {
+    std::uint32_t const bank = 1u << (address[std::countr_zero(left)] / unit % banks);
+    apart = (busy & bank) == 0;
+    busy |= bank;
+  }
+  if (apart) return 1;
+  std::uint32_t units[32][32];
+  unsigned count[32] = {}, most = 0;
+  for (std::uint32_t left = lanes; left != 0; left &= left - 1) {
+    auto const at = static_cast<std::uint32_t>(address[std::countr_zero(left)] / unit);
+    std::uint32_t* const seen = units[at % banks];
+    unsigned& n = count[at % banks];
+    if (!atomic && std::find(seen, seen + n, at) != seen + n) continue;
+    seen[n++] = at;
+    most = std::max(most, n);
+  }
+  return most;
+}
+
 }  // namespace
 
 void traffic::add(traffic const& other) {
@@ -87,19 +111,9 @@ void traffic::count_shared(std::uint64_t const* address, unsigned bytes, std::ui
   }
   std::uint32_t const whole = size == 32 ? ~0u : (1u << size) - 1;
   for (unsigned first = 0; first < 32; first += size) {
-    std::uint32_t left = lanes >> first & whole;
-    if (left == 0) continue;
-    std::uint64_t units[32][32];
-    unsigned passes[32] = {}, most = 0;
-    for (; left != 0; left &= left - 1) {
-      std::uint64_t const at = address[first + unsigned(std::countr_zero(left))] / unit;
-      std::uint64_t* const seen = units[at % size];
-      unsigned& count = passes[at % size];
-      if (!atomic && std::find(seen, seen + count, at) != seen + count) continue;
-      seen[count++] = at;
-      most = std::max(most, count);
-    }
-    shared_wavefronts += most;
+    std::uint32_t const asking = lanes >> first & whole;
+    if (asking == 0) continue;
+    shared_wavefronts += passes(address + first, asking, unit, size, atomic);
     ++shared_least;
   }
 }

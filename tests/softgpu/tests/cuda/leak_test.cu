@@ -1,37 +1,12 @@
 // What a process leaves behind: one that leaks, or leaves a report unread, exits with 86 and says
 // why; its twin exits with 0. This executable runs itself again as each of them.
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdio>
 #include <softgpu/softgpu.hpp>  // exit codes are the software device's
 #include <string>
 
 #include "device_array.hpp"
+#include "run_alone.hpp"
 
 namespace {
-
-struct ending {
-  int status = -1;
-  std::string text;
-};
-
-/// Runs one of the disabled tests below in a process of its own.
-ending run_alone(std::string const& test) {
-  char self[4096] = {};
-  if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) return {};
-  std::string const command = std::string("'") + self +
-                              "' --gtest_also_run_disabled_tests --gtest_filter=Child.DISABLED_" +
-                              test + " 2>&1";
-  std::FILE* const pipe = popen(command.c_str(), "r");
-  if (pipe == nullptr) return {};
-  ending e;
-  char piece[512];
-  while (std::fgets(piece, sizeof piece, pipe) != nullptr) e.text += piece;
-  int const status = pclose(pipe);
-  e.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return e;
-}
 
 __global__ void write_one(int* a) { a[threadIdx.x] = 1; }
 
