@@ -1,5 +1,5 @@
 #pragma once
-// The small floating-point formats: f16, bf16, tf32 and the two of 8 bits. Each value is exact in
+// The small floating-point formats: f16, bf16, tf32 and those of 8, 6 and 4 bits. Each value is exact in
 // double; arithmetic is done there, rounded to odd where it is not exact, and rounded once to the
 // format, which gives the correctly rounded result.
 
@@ -12,22 +12,31 @@ namespace softgpu {
 
 enum class rounding : std::uint8_t { nearest, zero, down, up, away };  // away: ties away from zero
 
-template <int ExponentBits, int MantissaBits, bool HasInfinity> struct format {
+/// What the highest exponent holds besides numbers: infinities and NaNs, one NaN, or nothing.
+enum class specials : std::uint8_t { all, one_nan, none };
+
+template <int ExponentBits, int MantissaBits, specials Specials> struct format {
   static constexpr int exponent_bits = ExponentBits, mantissa_bits = MantissaBits;
   static constexpr int bias = (1 << (ExponentBits - 1)) - 1;
   static constexpr std::uint32_t sign = 1u << (ExponentBits + MantissaBits);
   static constexpr std::uint32_t magnitude = sign - 1;
   static constexpr std::uint32_t infinity = ((1u << ExponentBits) - 1) << MantissaBits;
-  static constexpr std::uint32_t nan = magnitude;
+  static constexpr std::uint32_t nan = magnitude;  // the largest value where there is none
   /// The largest finite value's bits.
-  static constexpr std::uint32_t largest = HasInfinity ? infinity - 1 : magnitude - 1;
-  static constexpr bool has_infinity = HasInfinity;
+  static constexpr std::uint32_t largest = Specials == specials::all       ? infinity - 1
+                                           : Specials == specials::one_nan ? magnitude - 1
+                                                                           : magnitude;
+  static constexpr bool has_infinity = Specials == specials::all;
+  static constexpr bool has_nan = Specials != specials::none;
 };
-using f16_format = format<5, 10, true>;
-using bf16_format = format<8, 7, true>;
-using tf32_format = format<8, 10, true>;
-using e5m2_format = format<5, 2, true>;
-using e4m3_format = format<4, 3, false>;
+using f16_format = format<5, 10, specials::all>;
+using bf16_format = format<8, 7, specials::all>;
+using tf32_format = format<8, 10, specials::all>;
+using e5m2_format = format<5, 2, specials::all>;
+using e4m3_format = format<4, 3, specials::one_nan>;
+using e2m3_format = format<2, 3, specials::none>;
+using e3m2_format = format<3, 2, specials::none>;
+using e2m1_format = format<2, 1, specials::none>;
 
 template <class F> double decode(std::uint32_t bits) {
   std::uint32_t const m = bits & F::magnitude;
@@ -36,7 +45,7 @@ template <class F> double decode(std::uint32_t bits) {
   double const s = (bits & F::sign) != 0 ? -1.0 : 1.0;
   if (F::has_infinity && m >= F::infinity)
     return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : s * HUGE_VAL;
-  if (!F::has_infinity && m == F::nan) return std::numeric_limits<double>::quiet_NaN();
+  if (F::has_nan && m == F::nan) return std::numeric_limits<double>::quiet_NaN();
   if (e == 0) return s * std::ldexp(double(fraction), 1 - F::bias - F::mantissa_bits);
   return s *
          std::ldexp(double(fraction + (1u << F::mantissa_bits)), e - F::bias - F::mantissa_bits);

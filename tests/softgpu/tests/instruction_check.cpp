@@ -60,6 +60,8 @@ std::vector<u64> integers(int bits) {
                      top / 2,
                      top / 2 - 1,
                      0x1234567890abcdefu,
+                     top | top >> 8 | 1,
+                     top >> 1 | top >> 9 | 1,
                      10,
                      1000};
   for (int i = 1; i < bits; i += 5) v.push_back(u64{1} << i), v.push_back((u64{1} << i) - 1);

@@ -215,9 +215,14 @@ void build_selp(builder& b) {
 }
 
 template <class T, class C> constexpr auto slct = [](T a, T b, C c) { return c >= C{0} ? a : b; };
+template <class T>
+constexpr auto slct_ftz = [](T a, T b, f32 c) {  // a negative subnormal counts as −0
+  bool const subnormal = (std::bit_cast<u32>(c) & 0x7f800000u) == 0;
+  return subnormal || c >= 0 ? a : b;
+};
 template <class T> void slct_of(builder& b) {
-  b.type().kind == 'f' ? emit3<slct<T, f32>, T, T, T, f32>(b)
-                       : emit3<slct<T, s32>, T, T, T, s32>(b);
+  if (b.type().kind != 'f') return emit3<slct<T, s32>, T, T, T, s32>(b);
+  b.has("ftz") ? emit3<slct_ftz<T>, T, T, T, f32>(b) : emit3<slct<T, f32>, T, T, T, f32>(b);
 }
 void build_slct(builder& b) {
   // The operands are raw bits of the first type; only the selector's type matters.

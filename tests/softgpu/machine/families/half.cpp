@@ -145,51 +145,98 @@ bool holds(int comparison, double a, double b) {
     default: return comparison == 6 ? !unordered : unordered;
   }
 }
-template <class Fmt, class W> void setp(warp& w, op const& o) {
+/// The lanes for which the comparison of one half holds, combined with the predicate c.
+template <class Fmt, class W> lane_mask compared(warp& w, op const& o, int half) {
   W const *a = w.row<W>(o.a), *b = w.row<W>(o.b);
-  ref const* const extras = w.here.code->extras.data() + o.extra;
+  lane_mask r = 0;
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    u32 const x = flush<Fmt>(u32(a[i]) >> (16 * half) & 0xffff, o.aux & 1);
+    u32 const y = flush<Fmt>(u32(b[i]) >> (16 * half) & 0xffff, o.aux & 1);
+    r |= lane_mask{holds(o.flags, decode<Fmt>(x), decode<Fmt>(y))} << i;
+  }
+  u32 const how = o.aux >> 1 & 3;
+  if (how == 0) return r;
+  lane_mask const c = w.predicate(o.c) ^ static_cast<lane_mask>(o.value);
+  return how == 1 ? r & c : how == 2 ? r | c : r ^ c;
+}
+template <class Fmt, class W> void setp(warp& w, op const& o) {
+  lane_mask r[2];
+  for (int half = 0; half < int{sizeof(W)} / 2; ++half) r[half] = compared<Fmt, W>(w, o, half);
   for (int half = 0; half < int{sizeof(W)} / 2; ++half) {
-    lane_mask r = 0;
-    for (int i = 0; i < lanes_per_warp; ++i) {
-      u32 const x = flush<Fmt>(u32(a[i]) >> (16 * half) & 0xffff, o.aux & 1);
-      u32 const y = flush<Fmt>(u32(b[i]) >> (16 * half) & 0xffff, o.aux & 1);
-      r |= lane_mask{holds(o.flags, decode<Fmt>(x), decode<Fmt>(y))} << i;
-    }
-    if (o.aux >> 1 != 0) {
-      lane_mask const c = w.predicate(o.c) ^ static_cast<lane_mask>(o.value);
-      r = o.aux >> 1 == 1 ? r & c : o.aux >> 1 == 2 ? r | c : r ^ c;
-    }
-    lane_mask& d = w.predicate(half == 0 ? o.d : extras[0]);
-    d = (d & ~w.mask) | (r & w.mask);
+    lane_mask& d = w.predicate(half == 0 ? o.d : w.here.code->extras[std::size_t(o.extra)]);
+    d = (d & ~w.mask) | (r[half] & w.mask);
   }
 }
-void build_setp(builder& b) {
-  static constexpr std::string_view names[] = {"eq",  "ne",  "lt",  "le",  "gt",  "ge",  "num", "?",
-                                               "equ", "neu", "ltu", "leu", "gtu", "geu", "nan"};
-  bool const pair = b.type_word().ends_with("x2"), bf = b.type_word().starts_with("bf16");
-  ptx::scalar const t{'b', pair ? 32 : 16};
-  ptx::operand const& to = b.operand(0);
-  bool const two = to.kind == ptx::operand_kind::pair;
-  if (pair != two) b.fail("a pair of halves sets two predicates, one half sets one");
-  ref const d = b.predicate_output(two ? to.parts[0] : to);
-  ref const q = two ? b.predicate_output(to.parts[1]) : b.scratch();
-  ref const a = b.input(1, t), second = b.input(2, t);
-  std::string_view const word = b.one_of({"and", "or", "xor"});
-  u32 flip = 0;
-  ref const c = word.empty() ? b.always() : b.predicate_input(b.operand(3), flip);
-  op& o = b.emit(pair ? (bf ? &setp<bf16_format, u32> : &setp<f16_format, u32>)
-                      : (bf ? &setp<bf16_format, u16> : &setp<f16_format, u16>));
-  o.d = d, o.a = a, o.b = second, o.c = c, o.value = static_cast<std::int64_t>(flip);
-  o.aux = (b.has("ftz") ? 1u : 0u) | (word == "and"   ? 2u
+// set: what a half becomes where the comparison holds is in the upper half of aux.
+template <class Fmt, class W, class D> void set(warp& w, op const& o) {
+  lane_mask r[2] = {};
+  for (int half = 0; half < int{sizeof(W)} / 2; ++half) r[half] = compared<Fmt, W>(w, o, half);
+  if (sizeof(W) < sizeof(D)) r[1] = r[0];  // all bits of a wider integer
+  D* const d = w.row<D>(o.d);
+  u32 const yes = o.aux >> 16;
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((w.mask >> i & 1) == 0) continue;
+    u32 const low = (r[0] >> i & 1) != 0 ? yes : 0, high = (r[1] >> i & 1) != 0 ? yes : 0;
+    d[i] = static_cast<D>(low | high << 16);
+  }
+}
+
+/// The sources and the comparison, read before the op is made.
+struct comparison {
+  explicit comparison(builder& b)
+      : pair(b.type_word().ends_with("x2")), brain(b.type_word().starts_with("bf16")) {
+    static constexpr std::string_view names[] = {"eq",  "ne",  "lt",  "le",  "gt",
+                                                 "ge",  "num", "?",   "equ", "neu",
+                                                 "ltu", "leu", "gtu", "geu", "nan"};
+    ptx::scalar const t{'b', pair ? 32 : 16};
+    a = b.input(1, t), second = b.input(2, t);
+    std::string_view const word = b.one_of({"and", "or", "xor"});
+    c = word.empty() ? b.always() : b.predicate_input(b.operand(3), flip);
+    aux = (b.has("ftz") ? 1u : 0u) | (word == "and"   ? 2u
                                       : word == "or"  ? 4u
                                       : word == "xor" ? 6u
                                                       : 0u);
-  for (std::uint8_t i = 0; i < std::size(names); ++i)
-    if (b.in->modifiers[0] == names[i]) o.flags = i;
+    for (std::uint8_t i = 0; i < std::size(names); ++i)
+      if (b.in->modifiers[0] == names[i]) which = i;
+  }
+  void fill(op& o) const {
+    o.a = a, o.b = second, o.c = c, o.value = static_cast<std::int64_t>(flip);
+    o.aux = aux, o.flags = which;
+  }
+  bool pair, brain;
+  ref a, second, c;
+  u32 flip = 0, aux = 0;
+  std::uint8_t which = 0;
+};
+
+void build_setp(builder& b) {
+  comparison const c(b);
+  ptx::operand const& to = b.operand(0);
+  bool const two = to.kind == ptx::operand_kind::pair;
+  if (c.pair != two) b.fail("a pair of halves sets two predicates, one half sets one");
+  ref const d = b.predicate_output(two ? to.parts[0] : to);
+  ref const q = two ? b.predicate_output(to.parts[1]) : b.scratch();
+  op& o = b.emit(c.pair ? (c.brain ? &setp<bf16_format, u32> : &setp<f16_format, u32>)
+                        : (c.brain ? &setp<bf16_format, u16> : &setp<f16_format, u16>));
+  c.fill(o);
+  o.d = d;
   b.extra(o, q);
+}
+void build_set(builder& b) {
+  comparison const c(b);
+  std::string_view const to = b.type_word(1);
+  bool const wide = to.ends_with("32") || c.pair;
+  ref const d = b.output(0, {'b', wide ? 32 : 16});
+  op& o = b.emit(c.pair ? (c.brain ? &set<bf16_format, u32, u32> : &set<f16_format, u32, u32>)
+                 : wide ? (c.brain ? &set<bf16_format, u16, u32> : &set<f16_format, u16, u32>)
+                        : (c.brain ? &set<bf16_format, u16, u16> : &set<f16_format, u16, u16>));
+  c.fill(o);
+  o.d = d;
+  o.aux |= (to.starts_with("bf16") ? 0x3f80u : to.starts_with("f16") ? 0x3c00u : 0xffffu) << 16;
 }
 
 #define SOFTGPU_HALVES ".f16|f16x2|bf16|bf16x2"
+#define SOFTGPU_COMPARISON ".eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan{.and|or|xor}{.ftz}"
 
 constexpr form rows[] = {
     {"add{.rn}{.ftz}{.sat}" SOFTGPU_HALVES " d, a, b", kind::real, arithmetic<add, 2>},
@@ -202,9 +249,11 @@ constexpr form rows[] = {
     {"max{.ftz}{.NaN}{.xorsign}{.abs}" SOFTGPU_HALVES " d, a, b", kind::real, extremes<maximum>},
     {"ex2.approx{.ftz}" SOFTGPU_HALVES " d, a", kind::special, arithmetic<ex2, 1>},
     {"tanh.approx" SOFTGPU_HALVES " d, a", kind::special, arithmetic<tanh_of, 1>},
-    {"setp.eq|ne|lt|le|gt|ge|equ|neu|ltu|leu|gtu|geu|num|nan{.and|or|xor}{.ftz}" SOFTGPU_HALVES
-     " p, a, b{, c}",
-     kind::real, build_setp},
+    {"setp" SOFTGPU_COMPARISON SOFTGPU_HALVES " p, a, b{, c}", kind::real, build_setp},
+    {"set" SOFTGPU_COMPARISON ".f16|bf16|u16|s16|u32|s32.f16|bf16 d, a, b{, c}", kind::real,
+     build_set},
+    {"set" SOFTGPU_COMPARISON ".f16x2|bf16x2|u32|s32.f16x2|bf16x2 d, a, b{, c}", kind::real,
+     build_set},
 };
 
 }  // namespace

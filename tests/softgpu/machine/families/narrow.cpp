@@ -12,7 +12,34 @@ namespace {
 using namespace baseline;
 
 /// How a value lies in a register: its format and the bits it takes.
-enum class shape : std::uint8_t { f16, bf16, tf32, e4m3, e5m2, f32, f64, integer };
+enum class shape : std::uint8_t {
+  f16,
+  bf16,
+  tf32,
+  e4m3,
+  e5m2,
+  e2m3,
+  e3m2,
+  e2m1,
+  ue8m0,
+  f32,
+  f64,
+  integer
+};
+
+// ue8m0: a power of two by its exponent alone; 255 is NaN. Signs are ignored.
+double decode_power(u32 x) {
+  return x == 255 ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1.0, int(x) - 127);
+}
+u32 encode_power(double x, rounding how, bool finite) {
+  if (x != x) return 255;
+  if (std::isinf(x)) return finite ? 254 : 255;
+  int e = 0;
+  double const f = std::frexp(std::fabs(x), &e);
+  if (f == 0) return 0;
+  int const n = e - 1 + 127 + (how == rounding::up && f != 0.5 ? 1 : 0);
+  return n > 254 && finite ? 254 : static_cast<u32>(std::clamp(n, 0, 255));
+}
 
 double value_of(shape s, u64 bits) {
   switch (s) {
@@ -22,6 +49,10 @@ double value_of(shape s, u64 bits) {
     case shape::f32: return std::bit_cast<f32>(u32(bits));
     case shape::e4m3: return decode<e4m3_format>(u32(bits) & 0xff);
     case shape::e5m2: return decode<e5m2_format>(u32(bits) & 0xff);
+    case shape::e2m3: return decode<e2m3_format>(u32(bits) & 0x3f);
+    case shape::e3m2: return decode<e3m2_format>(u32(bits) & 0x3f);
+    case shape::e2m1: return decode<e2m1_format>(u32(bits) & 0xf);
+    case shape::ue8m0: return decode_power(u32(bits) & 0xff);
     default: return std::bit_cast<f64>(bits);
   }
 }
@@ -33,6 +64,10 @@ u64 bits_of(shape s, double x, rounding how, bool finite) {
     case shape::tf32: return u64{encode<tf32_format>(x, how, finite)} << 13;
     case shape::e4m3: return encode<e4m3_format>(x, how, finite);
     case shape::e5m2: return encode<e5m2_format>(x, how, finite);
+    case shape::e2m3: return encode<e2m3_format>(x, how, finite);
+    case shape::e3m2: return encode<e3m2_format>(x, how, finite);
+    case shape::e2m1: return encode<e2m1_format>(x, how, finite);
+    case shape::ue8m0: return encode_power(x, how, finite);
     case shape::f32: return std::bit_cast<u32>(x != x ? std::bit_cast<f32>(0x7fffffffu) : f32(x));
     default: return std::bit_cast<u64>(x);
   }
@@ -44,6 +79,10 @@ shape shape_of(std::string_view word) {
   if (word == "tf32") return shape::tf32;
   if (word.starts_with("e4m3")) return shape::e4m3;
   if (word.starts_with("e5m2")) return shape::e5m2;
+  if (word.starts_with("e2m3")) return shape::e2m3;
+  if (word.starts_with("e3m2")) return shape::e3m2;
+  if (word.starts_with("e2m1")) return shape::e2m1;
+  if (word.starts_with("ue8m0")) return shape::ue8m0;
   if (word == "f32") return shape::f32;
   return word == "f64" ? shape::f64 : shape::integer;
 }
@@ -52,7 +91,11 @@ int bits_of(shape s) {
     case shape::f16:
     case shape::bf16: return 16;
     case shape::e4m3:
-    case shape::e5m2: return 8;
+    case shape::e5m2:
+    case shape::e2m3:
+    case shape::e3m2:
+    case shape::ue8m0: return 8;
+    case shape::e2m1: return 4;
     case shape::f64: return 64;
     default: return 32;
   }
@@ -91,13 +134,19 @@ u64 to_integer(double x, plan const& p) {
   return is_signed ? static_cast<u64>(static_cast<s64>(r)) : static_cast<u64>(r);
 }
 
+/// Past 53 bits rounded to odd, so that rounding it again is correct.
 double from_integer(u64 raw, plan const& p) {
   int const shift = 64 - p.integer_bits;
-  if ((p.flags & 32) != 0) {
-    s64 const v = static_cast<s64>(raw << shift) >> shift;
-    return static_cast<double>(v);  // past 2^53 far beyond any half: rounding cannot matter
+  u64 magnitude = raw << shift >> shift;
+  bool const negative = (p.flags & 32) != 0 && (magnitude >> (p.integer_bits - 1) & 1) != 0;
+  if (negative) magnitude = (0 - magnitude) << shift >> shift;
+  int const excess = std::bit_width(magnitude) - 53;
+  if (excess > 0) {
+    u64 const cut = magnitude & ((u64{1} << excess) - 1);
+    magnitude = ((magnitude >> excess) | u64{cut != 0}) << excess;
   }
-  return static_cast<double>(raw << shift >> shift);
+  double const x = static_cast<double>(magnitude);
+  return negative ? -x : x;
 }
 
 u64 convert_one(u64 raw, plan const& p) {
@@ -177,10 +226,36 @@ void build(builder& b) {
   std::memcpy(&o.value, &p, sizeof p);
 }
 
+// cvt.pack: a and b, clamped, above what c brings. aux: bits, and 256 where signed.
+void pack(warp& w, op const& o) {
+  u32 const bits = o.aux & 255;
+  bool const is_signed = (o.aux & 256) != 0;
+  s64 const most = (s64{1} << (is_signed ? bits - 1 : bits)) - 1, least = is_signed ? -most - 1 : 0;
+  u32 const field = static_cast<u32>((u64{1} << bits) - 1);
+  s32 const *a = w.row<s32>(o.a), *b = w.row<s32>(o.b);
+  u32 const* const c = w.row<u32>(o.c);
+  u32* const d = w.row<u32>(o.d);
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((w.mask >> i & 1) == 0) continue;
+    auto const high = static_cast<u32>(std::clamp(s64{a[i]}, least, most)) & field;
+    auto const low = static_cast<u32>(std::clamp(s64{b[i]}, least, most)) & field;
+    d[i] = high << bits | low | (bits < 16 ? c[i] << (2 * bits) : 0);
+  }
+}
+void build_pack(builder& b) {
+  std::string_view const to = b.in->modifiers[2];
+  ref const d = b.output(0, {'b', 32}), a = b.input(1, {'s', 32}), second = b.input(2, {'s', 32});
+  ref const c = b.operand_count() > 3 ? b.input(3, {'b', 32}) : a;
+  op& o = b.emit(&pack);
+  o.d = d, o.a = a, o.b = second, o.c = c;
+  u32 const bits = to.size() == 3 ? 16 : static_cast<u32>(to[1] - '0');
+  o.aux = bits | (to[0] == 's' ? 256u : 0u);
+}
+
 #define SOFTGPU_INTEGERS ".u8|u16|u32|u64|s8|s16|s32|s64"
 
 constexpr form rows[] = {
-    {"cvt{.ftz}.f32|f64.f16|bf16 d, a", kind::convert, build},
+    {"cvt{.ftz}{.sat}.f32|f64.f16|bf16 d, a", kind::convert, build},
     {"cvt.rn|rz|rm|rp{.ftz}{.sat}.f16.f32|f64 d, a", kind::convert, build},
     {"cvt.rn|rz|rm|rp{.relu}{.satfinite}.bf16.f32 d, a", kind::convert, build},
     {"cvt.rn|rz{.relu}{.satfinite}.f16.f32 d, a", kind::convert, build},
@@ -193,9 +268,16 @@ constexpr form rows[] = {
     {"cvt.rn|rz|rm|rp{.sat}.f16|bf16" SOFTGPU_INTEGERS " d, a", kind::convert, build},
     {"cvt.rn|rz{.relu}{.satfinite}.f16x2|bf16x2.f32 d, a, b", kind::convert, build},
     {"cvt.rna|rn|rz{.relu}{.satfinite}.tf32.f32 d, a", kind::convert, build},
-    {"cvt.rn.satfinite{.relu}.e4m3x2|e5m2x2.f32 d, a, b", kind::convert, build},
+    {"cvt.rna|rn|rz.satfinite.relu.tf32.f32 d, a", kind::convert, build},
+    {"cvt.rn.satfinite{.relu}.e4m3x2|e5m2x2|e2m3x2|e3m2x2|e2m1x2.f32 d, a, b", kind::convert,
+     build},
     {"cvt.rn.satfinite{.relu}.e4m3x2|e5m2x2.f16x2 d, a", kind::convert, build},
-    {"cvt.rn{.relu}.f16x2.e4m3x2|e5m2x2 d, a", kind::convert, build},
+    {"cvt.rn{.relu}.f16x2.e4m3x2|e5m2x2|e2m3x2|e3m2x2|e2m1x2 d, a", kind::convert, build},
+    {"cvt.rz|rp{.satfinite}.ue8m0x2.f32 d, a, b", kind::convert, build},
+    {"cvt.rz|rp{.satfinite}.ue8m0x2.bf16x2 d, a", kind::convert, build},
+    {"cvt.rn.bf16x2.ue8m0x2 d, a", kind::convert, build},
+    {"cvt.pack.sat.u16|s16.s32 d, a, b", kind::convert, build_pack},
+    {"cvt.pack.sat.u8|s8|u4|s4|u2|s2.s32.b32 d, a, b, c", kind::convert, build_pack},
 };
 
 }  // namespace

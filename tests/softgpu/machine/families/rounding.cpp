@@ -3,6 +3,7 @@
 #include <bit>
 #include <cfenv>
 #include <cmath>
+#include <cstring>
 
 #include "machine/families/families.hpp"
 #include "machine/families/lanewise.hpp"
@@ -79,9 +80,12 @@ template <class D, class S> [[gnu::noinline]] void cast_lanes(D* r, S const* a) 
 }
 template <class D, class S> void convert(warp& w, op const& o) {
   D r[lanes_per_warp];
+  S a[lanes_per_warp];  // a register may be wider than its type
+  for (int i = 0; i < lanes_per_warp; ++i)
+    std::memcpy(&a[i], w.row<std::byte>(o.a) + static_cast<u32>(i) * o.aux, sizeof(S));
   int const before = std::fegetround();
   std::fesetround(host_rounding(o.flags));
-  cast_lanes(r, w.row<S>(o.a));
+  cast_lanes(r, a);
   std::fesetround(before);
   D* const d = w.row<D>(o.d);
   bool const ftz = (o.flags & 4) != 0, sat = (o.flags & 8) != 0;
@@ -99,14 +103,20 @@ template <class D> handler convert_from(builder& b, ptx::scalar s) {
   if (s == ptx::scalar{'u', 64}) return &convert<D, u64>;
   if (s == ptx::scalar{'s', 16}) return &convert<D, s16>;
   if (s == ptx::scalar{'u', 16}) return &convert<D, u16>;
+  if (s == ptx::scalar{'s', 8}) return &convert<D, s8>;
+  if (s == ptx::scalar{'u', 8}) return &convert<D, u8>;
   if (s == ptx::scalar{'f', 64}) return &convert<D, f64>;
   b.fail("this source type is not supported in a directed rounding");
 }
 void build_convert(builder& b) {
   ptx::scalar const to = b.type(1), from = b.type(0);
-  ref const d = b.output(0, to), a = b.input(1, from);
+  ref const d = b.output(0, to);
+  int store = from.bits < 16 ? 16 : from.bits;
+  bool const is_register = b.operand(1).kind == ptx::operand_kind::reg;
+  ref const a = is_register ? b.any_row(b.operand(1), store) : b.input(1, {from.kind, store});
+  if (store < from.bits) b.fail("the source register is narrower than its type");
   op& o = b.emit(to.bits == 64 ? convert_from<f64>(b, from) : convert_from<f32>(b, from));
-  o.d = d, o.a = a, o.flags = flags_of(b);
+  o.d = d, o.a = a, o.flags = flags_of(b), o.aux = static_cast<u32>(store / 8);
 }
 
 constexpr form rows[] = {
@@ -126,8 +136,9 @@ constexpr form rows[] = {
     {"rcp.rz|rm|rp.f64 d, a", kind::real, build<act::rcp>},
     {"sqrt.rz|rm|rp{.ftz}.f32 d, a", kind::real, build<act::sqrt>},
     {"sqrt.rz|rm|rp.f64 d, a", kind::real, build<act::sqrt>},
-    {"cvt.rz|rm|rp{.ftz}{.sat}.f32.u16|u32|u64|s16|s32|s64|f64 d, a", kind::convert, build_convert},
-    {"cvt.rz|rm|rp.f64.u16|u32|u64|s16|s32|s64 d, a", kind::convert, build_convert},
+    {"cvt.rz|rm|rp{.ftz}{.sat}.f32.u8|u16|u32|u64|s8|s16|s32|s64|f64 d, a", kind::convert,
+     build_convert},
+    {"cvt.rz|rm|rp{.sat}.f64.u8|u16|u32|u64|s8|s16|s32|s64 d, a", kind::convert, build_convert},
 };
 
 }  // namespace
