@@ -12,5 +12,7 @@ void end_block(block& b);
 /// the block's threads, for which those that have exited count as arrived.
 void at_barrier(block& b, warp& w, int barrier);
 void leave_barrier(block& b, int barrier, bool whole);
+/// Lanes of a warp are at bar.warp.sync.
+void warp_synced(block& b, warp const& w);
 
 }  // namespace softgpu::checks

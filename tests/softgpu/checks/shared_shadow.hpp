@@ -1,8 +1,9 @@
 #pragma once
 // What is known of each word of a block's shared memory, by happens-before: every warp has a vector
 // of stamps, barriers join them, and each word remembers its last write and the last reads by two
-// different warps. Stamps are unique in the block: a warp gets a fresh one at each barrier, so a
-// stamp at or below `floor` lies before everything that comes, and one's own needs no comparison.
+// different warps. Stamps are unique in the block: a warp gets a fresh one at each barrier and each
+// bar.warp.sync, so a stamp at or below `floor` lies before everything that comes, and one that is
+// the warp's current one tells of an access that nothing orders against another lane's.
 
 #include <array>
 #include <cstdint>
@@ -19,9 +20,12 @@ using stamps = std::array<stamp, most_warps>;
 void join(stamps& into, stamps const& from);
 
 struct conflict {
-  char const* what = nullptr;
-  int other = 0;
+  char const* what = nullptr;  // "reads", "writes"
+  char const* before = "";     // what the other did to it
+  int warp = 0;
+  int lane = -1;  // of the same warp: who; several: many of them
 };
+inline constexpr int several = 63;
 
 class shared_shadow {
  public:
@@ -32,11 +36,14 @@ class shared_shadow {
   /// All warps have met.
   void all_met(std::size_t warps);
 
-  /// `words` whole words from `first`, by a plain access. False, and nothing noted, where some of
-  /// them need a closer look.
-  bool touch_words(std::size_t first, std::size_t words, int warp, bool writes);
+  /// Whole words by a plain access, `lanes` of which say whose each is (row_of, words_of). False,
+  /// and nothing noted, where some of them need a closer look.
+  bool touch_words(std::size_t first, std::size_t words, int warp, stamp const* lanes, bool writes);
+  /// For touch_words: 32 lanes side by side, so many words each; and the words of one lane.
+  static stamp const* row_of(unsigned words_per_lane);
+  static stamp const* words_of(int lane);
   /// One word, some of whose bytes are touched (a bit each).
-  conflict touch(std::size_t word, int warp, std::uint32_t bytes, bool reads, bool writes,
+  conflict touch(std::size_t word, int warp, int lane, std::uint32_t bytes, bool reads, bool writes,
                  bool strong);
 
   std::vector<std::uint8_t> written;  // by byte
@@ -45,7 +52,7 @@ class shared_shadow {
   stamps strong{};
 
  private:
-  /// Whose and when; a tag is warp << 8 | bytes, bit 7 of it: a strong access.
+  /// Whose and when. A tag is warp << 16 | lane << 8 | bytes; bit 7: a strong access.
   struct column {
     std::vector<stamp> when, tag;
   };

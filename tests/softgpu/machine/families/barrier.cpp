@@ -2,6 +2,7 @@
 #include <array>
 #include <bit>
 
+#include "checks/block_checks.hpp"
 #include "checks/faults.hpp"
 #include "machine/block.hpp"
 #include "machine/builder.hpp"
@@ -74,7 +75,10 @@ void build_barrier(builder& b) {
 /// Whether an op is a barrier that the whole warp must execute together.
 bool is_aligned_barrier(op const& o) { return o.full == &barrier && (o.flags & aligned) != 0; }
 
-void warp_barrier(warp& w, op const& o) { w.meet_anywhere(w.row<lane_mask>(o.a)); }
+void warp_barrier(warp& w, op const& o) {
+  checks::warp_synced(*w.block, w);
+  w.meet_anywhere(w.row<lane_mask>(o.a));
+}
 void build_warp_barrier(builder& b) {
   ref const members = b.input(0, {'b', 32});
   op& o = b.emit(&warp_barrier);
