@@ -71,10 +71,14 @@ void build_exit(builder& b) { b.emit(&exit_thread); }
 void build_ret(builder& b) { b.emit(&return_thread); }
 
 void trap(warp& w, op const& o) {
-  raise_fault(w, o, w.mask, fault::trap, "the kernel executed trap");
+  raise_fault(w, o, w.mask, fault::trap,
+              o.flags != 0 ? "the kernel executed brkpt" : "the kernel executed trap");
   w.exit_lanes(w.mask);
 }
-void build_trap(builder& b) { b.emit(&trap); }
+void build_trap(builder& b) {
+  op& o = b.emit(&trap);
+  o.flags = b.in->opcode == "brkpt";
+}
 
 void sleep(warp& w, op const&) { w.give_way(); }
 void build_sleep(builder& b) { b.emit(&sleep); }
@@ -227,6 +231,7 @@ constexpr form rows[] = {
     {"ret{.uni}", kind::control, build_ret},
     {"exit", kind::control, build_exit},
     {"trap", kind::control, build_trap},
+    {"brkpt", kind::control, build_trap},
     {"nanosleep.u32 t", kind::control, build_sleep},
     {"pmevent a", kind::control, build_nothing},
 };

@@ -144,6 +144,28 @@ void build_dot(builder& b) {
     b_signed ? dot<u8, s8>(b) : dot<u8, u8>(b);
 }
 
+// vabsdiff4: distances of bytes; .add adds them all to c.
+template <class A, class B, bool Add>
+constexpr auto distances = [](u32 a, u32 b, u32 c) {
+  u32 sum = c, bytes = 0;
+  for (int i = 0; i < 32; i += 8) {
+    s32 const d = s32(A(a >> i)) - s32(B(b >> i));
+    u32 const distance = static_cast<u32>(d < 0 ? -d : d);
+    sum += distance;
+    bytes |= (distance & 255) << i;
+  }
+  return Add ? sum : bytes;
+};
+template <class A, class B> void distances_of(builder& b) {
+  b.has("add") ? emit3<distances<A, B, true>, u32, u32, u32, u32>(b)
+               : emit3<distances<A, B, false>, u32, u32, u32, u32>(b);
+}
+void build_distances(builder& b) {
+  bool const a_signed = b.type_word(1) == "s32", b_signed = b.type_word(0) == "s32";
+  if (a_signed != b_signed) b.fail("bytes of different signs are not supported here");
+  a_signed ? distances_of<s8, s8>(b) : distances_of<u8, u8>(b);
+}
+
 // Two 16-bit integers in a word.
 template <auto F, class T>
 constexpr auto halves = [](u32 a, u32 b) {
@@ -195,13 +217,18 @@ constexpr form rows[] = {
      binary<max_of, u16, u32, u64, s16, s32, s64>},
     {"dp4a.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dot},
     {"dp2a.lo|hi.u32|s32.u32|s32 d, a, b, c", kind::integer, build_dot},
+    {"vabsdiff4.u32.u32|s32.u32|s32{.add} d, a, b, c", kind::integer, build_distances},
     {"add.u16x2|s16x2 d, a, b", kind::integer, pair<add>},
     {"min.u16x2|s16x2 d, a, b", kind::integer, pair<min_of>},
     {"max.u16x2|s16x2 d, a, b", kind::integer, pair<max_of>},
     {"min.relu.s16x2 d, a, b", kind::integer, pair<min_relu>},
+    {"min.s16x2.relu d, a, b", kind::integer, pair<min_relu>},
     {"max.relu.s16x2 d, a, b", kind::integer, pair<max_relu>},
+    {"max.s16x2.relu d, a, b", kind::integer, pair<max_relu>},
     {"min.relu.s32 d, a, b", kind::integer, emit2<min_relu, s32, s32, s32>},
+    {"min.s32.relu d, a, b", kind::integer, emit2<min_relu, s32, s32, s32>},
     {"max.relu.s32 d, a, b", kind::integer, emit2<max_relu, s32, s32, s32>},
+    {"max.s32.relu d, a, b", kind::integer, emit2<max_relu, s32, s32, s32>},
 };
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Instructions of a whole warp: shfl, vote, match, redux, activemask, elect.
 #include <bit>
+#include <cmath>
 
 #include "checks/faults.hpp"
 #include "machine/builder.hpp"
@@ -192,6 +193,44 @@ void build_redux(builder& b) {
   o.d = d, o.a = a, o.b = members;
 }
 
+// redux of floats. flags: 1 the greatest, 2 of magnitudes, 4 a NaN wins.
+void redux_real(warp& w, op const& o) {
+  if (!gather(w, o, o.b)) return;
+  u32 const* const a = w.row<u32>(o.a);
+  lane_mask const* const members = w.row<lane_mask>(o.b);
+  u32 r[lanes_per_warp];
+  auto const value = [&](int lane) {
+    return std::bit_cast<float>((o.flags & 2) != 0 ? a[lane] & 0x7fffffffu : a[lane]);
+  };
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((w.mask >> i & 1) == 0) continue;
+    lane_mask const mine = members[i] & w.mask;
+    float acc = value(std::countr_zero(mine));
+    for (int j = std::countr_zero(mine) + 1; j < lanes_per_warp; ++j) {
+      if ((mine >> j & 1) == 0) continue;
+      float const x = value(j);
+      if (acc != acc || x != x) {
+        if ((o.flags & 4) == 0 && acc != acc) acc = x;
+        if ((o.flags & 4) != 0 && x != x) acc = x;
+        continue;
+      }
+      bool const less = x < acc || (x == acc && std::signbit(x) && !std::signbit(acc));
+      if (less != ((o.flags & 1) != 0)) acc = x;
+    }
+    r[i] = acc != acc ? 0x7fffffffu : std::bit_cast<u32>(acc);
+  }
+  u32* const d = w.row<u32>(o.d);
+  for (int i = 0; i < lanes_per_warp; ++i)
+    if (w.mask >> i & 1) d[i] = r[i];
+}
+void build_redux_real(builder& b) {
+  ref const d = b.output(0, {'f', 32}), a = b.input(1, {'f', 32}), members = b.input(2, {'b', 32});
+  op& o = b.emit(&redux_real);
+  o.d = d, o.a = a, o.b = members;
+  o.flags = static_cast<std::uint8_t>((b.has("max") ? 1 : 0) | (b.has("abs") ? 2 : 0) |
+                                      (b.has("NaN") ? 4 : 0));
+}
+
 void activemask(warp& w, op const& o) {
   u32* const d = w.row<u32>(o.d);
   for (int i = 0; i < lanes_per_warp; ++i)
@@ -237,6 +276,7 @@ constexpr form rows[] = {
     {"match.any|all.sync.b32|b64 d, a, m", kind::control, build_match},
     {"redux.sync.add|min|max.u32|s32 d, a, m", kind::control, build_redux},
     {"redux.sync.and|or|xor.b32 d, a, m", kind::control, build_redux},
+    {"redux.sync.min|max{.abs}{.NaN}.f32 d, a, m", kind::control, build_redux_real},
     {"activemask.b32 d", kind::control, build_activemask},
     {"elect.sync d, m", kind::control, build_elect},
 };

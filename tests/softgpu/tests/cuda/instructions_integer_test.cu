@@ -180,6 +180,23 @@ DOT2(lo, 0, s32, s32, s16, s8)
 DOT2(hi, 1, u32, u32, u16, u8)
 DOT2(hi, 1, s32, s32, s16, s8)
 
+// Distances of four bytes, and their sum.
+template <class T, bool Add> u32 distances(u32 a, u32 b, u32 c) {
+  u32 bytes = 0;
+  for (int i = 0; i < 4; ++i) {
+    int const x = T(a >> 8 * i), y = T(b >> 8 * i);
+    bytes |= u32(u8(x > y ? x - y : y - x)) << 8 * i;
+    c += u32(x > y ? x - y : y - x);
+  }
+  return Add ? c : bytes;
+}
+INSTRUCTION3(vabsdiff4_u32, "vabsdiff4.u32.u32.u32 %0, %1, %2, %3;", u32, u32, u32, u32,
+             (distances<u8, false>))
+INSTRUCTION3(vabsdiff4_u32_add, "vabsdiff4.u32.u32.u32.add %0, %1, %2, %3;", u32, u32, u32, u32,
+             (distances<u8, true>))
+INSTRUCTION3(vabsdiff4_s32_add, "vabsdiff4.u32.s32.s32.add %0, %1, %2, %3;", u32, u32, u32, u32,
+             (distances<s8, true>))
+
 // Carries. Each chain ends in a word that shows the carry.
 INSTRUCTION2(add_cc, "add.cc.u32 %0, %1, %2; addc.u32 %0, %0, 0;", u32, u32, u32,
              [](u32 a, u32 b) { return u32((u64(a) + b) + ((u64(a) + b) >> 32)); })
@@ -234,7 +251,7 @@ INSTRUCTION2(max_s16x2, "max.s16x2 %0, %1, %2;", u32, u32, u32, [](u32 a, u32 b)
 INSTRUCTION2(min_relu_s16x2, "min.relu.s16x2 %0, %1, %2;", u32, u32, u32, [](u32 a, u32 b) {
   return halves<s16>(a, b, [](s16 x, s16 y) { return x < 0 || y < 0 ? 0 : x < y ? x : y; });
 })
-INSTRUCTION2(max_relu_s32, "max.relu.s32 %0, %1, %2;", s32, s32, s32, [](s32 a, s32 b) {
+INSTRUCTION2(max_relu_s32, "max.s32.relu %0, %1, %2;", s32, s32, s32, [](s32 a, s32 b) {
   return a < 0 && b < 0 ? 0 : a > b ? a : b;
 })
 
