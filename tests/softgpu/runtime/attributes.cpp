@@ -1,6 +1,7 @@
 // What the device says of itself and of its kernels: an sm_80 (A100-like) by default.
 #include <cuda_runtime_api.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "memory/arena.hpp"
@@ -132,7 +133,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* out, void const* f) {
   out->maxThreadsPerBlock = k->max_threads;
   out->numRegs = registers_of(*k);
   out->ptxVersion = out->binaryVersion = configure().architecture;
-  out->maxDynamicSharedSizeBytes = static_cast<int>(k->max_dynamic_shared);
+  out->maxDynamicSharedSizeBytes = static_cast<int>(std::atomic_ref(k->max_dynamic_shared).load());
   return cudaSuccess;
 }
 
@@ -153,7 +154,7 @@ cudaError_t cudaFuncSetAttribute(void const* f, cudaFuncAttribute a, int value) 
     case cudaFuncAttributeMaxDynamicSharedMemorySize:
       if (value < 0 || value + k->shared_static > shared_opt_in)
         return record(cudaErrorInvalidValue);
-      k->max_dynamic_shared = value;
+      std::atomic_ref(k->max_dynamic_shared) = value;
       return cudaSuccess;
     case cudaFuncAttributePreferredSharedMemoryCarveout: return cudaSuccess;
     default: return unsupported("cudaFuncSetAttribute", "attribute " + std::to_string(a));

@@ -19,8 +19,8 @@ cudaError_t refuse(cudaError_t e, std::string const& sentence) {
   return record(e);
 }
 
-cudaError_t unsupported(char const* call, std::string const& what) {
-  return refuse(cudaErrorNotSupported, std::string(call) + (what.empty() ? "" : ": ") + what +
+cudaError_t unsupported(std::string const& call, std::string const& what) {
+  return refuse(cudaErrorNotSupported, call + (what.empty() ? "" : ": ") + what +
                                            " is not supported by the software device");
 }
 

@@ -13,7 +13,7 @@ cudaError_t record(cudaError_t e);
 /// Records an error of wrong use, and says why on stderr.
 cudaError_t refuse(cudaError_t e, std::string const& sentence);
 /// A call this device does not have: says so and fails.
-cudaError_t unsupported(char const* call, std::string const& what = {});
+cudaError_t unsupported(std::string const& call, std::string const& what = {});
 /// The device's sticky error: every later call returns it.
 void poison(cudaError_t e);
 cudaError_t sticky();

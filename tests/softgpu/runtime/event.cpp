@@ -31,6 +31,12 @@ cudaError_t check_captured(CUevent_st const& e) {
   return spoil(*e.captured, cudaErrorCapturedEvent);
 }
 
+/// The same, and what waiting for any event says while something is captured.
+cudaError_t check_wait(CUevent_st const& e) {
+  cudaError_t const bad = check_captured(e);
+  return bad != cudaSuccess ? bad : check_unsafe();
+}
+
 cudaError_t wait_captured(CUstream_st& s, CUevent_st const& e) {
   if (s.capturing == nullptr) {
     if (e.captured->ended) return cudaErrorCapturedEvent;
@@ -127,7 +133,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
   if (cudaError_t const bad = enter(); bad != cudaSuccess) return bad;
   held_lock lock = lock_runtime();
   if (!known(e)) return record(cudaErrorInvalidResourceHandle);
-  if (cudaError_t const bad = check_captured(*e); bad != cudaSuccess) return record(bad);
+  if (cudaError_t const bad = check_wait(*e); bad != cudaSuccess) return record(bad);
   finish(lock, work_ref(e->recorded));
   return record(sticky());
 }
@@ -136,7 +142,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
   if (cudaError_t const bad = enter(); bad != cudaSuccess) return bad;
   held_lock lock = lock_runtime();
   if (!known(e)) return record(cudaErrorInvalidResourceHandle);
-  if (cudaError_t const bad = check_captured(*e); bad != cudaSuccess) return record(bad);
+  if (cudaError_t const bad = check_wait(*e); bad != cudaSuccess) return record(bad);
   bool const open = step(lock, work_ref(e->recorded));
   return record(sticky() != cudaSuccess ? sticky() : open ? cudaErrorNotReady : cudaSuccess);
 }

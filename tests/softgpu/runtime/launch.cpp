@@ -28,6 +28,12 @@ cudaError_t error_of(fault f) {
   }
 }
 
+bool asks_for_clusters(kernel const& k) {  // __cluster_dims__
+  auto const found = k.source->directives.find("reqnctapercluster");
+  if (found == k.source->directives.end()) return false;
+  return std::any_of(found->second.begin(), found->second.end(), [](auto n) { return n != 1; });
+}
+
 std::atomic<std::uint64_t> launches = 0;
 
 /// Device memory that a launch has for itself; 0 where there is none left.
@@ -55,8 +61,11 @@ cudaError_t check(launch_request const& r) {
   if (r.grid.x > 0x7fffffff || r.grid.y > 65535 || r.grid.z > 65535)
     return cudaErrorInvalidConfiguration;
   if (threads > static_cast<std::uint64_t>(r.what->max_threads)) return cudaErrorInvalidValue;
-  if (r.dynamic_shared > static_cast<std::uint64_t>(r.what->max_dynamic_shared))
+  std::atomic_ref const most_dynamic(r.what->max_dynamic_shared);
+  if (r.dynamic_shared > static_cast<std::uint64_t>(most_dynamic.load()))
     return cudaErrorInvalidValue;
+  if (asks_for_clusters(*r.what))
+    return unsupported("a launch of " + r.what->name, "a cluster of more than one block");
   if (!r.cooperative) return cudaSuccess;
   std::uint64_t const blocks = std::uint64_t{r.grid.x} * r.grid.y * r.grid.z;
   auto const resident = static_cast<std::uint64_t>(

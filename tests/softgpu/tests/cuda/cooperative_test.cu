@@ -62,13 +62,11 @@ TEST(Cooperative, ByAnAttribute) {
   device_array<int> d(std::vector<int>(256, 1));
   cudaStream_t s = nullptr;
   ASSERT_EQ(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), cudaSuccess);
-  cudaLaunchAttribute attributes[3] = {};
+  cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeCooperative;
   attributes[0].val.cooperative = 1;
   attributes[1].id = cudaLaunchAttributePriority;
   attributes[1].val.priority = -1;
-  attributes[2].id = cudaLaunchAttributeClusterDimension;
-  attributes[2].val.clusterDim = {1, 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(2);
   config.blockDim = dim3(64);

@@ -1,5 +1,6 @@
 // Capture and replay: what becomes a graph, what forbids it, and that a graph does what its streams
 // would have done.
+#include <thread>
 #include <vector>
 
 #include "device_array.hpp"
@@ -93,6 +94,16 @@ TEST(Graph, AReplayTakesItsTurnInTheStream) {
   ASSERT_EQ(cudaGraphLaunch(g.exec, s), cudaSuccess);
   ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
   EXPECT_EQ(a.host()[0], 41);
+}
+
+TEST(Graph, LaunchesOfOneGraphFollowEachOther) {
+  stream s, other;
+  device_array<int> a(std::vector<int>(32, 0));
+  graph g(s, [&] { add<<<1, 32, 0, s>>>(a.data, a.data, 1); });
+  ASSERT_EQ(cudaGraphLaunch(g.exec, s), cudaSuccess);
+  ASSERT_EQ(cudaGraphLaunch(g.exec, other), cudaSuccess);  // on any stream
+  ASSERT_EQ(cudaStreamSynchronize(other), cudaSuccess);
+  EXPECT_EQ(a.host()[0], 2);
 }
 
 /// Captures on a blocking stream, makes a call, and says what it and the end of the capture gave.
@@ -203,6 +214,27 @@ TEST(Graph, ARelaxedThreadMayAllocate) {
   EXPECT_EQ(mode, cudaStreamCaptureModeRelaxed);
   ASSERT_EQ(cudaStreamEndCapture(s, &g), cudaSuccess);
   EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
+}
+
+TEST(Graph, AskingAfterAnEventMayDisturbACapture) {
+  stream s;
+  event e;
+  ASSERT_EQ(cudaEventRecord(e, nullptr), cudaSuccess);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  cudaGraph_t g = nullptr;
+  cudaError_t elsewhere = cudaSuccess, guarded = cudaErrorUnknown;
+  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
+  std::thread([&] {
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeThreadLocal;
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    guarded = cudaEventQuery(e);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    elsewhere = cudaEventQuery(e);
+  }).join();
+  EXPECT_EQ(guarded, cudaSuccess);
+  EXPECT_EQ(elsewhere, cudaErrorStreamCaptureUnsupported);
+  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
+  cudaGetLastError();
 }
 
 TEST(Graph, AnUpdateKeepsTheShape) {

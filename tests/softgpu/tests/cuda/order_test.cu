@@ -3,6 +3,7 @@
 #include <softgpu/softgpu.hpp>
 
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "reports.hpp"
@@ -190,6 +191,47 @@ TEST_F(Order, ConstantMemoryIsReadOnly) {
   EXPECT_ONE(one_lane, fault::read_only);
   EXPECT_NONE((set<<<1, 32>>>(static_cast<int*>(variable), 1)));
   EXPECT_NONE((add<<<1, 32>>>(static_cast<int*>(variable), static_cast<int*>(constant), 1)));
+}
+
+/// What a call that must be refused says on stderr.
+template <class F> std::string refusal(F&& call) {
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(call(), cudaErrorNotSupported);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorNotSupported);
+  return testing::internal::GetCapturedStderr();
+}
+
+TEST_F(Order, WhatIsAbsentSaysSo) {
+  device_array<int> a(std::size_t{32});
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {2, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(2), config.blockDim = dim3(32);
+  config.attrs = &cluster, config.numAttrs = 1;
+  EXPECT_EQ(
+      refusal([&] { return cudaLaunchKernelEx(&config, set, a.data, 1); }),
+      "softgpu: cudaLaunchKernelExC: a cluster of more than one block is not supported by the "
+      "software device\n");
+  cudaArray_t array = nullptr;
+  cudaChannelFormatDesc const desc{32, 0, 0, 0, cudaChannelFormatKindSigned};
+  EXPECT_EQ(refusal([&] { return cudaMallocArray(&array, &desc, 16, 16); }),
+            "softgpu: cudaMallocArray is not supported by the software device\n");
+  void* entry = nullptr;
+  cudaDriverEntryPointQueryResult result;
+  EXPECT_EQ(refusal([&] {
+              return cudaGetDriverEntryPointByVersion("cuMemcpy", &entry, 12000, 0, &result);
+            }),
+            "softgpu: cudaGetDriverEntryPoint: the driver's cuMemcpy is not supported by the "
+            "software device\n");
+  stream s;
+  cudaGraph_t g = nullptr;
+  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
+  EXPECT_EQ(refusal([&] { return cudaMallocAsync(&entry, 64, s); }),
+            "softgpu: cudaMallocAsync: an allocation during a capture is not supported by the "
+            "software device\n");
+  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
+  cudaGetLastError();
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Streams and events: what is ordered is, and what is not ordered shows. Everything here holds on
 // any device; what only the software device promises is in runtime_test.cu.
 #include <atomic>
+#include <memory>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -229,6 +231,74 @@ TEST(Stream, ThreadsWithAStreamEach) {
     });
   for (std::thread& t : all) t.join();
   EXPECT_EQ(wrong, 0);
+}
+
+__global__ void step(int* p, int to, int from, int value) {
+  p[to] = 3 * (p[from] % 10000) + p[to] % 10000 + value;
+}
+
+/// A random program over a few cells and streams, with the events that order what must be: each
+/// step waits for the last write of what it touches, and for the reads of what it writes.
+struct random_program {
+  static constexpr int cells = 6, streams = 4, steps = 60;
+  std::mt19937 random;
+  std::vector<std::unique_ptr<event>> events;
+  std::vector<event*> written = std::vector<event*>(cells, nullptr);
+  std::vector<std::vector<event*>> reads = std::vector<std::vector<event*>>(cells);
+  std::vector<int> expected;
+  explicit random_program(unsigned seed) : random(seed), expected(cells, 1) {}
+
+  event* record(cudaStream_t s) {
+    events.push_back(std::make_unique<event>(cudaEventDisableTiming));
+    EXPECT_EQ(cudaEventRecord(*events.back(), s), cudaSuccess);
+    return events.back().get();
+  }
+  void wait(cudaStream_t s, event const* e) {
+    if (e != nullptr) EXPECT_EQ(cudaStreamWaitEvent(s, *e), cudaSuccess);
+  }
+  void run(int* data, std::vector<std::unique_ptr<stream>> const& all) {
+    for (int i = 0; i < steps; ++i) {
+      int const to = random() % cells, from = random() % cells, value = random() % 100;
+      cudaStream_t const s = *all[random() % streams];
+      wait(s, written[from]);
+      wait(s, written[to]);
+      for (event const* e : reads[to]) wait(s, e);
+      step<<<1, 1, 0, s>>>(data, to, from, value);
+      event* const done = record(s);
+      reads[from].push_back(done);
+      written[to] = done;
+      reads[to].clear();
+      expected[to] = 3 * (expected[from] % 10000) + expected[to] % 10000 + value;
+    }
+  }
+};
+
+TEST(Stream, RandomProgramsWithTheEventsTheyNeed) {
+  std::vector<std::unique_ptr<stream>> all;
+  for (int i = 0; i < random_program::streams; ++i) all.push_back(std::make_unique<stream>());
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    device_array<int> direct(std::vector<int>(random_program::cells, 1)),
+        replayed(std::vector<int>(random_program::cells, 1));
+    random_program now(seed), later(seed);
+    now.run(direct.data, all);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(direct.host(), now.expected) << seed;
+
+    cudaGraph_t g = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    ASSERT_EQ(cudaStreamBeginCapture(*all[0], cudaStreamCaptureModeGlobal), cudaSuccess);
+    event const* const fork = later.record(*all[0]);
+    for (auto const& s : all) later.wait(*s, fork);
+    later.run(replayed.data, all);
+    for (auto const& s : all) later.wait(*all[0], later.record(*s));
+    ASSERT_EQ(cudaStreamEndCapture(*all[0], &g), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&exec, g, 0), cudaSuccess);
+    ASSERT_EQ(cudaGraphLaunch(exec, *all[0]), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(*all[0]), cudaSuccess);
+    EXPECT_EQ(replayed.host(), later.expected) << seed;
+    EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
+  }
 }
 
 }  // namespace
