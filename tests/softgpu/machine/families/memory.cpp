@@ -226,16 +226,13 @@ void build_policy(builder& b) {
   o.d = d;
 }
 
-// discard: 128 bytes lose what was written to them.
+// discard: what 128 bytes hold is nobody's to read any more.
 void discard(warp& w, op const& o) {
   access a(w, o, static_cast<ptx::space>(o.aux), access_kind::store, 128);
   fill_addresses(a);
   lane_mask const good = admit(a);
-  for (int i = 0; i < lanes_per_warp; ++i) {
-    if ((good >> i & 1) == 0) continue;
-    std::memset(a.host[i], 0xdb, 128);
-    if (map::in_arena(a.address[i])) std::memset(map::shadow_of(a.address[i]), map::unwritten, 128);
-  }
+  for (int i = 0; i < lanes_per_warp; ++i)
+    if (good >> i & 1) std::memset(a.host[i], 0xdb, 128);
 }
 void build_discard(builder& b) {
   if (b.operand(1).kind != ptx::operand_kind::integer || b.operand(1).value != 128)
@@ -303,12 +300,12 @@ void build_is_space(builder& b) {
 #define SOFTGPU_TYPES ".b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64"
 
 constexpr form rows[] = {
-    {"ld{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
-     "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}",
+    {"ld{.mmio}{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES
+         SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}",
      kind::memory, build_load},
     {"ldu{.global}{.v2|v4}" SOFTGPU_TYPES " d, [a]", kind::memory, build_load},
-    {"st{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES SOFTGPU_HINTS
-     "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}",
+    {"st{.mmio}{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES
+         SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}",
      kind::memory, build_store},
     {"prefetch{.global|local}.L1|L2|L2::evict_last|L2::evict_normal [a]", kind::memory,
      build_nothing},
@@ -327,8 +324,8 @@ constexpr form rows[] = {
     {"membar.cta|gl|sys", kind::control, build_fence},
     {"fence{.sc|acq_rel|acquire|release}.cta|cluster|gpu|sys", kind::control, build_fence},
     {"fence.mbarrier_init.release.cluster", kind::control, build_fence},
-    {"fence.proxy.alias|async|async.global|async.shared::cta|async.shared::cluster", kind::control,
-     build_fence},
+    {"fence.proxy.alias|async", kind::control, build_fence},
+    {"fence.proxy.async.global|shared::cta|shared::cluster", kind::control, build_fence},
 };
 
 }  // namespace

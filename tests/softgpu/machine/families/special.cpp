@@ -59,16 +59,16 @@ constexpr auto rcp64 = [](f64 x) { return upper(flush64(1.0 / flush64(x))); };
 constexpr auto rsqrt64 = [](f64 x) { return upper(1.0 / std::sqrt(flush64(x))); };
 
 constexpr form rows[] = {
-    {"rcp.approx{.ftz}.f32 d, a", kind::special, build_unary<rcp_of>},
+    {"rcp.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<rcp_of>},
     {"rcp.approx.ftz.f64 d, a", kind::special, emit1<rcp64, f64, f64>},
-    {"sqrt.approx{.ftz}.f32 d, a", kind::special, build_unary<sqrt_of>},
-    {"rsqrt.approx{.ftz}.f32 d, a", kind::special, build_unary<rsqrt_of>},
+    {"sqrt.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<sqrt_of>},
+    {"rsqrt.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<rsqrt_of>},
     {"rsqrt.approx.ftz.f64 d, a", kind::special, emit1<rsqrt64, f64, f64>},
     {"rsqrt.approx.f64 d, a", kind::special, emit1<rsqrt64, f64, f64>},
-    {"sin.approx{.ftz}.f32 d, a", kind::special, build_unary<sin_of>},
-    {"cos.approx{.ftz}.f32 d, a", kind::special, build_unary<cos_of>},
-    {"lg2.approx{.ftz}.f32 d, a", kind::special, build_unary<lg2_of>},
-    {"ex2.approx{.ftz}.f32 d, a", kind::special, build_unary<ex2_of>},
+    {"sin.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<sin_of>},
+    {"cos.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<cos_of>},
+    {"lg2.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<lg2_of>},
+    {"ex2.approx{.ftz}.f32{.ftz} d, a", kind::special, build_unary<ex2_of>},
     {"tanh.approx.f32 d, a", kind::special, build_unary<tanh_of>},
     {"div.approx|full{.ftz}.f32 d, a, b", kind::special, build_div},
 };
