@@ -48,7 +48,7 @@ class shared_shadow {
 
   std::vector<std::uint8_t> written;  // by byte
   std::array<stamps, most_warps> seen{};
-  std::array<stamps, 16> barriers{};
+  std::array<stamps, 17> barriers{};  // the last is a cluster's
   stamps strong{};
 
  private:
