@@ -10,6 +10,7 @@ namespace softgpu {
 dim block::thread(warp const& w, int lane) const {
   auto const t = static_cast<std::uint32_t>(w.index * lanes_per_warp + lane);
   dim const& size = launch->block;
+  if (t < size.x) return {t, 0, 0};  // three divisions less for most
   return {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
 }
 
@@ -44,8 +45,9 @@ void block::arrive(warp& w, int barrier, std::uint32_t expected, lane_mask true_
 
 void block::complete(int barrier) {
   barrier_state& b = barriers[static_cast<std::size_t>(barrier)];
+  if (!b.open) return;
   std::uint32_t const needed = b.expected != 0 ? b.expected : alive_threads(*this);
-  if (!b.open || b.arrived < needed) return;
+  if (b.arrived < needed) return;
   for (auto const& w : warps)
     for (int i = 0; i < w->group_count; ++i) {
       group const& g = w->groups[static_cast<std::size_t>(i)];

@@ -9,6 +9,7 @@
 #include "checks/block_checks.hpp"
 #include "checks/faults.hpp"
 #include "machine/block.hpp"
+#include "machine/crew.hpp"
 
 namespace softgpu {
 namespace {
@@ -141,7 +142,7 @@ void work(launch& l, std::atomic<std::uint64_t>& next, std::uint64_t total, std:
     if (l.stop.load(std::memory_order_relaxed)) return;
     // All of them spin: perhaps for a block that has not begun.
     bool const stuck = !running.empty() && running.back()->turns >= turns_before_company;
-    if (more && stuck && running.size() < most_resident)
+    if (more && stuck && (l.cooperative || running.size() < most_resident))
       more = take();
     else if (!running.empty() && running.front()->turns > 1)
       std::this_thread::yield();
@@ -159,11 +160,7 @@ void run(launch& l) {
   threads = std::size_t(std::min<std::uint64_t>(threads, total));
   std::size_t const residents = l.cooperative ? std::size_t(total + threads - 1) / threads : 1;
   std::atomic<std::uint64_t> next = 0;
-  std::vector<std::thread> helpers;
-  for (std::size_t i = 1; i < threads; ++i)
-    helpers.emplace_back([&] { work(l, next, total, residents); });
-  work(l, next, total, residents);
-  for (std::thread& t : helpers) t.join();
+  with_helpers(threads - 1, [&] { work(l, next, total, residents); });
 }
 
 }  // namespace softgpu

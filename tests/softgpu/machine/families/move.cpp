@@ -124,11 +124,21 @@ u64 special_value(warp& w, special s, int lane) {
   }
 }
 
+bool differs_by_lane(special s) {
+  return s <= special::tid_z || s == special::laneid ||
+         (s >= special::lanemask_eq && s <= special::lanemask_gt);
+}
+
 template <class T> void read_special(warp& w, op const& o) {
   auto const s = static_cast<special>(o.value);
-  if (s >= special::clock && s <= special::globaltimer_hi) {
-    u64 const t = special_value(w, s, 0);
-    return fill<T>(w, o, [&](int) { return t; });
+  if (!differs_by_lane(s)) {
+    u64 const one = special_value(w, s, 0);
+    return fill<T>(w, o, [&](int) { return one; });
+  }
+  dim const& size = w.block->launch->block;
+  if (s == special::tid_x && size.y * size.z == 1) {  // the most frequent one
+    int const first = w.index * lanes_per_warp;
+    return fill<T>(w, o, [&](int lane) { return first + lane; });
   }
   fill<T>(w, o, [&](int lane) { return special_value(w, s, lane); });
 }
