@@ -14,9 +14,16 @@ namespace softgpu {
 
 namespace {
 
+// An arrival at an mbarrier waits among the copies, as one of no bytes that comes after them.
+bool is_arrival(pending_copy const& c) { return c.bytes == 0; }
+
 template <class Due> void finish(warp& w, Due due) {
   for (pending_copy const& c : w.copies) {
     if (!due(c)) continue;
+    if (is_arrival(c)) {
+      arrive_at(c.to);
+      continue;
+    }
     std::memcpy(c.to, c.from, c.source_bytes);
     std::memset(c.to + c.source_bytes, 0, std::size_t(c.bytes - c.source_bytes));
     checks::shared_arrive(*w.block, c.to - w.block->shared, c.bytes);
@@ -32,8 +39,22 @@ void finish_copies(warp& w, lane_mask lanes, std::uint32_t keep) {
   });
 }
 
-void finish_all_copies(warp& w, lane_mask lanes) {
-  finish(w, [&](pending_copy const& c) { return (lanes >> c.lane & 1) != 0; });
+void arrive_after_copies(warp& w, int lane, std::byte* object) {
+  pending_copy c;
+  c.to = object;
+  c.lane = static_cast<std::uint8_t>(lane);
+  c.group = w.copy_groups[lane];
+  w.copies.push_back(c);
+}
+
+void finish_copies_for(block& b, std::byte const* object) {
+  for (auto const& w : b.warps) {
+    lane_mask arriving = 0;
+    for (pending_copy const& c : w->copies)
+      if (is_arrival(c) && c.to == object) arriving |= lane_mask{1} << c.lane;
+    if (arriving != 0)
+      finish(*w, [&](pending_copy const& c) { return (arriving >> c.lane & 1) != 0; });
+  }
 }
 
 namespace {

@@ -17,13 +17,13 @@ using namespace words;
 
 constexpr u32 most = (1u << 20) - 1;  // arrivals
 
-struct state {
+struct phase_state {
   u32 pending = 0, expected = 0;
   s32 bytes = 0;
   bool phase = false;
 
-  state() = default;
-  explicit state(u64 x)
+  phase_state() = default;
+  explicit phase_state(u64 x)
       : pending(u32(x) & most),
         expected(u32(x >> 20) & most),
         bytes(static_cast<s32>(static_cast<s64>(x << 3) >> 43)),
@@ -73,14 +73,14 @@ void initialise(warp& w, op const& o) {
     if (count == 0 || count > most)
       raise_fault(w, o, lane_mask{1} << i, fault::invalid_use,
                   "mbarrier.init with a count of " + std::to_string(count));
-    state s;
+    phase_state s;
     s.pending = s.expected = count & most;
     store(a.host[i], s.word());
   }
 }
 
 void arrive_once(warp& w, op const& o, int lane, std::byte* at, u32 count) {
-  state s(load(at));
+  phase_state s(load(at));
   bool const too_many = count > s.pending || (count == s.pending && (o.c.at & incomplete) != 0);
   if (too_many)
     raise_fault(w, o, lane_mask{1} << lane, fault::invalid_use,
@@ -103,7 +103,7 @@ void arrive(warp& w, op const& o) {
     if ((good >> i & 1) == 0) continue;
     u64 const before = load(a.host[i]);
     if ((o.c.at & transfer) != 0) {
-      state s(before);
+      phase_state s(before);
       s.bytes += static_cast<s32>(w.row<u32>(bytes)[i]);
       store(a.host[i], s.word());
     }
@@ -118,7 +118,7 @@ void transfer_bytes(warp& w, op const& o) {
   lane_mask const good = objects(a, space_in(o));
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((good >> i & 1) == 0) continue;
-    state s(load(a.host[i]));
+    phase_state s(load(a.host[i]));
     s.bytes += o.c.at * static_cast<s32>(w.row<u32>(o.b)[i]);
     if (o.c.at < 0) s.settle();
     store(a.host[i], s.word());
@@ -132,9 +132,10 @@ template <class T> void wait(warp& w, op const& o) {
   lane_mask over = 0;
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((good >> i & 1) == 0) continue;
+    finish_copies_for(*w.block, a.host[i]);
     T const b = w.row<T>(o.b)[i];
-    bool const phase = sizeof(T) == 8 ? state(b).phase : (b & 1) != 0;
-    over |= lane_mask{state(load(a.host[i])).phase != phase} << i;
+    bool const phase = sizeof(T) == 8 ? phase_state(b).phase : (b & 1) != 0;
+    over |= lane_mask{phase_state(load(a.host[i])).phase != phase} << i;
   }
   lane_mask& d = w.predicate(o.d);
   d = (d & ~w.mask) | over;
@@ -150,14 +151,20 @@ void invalidate(warp& w, op const& o) {
     if (good >> i & 1) store(a.host[i], 0);
 }
 
-// cp.async.mbarrier.arrive: the lanes' copies so far are performed here, then they arrive. Without
-// .noinc one more arrival is expected first, so that the count stays as it was.
+// cp.async.mbarrier.arrive: an arrival of each lane once its copies so far are there. Without
+// .noinc one more is expected from now on, so that the phase cannot end before.
 void copies_arrive(warp& w, op const& o) {
-  finish_all_copies(w, w.mask);
   access a(w, o, ptx::space::generic, access_kind::atomic, 8);
   lane_mask const good = objects(a, space_in(o));
-  for (int i = 0; i < lanes_per_warp; ++i)
-    if ((good >> i & 1) != 0 && o.b.at != 0) arrive_once(w, o, i, a.host[i], 1);
+  for (int i = 0; i < lanes_per_warp; ++i) {
+    if ((good >> i & 1) == 0) continue;
+    if (o.b.at == 0) {
+      phase_state s(load(a.host[i]));
+      s.pending = (s.pending + 1) & most;
+      store(a.host[i], s.word());
+    }
+    arrive_after_copies(w, i, a.host[i]);
+  }
 }
 
 /// An op with its address filled in; named in shared memory or generic.
@@ -235,6 +242,13 @@ constexpr form rows[] = {
 };
 
 }  // namespace
+
+void arrive_at(std::byte* object) {
+  phase_state s(load(object));
+  if (s.pending > 0) --s.pending;
+  s.settle();
+  store(object, s.word());
+}
 
 std::span<form const> mbarrier_family() { return rows; }
 
