@@ -101,7 +101,7 @@ void open(std::uint64_t address) {
   pool& p = the_pool();
   std::lock_guard const lock(p.mutex);
   auto const found = p.live.find(address);
-  if (found == p.live.end() || !found->second.closed) return;
+  if (found == p.live.end()) return;
   found->second.closed = false;
   paint(address, found->second.bytes, map::unwritten);
 }
@@ -113,11 +113,36 @@ bool retire(std::uint64_t address) {
   return found != p.live.end() && !std::exchange(found->second.retired, true);
 }
 
+bool revive(std::uint64_t address) {
+  pool& p = the_pool();
+  std::lock_guard const lock(p.mutex);
+  auto const found = p.live.find(address);
+  return found != p.live.end() && std::exchange(found->second.retired, false);
+}
+
+void disown(std::uint64_t address) {
+  bool unused = false;
+  {
+    pool& p = the_pool();
+    std::lock_guard const lock(p.mutex);
+    auto const found = p.live.find(address);
+    if (found == p.live.end()) return;
+    found->second.in_graph = false;
+    unused = found->second.closed;
+  }
+  if (unused) release(address);
+}
+
 bool release(std::uint64_t address) {
   pool& p = the_pool();
   std::lock_guard const lock(p.mutex);
   auto const found = p.live.find(address);
   if (found == p.live.end()) return false;
+  if (found->second.in_graph) {
+    found->second.closed = true;
+    paint(address, found->second.bytes, map::freed);
+    return true;
+  }
   allocation const a = found->second;
   p.live.erase(found);
   p.in_use -= a.bytes;

@@ -18,7 +18,8 @@ struct allocation {
   bool managed = false;         // host_visible, and the device's as much as the host's
   bool stream_ordered = false;  // cudaMallocAsync: frees wait for nothing
   bool closed = false;          // reserved: nobody may touch it until it is opened
-  bool retired = false;         // a free of it is on its way
+  bool retired = false;         // a free of it is on its way, or it has not been given out
+  bool in_graph = false;        // of an allocation in a graph: a free closes it for the next launch
   char const* what = "";        // "cudaMalloc", …
 };
 
@@ -30,6 +31,10 @@ std::uint64_t allocate(std::uint64_t bytes, allocation kind);
 void open(std::uint64_t address);
 /// The one free of an allocation is on its way. False where there is none to free.
 bool retire(std::uint64_t address);
+/// Memory of a graph is given out by a launch. False where it still is from the one before.
+bool revive(std::uint64_t address);
+/// The graph it belonged to is gone: its memory is released once nobody has it.
+void disown(std::uint64_t address);
 /// False where the address is not the start of a live allocation. The bytes stay poisoned: the
 /// range is not handed out again until the arena has been used up once.
 bool release(std::uint64_t address);

@@ -46,6 +46,14 @@ cudaGraph_t publish(std::unique_ptr<CUgraph_st> g) {
 
 bool forget(cudaGraph_t g) { return graphs().erase(g) == 1; }
 
+bool allocates(std::vector<instance> const& nodes) {
+  return std::any_of(nodes.begin(), nodes.end(), [](instance const& n) {
+    auto const* const child = std::get_if<child_action>(&n.what);
+    return std::holds_alternative<open_action>(n.what) ||
+           (child != nullptr && allocates(*child->nodes));
+  });
+}
+
 std::unique_ptr<CUgraph_st> clone(CUgraph_st const& g) {
   auto copy = std::make_unique<CUgraph_st>();
   std::map<CUgraphNode_st const*, CUgraphNode_st*> twins;
@@ -77,9 +85,9 @@ std::vector<instance> instantiate(CUgraph_st const& g) {
 
 cudaGraphNodeType type_of(action const& what) {
   constexpr cudaGraphNodeType types[] = {
-      cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeKernel, cudaGraphNodeTypeMemcpy,
-      cudaGraphNodeTypeMemset, cudaGraphNodeTypeHost,   cudaGraphNodeTypeHost,
-      cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeEmpty,  cudaGraphNodeTypeGraph};
+      cudaGraphNodeTypeEmpty,    cudaGraphNodeTypeKernel,  cudaGraphNodeTypeMemcpy,
+      cudaGraphNodeTypeMemset,   cudaGraphNodeTypeHost,    cudaGraphNodeTypeHost,
+      cudaGraphNodeTypeMemAlloc, cudaGraphNodeTypeMemFree, cudaGraphNodeTypeGraph};
   static_assert(std::size(types) == std::variant_size_v<action>);
   return types[what.index()];
 }

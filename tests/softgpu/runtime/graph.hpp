@@ -35,6 +35,9 @@ cudaGraphNodeType type_of(action const& what);
 /// Nodes in an order in which each comes after what it depends on.
 std::vector<instance> instantiate(CUgraph_st const& g);
 
+/// Whether memory is allocated in it: such a graph may not be copied, updated or put into another.
+bool allocates(std::vector<instance> const& nodes);
+
 /// A handle the caller gave: known, or null.
 CUgraph_st* find_graph(cudaGraph_t g);
 bool holds(CUgraph_st const& g, CUgraphNode_st const* n);

@@ -85,6 +85,8 @@ cudaError_t cudaGraphClone(cudaGraph_t* out, cudaGraph_t original) {
   held_lock const lock = lock_runtime();
   CUgraph_st const* const g = find_graph(original);
   if (g == nullptr || out == nullptr) return record(cudaErrorInvalidValue);
+  if (allocates(instantiate(*g)))
+    return unsupported("cudaGraphClone", "a graph that allocates memory");
   *out = publish(clone(*g));
   return cudaSuccess;
 }
@@ -158,6 +160,8 @@ cudaError_t cudaGraphAddChildGraphNode(cudaGraphNode_t* out, cudaGraph_t graph,
     if (g == nullptr || child == graph) return record(cudaErrorInvalidValue);
     inside.nodes = std::make_shared<std::vector<instance> const>(instantiate(*g));
     if (inside.nodes->size() != g->nodes.size()) return record(cudaErrorInvalidValue);  // a cycle
+    if (allocates(*inside.nodes))
+      return unsupported("cudaGraphAddChildGraphNode", "a graph that allocates memory");
   }
   return add_node(out, graph, after, count, std::move(inside));
 }

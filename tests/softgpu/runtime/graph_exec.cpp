@@ -1,6 +1,7 @@
 // Graphs that run: instantiated, updated, launched.
 #include <map>
 
+#include "memory/arena.hpp"
 #include "runtime/capture.hpp"
 #include "runtime/error.hpp"
 #include "runtime/graph.hpp"
@@ -42,6 +43,23 @@ work_ref expand(std::vector<instance> const& nodes, work_ref const& begin) {
   }
   works.push_back(begin);
   return make_work(empty_action{}, std::move(works));
+}
+
+/// What a graph allocates and does not free itself belongs to the caller from its launch on. False
+/// where some of it still does from the launch before.
+bool give_memory(CUgraphExec_st const& e) {
+  std::vector<std::uint64_t> given;
+  for (instance const& n : e.nodes) {
+    if (auto const* const o = std::get_if<open_action>(&n.what)) given.push_back(o->address);
+    if (auto const* const f = std::get_if<free_action>(&n.what)) std::erase(given, f->address);
+  }
+  bool const again = (e.flags & cudaGraphInstantiateFlagAutoFreeOnLaunch) != 0;
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (arena::revive(given[i]) || again) continue;
+    while (i-- > 0) arena::retire(given[i]);
+    return false;
+  }
+  return true;
 }
 
 /// Puts the graph's works between the stream's last one and its next.
@@ -131,6 +149,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t stream) {
         add_to_capture(*s, child_action{std::make_shared<std::vector<instance> const>(e->nodes)}));
   if (s->legacy)
     if (cudaError_t const bad = check_legacy(); bad != cudaSuccess) return record(bad);
+  if (!give_memory(*e)) return record(cudaErrorInvalidValue);
   launch(lock, *s, *e);
   return cudaSuccess;
 }
@@ -151,7 +170,9 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t e, cudaGraph_t graph,
     return record(cudaErrorInvalidValue);
   std::vector<instance> fresh = instantiate(*g);
   *info = {};
-  info->result = compare(e->nodes, fresh, info->errorNode);
+  info->result = allocates(e->nodes) || allocates(fresh)
+                     ? cudaGraphExecUpdateErrorNotSupported
+                     : compare(e->nodes, fresh, info->errorNode);
   if (info->result != cudaGraphExecUpdateSuccess) return record(cudaErrorGraphExecUpdateFailure);
   for (std::size_t i = 0; i < fresh.size(); ++i) e->nodes[i].what = std::move(fresh[i].what);
   return cudaSuccess;

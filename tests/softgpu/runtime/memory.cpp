@@ -42,6 +42,22 @@ cudaError_t refuse_free(char const* call) {
                 std::string(call) + " of an address that is not the start of such an allocation");
 }
 
+/// A free in a capture, of memory allocated in the same one.
+cudaError_t capture_free(CUstream_st& s, void* p) {
+  auto const address = reinterpret_cast<std::uint64_t>(p);
+  std::shared_ptr<reservation const> memory;
+  for (auto const& n : s.capturing->graph->nodes) {
+    auto const* const o = std::get_if<open_action>(&n->what);
+    auto const* const f = std::get_if<free_action>(&n->what);
+    if (o != nullptr && o->address == address) memory = o->of_graph;
+    if (f != nullptr && f->address == address) memory = nullptr;  // once is enough
+  }
+  if (memory != nullptr) return add_to_capture(s, free_action{address, memory});
+  spoil(*s.capturing, cudaErrorInvalidValue);
+  return refuse(cudaErrorInvalidValue,
+                "cudaFreeAsync in a capture, of memory that was not allocated in it");
+}
+
 cudaError_t release(void* p, bool pinned, char const* call) {
   if (p == nullptr) return enter();
   if (in_host_function()) return record(cudaErrorNotPermitted);
@@ -96,39 +112,34 @@ cudaError_t cudaFreeHost(void* p) { return release(p, true, "cudaFreeHost"); }
 cudaError_t cudaMallocAsync(void** out, size_t bytes, cudaStream_t stream) {
   if (out == nullptr) return record(cudaErrorInvalidValue);
   if (cudaError_t const e = enter(); e != cudaSuccess) return e;
-  {
-    held_lock const lock = lock_runtime();
-    stream_ref const s = find_stream(stream);
-    if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
-    if (s->capturing != nullptr) {
-      spoil(*s->capturing, cudaErrorNotSupported);
-      return unsupported("cudaMallocAsync", "an allocation during a capture");
-    }
-  }
   if (bytes == 0) return *out = nullptr, cudaSuccess;
   allocation kind = of_kind(memory_kind::device, "cudaMallocAsync");
   kind.stream_ordered = kind.closed = true;
+  held_lock lock = lock_runtime();
+  stream_ref const s = find_stream(stream);
+  if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
+  bool const captured = s->capturing != nullptr;
+  kind.in_graph = kind.retired = captured;
   std::uint64_t const at = arena::allocate(bytes, kind);
   *out = reinterpret_cast<void*>(at);
   if (at == 0) return record(cudaErrorMemoryAllocation);
+  if (captured)
+    return record(add_to_capture(*s, open_action{at, std::make_shared<reservation const>(at)}));
+  lock.unlock();
   cudaError_t const e = submit(stream, open_action{at});
   if (e != cudaSuccess) arena::release(at);
   return e;
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   if (p == nullptr) return enter();
-  auto const a = to_free(p, false);
-  if (!a) return refuse_free("cudaFreeAsync");
   {
     held_lock const lock = lock_runtime();
     stream_ref const s = find_stream(stream);
     if (s == nullptr) return record(cudaErrorInvalidResourceHandle);
-    if (s->capturing != nullptr) {
-      spoil(*s->capturing, cudaErrorNotSupported);
-      return unsupported("cudaFreeAsync", "a free during a capture");
-    }
+    if (s->capturing != nullptr) return record(capture_free(*s, p));
   }
-  if (!arena::retire(a->address)) return refuse_free("cudaFreeAsync");
+  auto const a = to_free(p, false);
+  if (!a || !arena::retire(a->address)) return refuse_free("cudaFreeAsync");
   cudaError_t const e = submit(stream, free_action{a->address});
   if (e != cudaSuccess) arena::release(a->address);
   return e;

@@ -98,6 +98,10 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t) {
   return with_pool(pool, [](CUmemPoolHandle_st&) { return cudaSuccess; });  // nothing is kept back
 }
 
+cudaError_t cudaDeviceGraphMemTrim(int device) {
+  return device == 0 ? cudaSuccess : record(cudaErrorInvalidDevice);
+}
+
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t pool, cudaMemPoolAttr a, void* value) {
   if (value == nullptr) return record(cudaErrorInvalidValue);
   return with_pool(pool, [&](CUmemPoolHandle_st& p) {

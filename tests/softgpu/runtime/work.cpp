@@ -99,6 +99,8 @@ void act(free_action const& a) { arena::release(a.address); }
 
 }  // namespace
 
+reservation::~reservation() { arena::disown(address); }
+
 void perform(action const& what) {
   std::visit([](auto const& a) { act(a); }, what);
 }

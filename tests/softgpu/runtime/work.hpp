@@ -58,12 +58,22 @@ struct callback_action {
   void* data = nullptr;
 };
 
+/// The address of memory that a graph allocates, while the graph or a copy of it is there.
+struct reservation {
+  std::uint64_t address = 0;
+  explicit reservation(std::uint64_t at) : address(at) {}
+  reservation(reservation const&) = delete;
+  ~reservation();
+};
+
 /// Stream-ordered memory: from here on it may be touched, or no longer.
 struct open_action {
   std::uint64_t address = 0;
+  std::shared_ptr<reservation const> of_graph = nullptr;
 };
 struct free_action {
   std::uint64_t address = 0;
+  std::shared_ptr<reservation const> of_graph = nullptr;
 };
 struct empty_action {};
 

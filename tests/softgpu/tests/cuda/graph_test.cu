@@ -397,4 +397,29 @@ TEST(Graph, ACopyIsAGraphOfItsOwn) {
   EXPECT_EQ(a.host()[0], 4);
 }
 
+TEST(Graph, MemoryAllocatedInIt) {
+  stream s;
+  int *temporary = nullptr, *kept = nullptr;
+  device_array<int> a(std::vector<int>(32, 0));
+  graph g(s, [&] {
+    EXPECT_EQ(cudaMallocAsync(&temporary, 128, s), cudaSuccess);
+    set<<<1, 32, 0, s>>>(temporary, 5);
+    EXPECT_EQ(cudaMallocAsync(&kept, 128, s), cudaSuccess);
+    add<<<1, 32, 0, s>>>(kept, temporary, 1);
+    EXPECT_EQ(cudaFreeAsync(temporary, s), cudaSuccess);
+  });
+  EXPECT_NE(temporary, kept);
+  for (int launch = 0; launch < 3; ++launch) {
+    ASSERT_EQ(cudaGraphLaunch(g.exec, s), cudaSuccess);
+    add<<<1, 32, 0, s>>>(a.data, kept, launch);  // from now on it is ours
+    if (launch == 0) {
+      EXPECT_EQ(cudaGraphLaunch(g.exec, s), cudaErrorInvalidValue);  // it has not been freed
+      cudaGetLastError();
+    }
+    ASSERT_EQ(cudaFreeAsync(kept, s), cudaSuccess);
+  }
+  ASSERT_EQ(cudaStreamSynchronize(s), cudaSuccess);
+  EXPECT_EQ(a.host()[31], 8);
+}
+
 }  // namespace
