@@ -43,7 +43,7 @@ class sector_set {
 
 /// How often the fullest of `banks` banks, each `unit` bytes wide, is asked for another unit.
 unsigned passes(std::uint64_t const* address, std::uint32_t lanes, unsigned unit, unsigned banks,
-                bool atomic) {
+                bool atomic, bool& together) {
   std::uint32_t busy = 0;
   bool apart = true;  // no two lanes in one bank
   for (std::uint32_t left = lanes; left != 0 && apart; left &= left - 1) {
@@ -58,7 +58,10 @@ unsigned passes(std::uint64_t const* address, std::uint32_t lanes, unsigned unit
     auto const at = static_cast<std::uint32_t>(address[std::countr_zero(left)] / unit);
     std::uint32_t* const seen = units[at % banks];
     unsigned& n = count[at % banks];
-    if (!atomic && std::find(seen, seen + n, at) != seen + n) continue;
+    if (!atomic && std::find(seen, seen + n, at) != seen + n) {
+      together = true;
+      continue;
+    }
     seen[n++] = at;
     most = std::max(most, n);
   }
@@ -101,21 +104,23 @@ void traffic::count_lanes(int kind, std::uint64_t const* address, unsigned bytes
 // As accesses are aligned, a group's lanes either share a unit of that size or differ in it wholly:
 // a bank is a unit wide. A group takes as many passes as one bank has different units to give; one
 // unit goes to all lanes that ask for it, but atomics on it go one after the other.
-void traffic::count_shared(std::uint64_t const* address, unsigned bytes, std::uint32_t lanes,
+bool traffic::count_shared(std::uint64_t const* address, unsigned bytes, std::uint32_t lanes,
                            bool atomic, bool consecutive) {
   ++shared_accesses;
   unsigned const unit = std::clamp(bytes, 4u, 16u), size = 128 / unit;
   if (consecutive) {
     shared_wavefronts += 32 / size, shared_least += 32 / size;
-    return;
+    return false;
   }
+  bool together = false;
   std::uint32_t const whole = size == 32 ? ~0u : (1u << size) - 1;
   for (unsigned first = 0; first < 32; first += size) {
     std::uint32_t const asking = lanes >> first & whole;
     if (asking == 0) continue;
-    shared_wavefronts += passes(address + first, asking, unit, size, atomic);
+    shared_wavefronts += passes(address + first, asking, unit, size, atomic, together);
     ++shared_least;
   }
+  return together;
 }
 
 }  // namespace softgpu

@@ -38,8 +38,9 @@ struct traffic {
   /// The lanes of `lanes`, each at a multiple of `bytes`.
   void count_lanes(int kind, std::uint64_t const* address, unsigned bytes, std::uint32_t lanes,
                    touched_bytes* touched);
-  /// Shared memory: `consecutive` where all 32 lanes lie one after the other.
-  void count_shared(std::uint64_t const* address, unsigned bytes, std::uint32_t lanes, bool atomic,
+  /// Shared memory: `consecutive` where all 32 lanes lie one after the other. True where lanes
+  /// of one pass share a piece of it.
+  bool count_shared(std::uint64_t const* address, unsigned bytes, std::uint32_t lanes, bool atomic,
                     bool consecutive);
 };
 

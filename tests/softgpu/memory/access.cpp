@@ -57,7 +57,8 @@ lane_mask admit_shared(access& a) {
   bool const row = inside && s.consecutive && a.lanes == all_lanes;
   if (good != 0) {
     checks::shared_touch(a, good, row);
-    a.w.block->counts.count_shared(a.address, a.bytes, good, a.kind == access_kind::atomic, row);
+    a.together = a.w.block->counts.count_shared(a.address, a.bytes, good,
+                                                a.kind == access_kind::atomic, row);
   }
   loops.offset(a.host, a.address, reinterpret_cast<std::uint64_t>(a.w.block->shared));
   a.contiguous = row;

@@ -23,6 +23,7 @@ struct access {
   lane_mask lanes;          // who asks
   bool strong = false;      // volatile, relaxed, acquire, release: may conflict without a race
   bool later = false;       // a store whose bytes come when it is waited for (cp.async)
+  bool together = false;    // set by admit: lanes may share addresses of shared memory
   bool contiguous = false;  // set by admit: all 32 lanes, one after the other from host[0]
   // Lanes that do not ask have the address of one that does.
   alignas(64) std::uint64_t address[lanes_per_warp];  // in that space

@@ -2,6 +2,7 @@
 #include <bit>
 #include <cstring>
 
+#include "checks/faults.hpp"
 #include "machine/families/addresses.hpp"
 #include "machine/families/families.hpp"
 #include "machine/lane_tools.hpp"
@@ -125,6 +126,28 @@ void load_parameter(warp& w, op const& o) {
   }
 }
 
+/// Lanes that write different values to one address of shared memory: which of them lasts is
+/// nobody's promise. (The same value is a common and good thing to write.)
+void compare_values(access& a, lane_mask good, ref const* rows, memory_traits const& t) {
+  unsigned const width = t.register_bits / 8;
+  auto const same = [&](int i, int j) {
+    for (unsigned k = 0; k < t.elements; ++k) {
+      std::byte const* const row = a.w.row<std::byte>(rows[k]);
+      if (std::memcmp(row + unsigned(i) * width, row + unsigned(j) * width, t.element_bytes) != 0)
+        return false;
+    }
+    return true;
+  };
+  for (int j = 1; j < lanes_per_warp; ++j)
+    for (int i = 0; i < j; ++i)
+      if ((good >> i & 1) != 0 && (good >> j & 1) != 0 && a.address[i] == a.address[j] &&
+          !same(i, j))
+        return raise_fault(a.w, a.o, lane_mask{1} << j, fault::shared_race,
+                           "lanes " + std::to_string(i) + " and " + std::to_string(j) +
+                               " write different values at once: shared memory at " +
+                               std::to_string(a.address[i]));
+}
+
 void store(warp& w, op const& o) {
   memory_traits const t = unpack(o.aux);
   access a(w, o, t.space, access_kind::store, t.element_bytes * t.elements);
@@ -132,6 +155,7 @@ void store(warp& w, op const& o) {
   fill_addresses(a);
   lane_mask const good = admit(a);
   ref const* const from = w.here.code->extras.data() + o.extra;
+  if (a.together && !t.strong && a.space != ptx::space::global) compare_values(a, good, from, t);
   unsigned const bytes = t.element_bytes, width = t.register_bits / 8;
   if (a.contiguous && t.elements == 1 && bytes == width) {
     std::memcpy(a.host[0], w.row<std::byte>(from[0]), std::size_t{bytes} * lanes_per_warp);

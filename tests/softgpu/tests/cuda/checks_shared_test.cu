@@ -145,4 +145,20 @@ TEST(Checks, LanesMayWriteOneWordTogether) {
   EXPECT_EQ(b.host()[3], 4 + 7);
 }
 
+__global__ void pairs(int* out, bool alike) {
+  __shared__ int s[16];
+  s[threadIdx.x / 2] = alike ? threadIdx.x / 2 : threadIdx.x;
+  __syncwarp();
+  out[threadIdx.x] = s[threadIdx.x / 2];
+}
+
+TEST(Checks, LanesThatWriteDifferentValuesToOneWord) {
+  device_array<int> b(std::size_t{32});
+  auto const bad = reports_of([&] { pairs<<<1, 32>>>(b.data, false); });
+  EXPECT_ONE(bad, fault::shared_race);
+  EXPECT_NE(bad[0].sentence.find("lanes 0 and 1 write different values"), std::string::npos)
+      << all_of(bad);
+  EXPECT_NONE((pairs<<<1, 32>>>(b.data, true)));
+}
+
 }  // namespace
