@@ -30,7 +30,7 @@ template <execution P>
 /// Source  GShard (capacity), Megatron-LM (drop by position or by score), MegaBlocks (dropless).
 template <execution P, input<P, 2> Expert>
 [[nodiscard]] status plan_dispatch(P const& on, Expert expert, dispatch_plan<P::memory> const& plan,
-                                   arena<P::memory> work,
+                                   std::type_identity_t<arena<P::memory>> work,
                                    plan_options<P::memory> const& options = {}) noexcept {
   static_assert(std::same_as<element_t<Expert>, index_t>,
                 "shunt::plan_dispatch: expert ids must be shunt::index_t");
@@ -56,7 +56,8 @@ template <execution P>
 /// Source  Zhou et al., "Mixture-of-Experts with Expert Choice Routing", 2022.
 template <execution P, input<P, 2> Token>
 [[nodiscard]] status plan_from_expert_choice(
-    P const& on, Token token, dispatch_plan<P::memory> const& plan, arena<P::memory> work,
+    P const& on, Token token, dispatch_plan<P::memory> const& plan,
+    std::type_identity_t<arena<P::memory>> work,
     expert_choice_options<P::memory> const& options = {}) noexcept {
   static_assert(std::same_as<element_t<Token>, index_t>,
                 "shunt::plan_from_expert_choice: token ids must be shunt::index_t");

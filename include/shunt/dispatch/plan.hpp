@@ -6,6 +6,7 @@
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/check.hpp"
+#include "shunt/core/macros.hpp"
 #include "shunt/core/segments.hpp"
 #include "shunt/core/view.hpp"
 
@@ -92,7 +93,7 @@ template <space S = space::host> struct expert_choice_options {
 }
 
 namespace detail {
-[[nodiscard]] constexpr offset_t rounded_up(offset_t n, offset_t multiple) noexcept {
+[[nodiscard]] SHUNT_HD constexpr offset_t rounded_up(offset_t n, offset_t multiple) noexcept {
   return multiple <= 1 ? n : (n + multiple - 1) / multiple * multiple;
 }
 /// Rows of at most `slots` slots in `experts` segments, none above `capacity` (0: no bound).

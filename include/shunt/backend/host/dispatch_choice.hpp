@@ -54,7 +54,7 @@ inline status make_choice_plan(on_host const& on, view<index_t const, 2, space::
   });
   plan_counts sum = lay_segments(w.wanted, 0, o.segment_multiple, plan, o.report);
   if (o.report.totals) {
-    for (offset_t e = 0; e < experts; ++e) add_counts(sum, w.totals[e]);
+    for (offset_t e = 0; e < experts; ++e) shunt::detail::add_counts(sum, w.totals[e]);
     o.report.totals[0] = sum;
   }
   offset_t const parts = std::max<offset_t>(experts, 1);

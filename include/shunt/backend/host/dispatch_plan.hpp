@@ -6,7 +6,7 @@
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/core/numeric.hpp"
 #include "shunt/core/policy.hpp"
-#include "shunt/dispatch/plan.hpp"
+#include "shunt/dispatch/rules.hpp"
 
 // A counting sort of the slots by expert, in three steps over fixed blocks of tokens: count each
 // block's slots per expert, turn the counts into starts, place. Nothing depends on the threads.
@@ -33,15 +33,10 @@ struct plan_scratch {
   plan_counts* totals;  // [blocks]
 };
 
-/// True when it takes more than a slot's position to know whether an expert refuses it.
-template <space S> bool by_merit(plan_options<S> const& o) noexcept {
-  return o.capacity > 0 && o.drop != drop_policy::by_position;
-}
-
 inline plan_scratch carve_plan_scratch(arena<space::host>& a, shape const& s,
                                        plan_options<space::host> const& o) noexcept {
   plan_blocks const blocks(s.tokens, s.top_k);
-  bool const lists = by_merit(o);
+  bool const lists = shunt::detail::by_merit(o);
   plan_scratch w;
   w.counts = a.take<index_t>(blocks.count * s.experts);
   w.wanted = a.take<index_t>(s.experts);
@@ -51,60 +46,17 @@ inline plan_scratch carve_plan_scratch(arena<space::host>& a, shape const& s,
   return w;
 }
 
-inline void add_counts(plan_counts& sum, plan_counts const& part) noexcept {
-  sum.rows += part.rows;
-  sum.padding += part.padding;
-  sum.dropped += part.dropped;
-  sum.unrouted += part.unrouted;
-  sum.foreign += part.foreign;
-  sum.zero += part.zero;
-  sum.out_of_range += part.out_of_range;
-  sum.repeated += part.repeated;
-  sum.invalid += part.invalid;
-}
-
-/// What an id means: a local expert, or why there is no row.
-class shard_map {
- public:
-  shard_map(index_t local, plan_options<space::host> const& o) noexcept
-      : first_(static_cast<std::uint32_t>(o.first_expert)),
-        real_(o.experts > 0 ? o.experts : o.first_expert + offset_t{local}),
-        all_(real_ + o.zero_experts) {}
-
-  /// The local expert of an id, or one that is none: not below `experts` as an unsigned number.
-  std::uint32_t local(index_t id) const noexcept { return static_cast<std::uint32_t>(id) - first_; }
-  void count_rowless(index_t id, plan_counts& c) const noexcept {
-    if (id == -1) {
-      ++c.unrouted;
-    } else if (id < 0 || id >= all_) {
-      ++c.out_of_range;
-    } else {
-      ++(id < real_ ? c.foreign : c.zero);
-    }
-  }
-
- private:
-  std::uint32_t first_;
-  offset_t real_, all_;
-};
-
 /// Ranks of the slots that compete for an expert's capacity. A strict total order: the one that comes
 /// first has the better claim.
 struct better_claim {
   plan_options<space::host> const* options;
   index_t top_k;
 
-  /// Bits of a gate in an order of unsigned numbers; every NaN is below all gates, -0 equals +0.
-  static std::uint32_t rank(float gate) noexcept {
-    if (gate != gate) return 0;
-    auto const bits = shunt::detail::bit_copy<std::uint32_t>(gate == 0.0f ? 0.0f : gate);
-    return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  }
   bool operator()(index_t a, index_t b) const noexcept {
     index_t const ka = a % top_k, kb = b % top_k;
     if (options->drop == drop_policy::by_choice) return ka != kb ? ka < kb : a < b;
-    std::uint32_t const ga = rank(options->gate(a / top_k, ka)),
-                        gb = rank(options->gate(b / top_k, kb));
+    std::uint32_t const ga = shunt::detail::claim_of(options->gate(a / top_k, ka)),
+                        gb = shunt::detail::claim_of(options->gate(b / top_k, kb));
     return ga != gb ? ga > gb : a < b;
   }
 };
@@ -170,7 +122,7 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
       carve_plan_scratch(work, {.tokens = plan.tokens, .experts = experts, .top_k = plan.top_k}, o);
   if (status bad = work.check("plan_dispatch.arena"); !bad.ok()) return bad;
   plan_blocks const blocks(plan.tokens, top_k);
-  shard_map const ids(experts, o);
+  shunt::detail::shard_map const ids(experts, o);
   auto const locals = static_cast<std::uint32_t>(experts);
 
   parallel(on, blocks.count, [&](offset_t block, int) {
@@ -206,10 +158,11 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
   }
   plan_counts totals = lay_segments(w.wanted, o.capacity, o.segment_multiple, plan, o.report);
   if (o.report.totals) {
-    for (offset_t block = 0; block < blocks.count; ++block) add_counts(totals, w.totals[block]);
+    for (offset_t block = 0; block < blocks.count; ++block)
+      shunt::detail::add_counts(totals, w.totals[block]);
     o.report.totals[0] = totals;
   }
-  bool const lists = by_merit(o);
+  bool const lists = shunt::detail::by_merit(o);
   if (lists) {
     w.start[0] = 0;
     for (offset_t e = 0; e < experts; ++e) w.start[e + 1] = w.start[e] + w.wanted[e];

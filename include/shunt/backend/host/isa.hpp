@@ -22,8 +22,8 @@ inline isa detect_isa() noexcept {
   if (__get_cpuid(1, &a, &b, &c, &d) == 0) return isa::portable;
   constexpr unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
   if ((c & (fma | osxsave | avx | f16c)) != (fma | osxsave | avx | f16c)) return isa::portable;
-  unsigned low = 0, high = 0;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  unsigned low = 0;
+  __asm__("xgetbv" : "=a"(low) : "c"(0) : "edx");
   if ((low & 0x6u) != 0x6u) return isa::portable;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return isa::portable;
   constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;

@@ -1,0 +1,48 @@
+#pragma once
+#include <algorithm>
+#include <cstddef>
+
+#include "shunt/backend/cuda/policy.cuh"
+#include "shunt/backend/cuda/tuning.cuh"
+#include "shunt/core/shape.hpp"
+
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+/// The one place where kernels are launched. Every kernel loops over its work by the size of the
+/// grid, so that more blocks than a grid can have are no error. No blocks: nothing to do.
+template <class... Parameters, class... Arguments>
+[[nodiscard]] status launch(on_cuda const& on, char const* who, offset_t blocks, int threads,
+                            void (*kernel)(Parameters...), Arguments const&... arguments) noexcept {
+  if (blocks <= 0) return {};
+  cudaLaunchConfig_t where{};
+  where.gridDim = dim3(static_cast<unsigned>(std::min<offset_t>(blocks, 0x7fffffff)));
+  where.blockDim = dim3(static_cast<unsigned>(threads));
+  where.stream = on.stream;
+  cudaError_t const e = cudaLaunchKernelEx(&where, kernel, Parameters(arguments)...);
+  if (e == cudaSuccess) return {};
+  (void)cudaGetLastError();  // said here
+  return status::fail(error::backend, "%s: the kernel was not launched: %s", who,
+                      cudaGetErrorString(e));
+}
+
+/// The same for `items` pieces of work, one a warp.
+template <class... Parameters, class... Arguments>
+[[nodiscard]] status launch_warps(on_cuda const& on, char const* who, offset_t items,
+                                  void (*kernel)(Parameters...),
+                                  Arguments const&... arguments) noexcept {
+  constexpr int warps = tuning::threads / 32;
+  return launch(on, who, (items + warps - 1) / warps, tuning::threads, kernel, arguments...);
+}
+
+/// The same for `items` pieces of work, one a thread.
+template <class... Parameters, class... Arguments>
+[[nodiscard]] status launch_threads(on_cuda const& on, char const* who, offset_t items,
+                                    void (*kernel)(Parameters...),
+                                    Arguments const&... arguments) noexcept {
+  return launch(on, who, (items + tuning::threads - 1) / tuning::threads, tuning::threads, kernel,
+                arguments...);
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda

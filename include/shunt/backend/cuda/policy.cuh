@@ -1,0 +1,21 @@
+#pragma once
+#include <cuda_runtime.h>
+
+#include "shunt/core/policy.hpp"
+#include "shunt/core/status.hpp"
+
+/// A kernel. Hidden, so that each of several shared libraries that include Shunt launches its own.
+#define SHUNT_KERNEL __global__ __attribute__((visibility("hidden")))
+
+namespace shunt {
+inline namespace SHUNT_HOST_ABI {
+
+/// The CUDA backend: every primitive enqueues its kernels on the stream and returns. Results never
+/// depend on the device. The memory of views, plans and arenas is the device's.
+struct on_cuda {
+  static constexpr space memory = space::device;
+  cudaStream_t stream{};
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt

@@ -1,0 +1,23 @@
+#pragma once
+/// The numbers of the CUDA backend, each with its reason. None has been measured on a GPU yet.
+namespace shunt::cuda::tuning {
+
+/// Threads of a block whose warps work alone: eight warps hide latency and leave the registers of a
+/// multiprocessor to several blocks. Reasoned.
+inline constexpr int threads = 256;
+
+/// Words of 16 bytes that a lane keeps when it copies a token to its rows: a warp moves 4 KiB, a row
+/// of 2048 bf16, with all loads in flight. Reasoned.
+inline constexpr int words_in_flight = 8;
+
+/// Slots that one warp counts and places, at least: 16 steps of 32. Reasoned.
+inline constexpr int slots_per_chunk = 512;
+
+/// Chunks at most: what one warp scans for an expert in 32 steps. Reasoned.
+inline constexpr int most_chunks = 1024;
+
+/// Slots up to which a plan is made by one block in one launch: about as long as the launches that
+/// this saves. Reasoned.
+inline constexpr int slots_of_one_block = 16384;
+
+}  // namespace shunt::cuda::tuning

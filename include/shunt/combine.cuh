@@ -1,0 +1,5 @@
+#pragma once
+/// combine.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/combine.hpp"
+
+#include "shunt/backend/cuda/combine.cuh"

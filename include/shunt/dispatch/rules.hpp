@@ -1,0 +1,65 @@
+#pragma once
+#include <cstdint>
+
+#include "shunt/core/macros.hpp"
+#include "shunt/core/numeric.hpp"
+#include "shunt/dispatch/plan.hpp"
+
+/// What makes a plan, said once for all backends: what an id means, and who has the better claim.
+namespace shunt::detail {
+inline namespace SHUNT_HOST_ABI {
+
+/// True when it takes more than a slot's position to know whether an expert refuses it.
+template <space S> bool by_merit(plan_options<S> const& o) noexcept {
+  return o.capacity > 0 && o.drop != drop_policy::by_position;
+}
+
+SHUNT_HD inline void add_counts(plan_counts& sum, plan_counts const& part) noexcept {
+  sum.rows += part.rows;
+  sum.padding += part.padding;
+  sum.dropped += part.dropped;
+  sum.unrouted += part.unrouted;
+  sum.foreign += part.foreign;
+  sum.zero += part.zero;
+  sum.out_of_range += part.out_of_range;
+  sum.repeated += part.repeated;
+  sum.invalid += part.invalid;
+}
+
+/// What an id means: a local expert, or why there is no row.
+class shard_map {
+ public:
+  template <space S>
+  shard_map(index_t local, plan_options<S> const& o) noexcept
+      : first_(static_cast<std::uint32_t>(o.first_expert)),
+        real_(o.experts > 0 ? o.experts : o.first_expert + offset_t{local}),
+        all_(real_ + o.zero_experts) {}
+
+  /// The local expert of an id, or one that is none: not below `experts` as an unsigned number.
+  SHUNT_HD std::uint32_t local(index_t id) const noexcept {
+    return static_cast<std::uint32_t>(id) - first_;
+  }
+  SHUNT_HD void count_rowless(index_t id, plan_counts& c) const noexcept {
+    if (id == -1) {
+      ++c.unrouted;
+    } else if (id < 0 || id >= all_) {
+      ++c.out_of_range;
+    } else {
+      ++(id < real_ ? c.foreign : c.zero);
+    }
+  }
+
+ private:
+  std::uint32_t first_;
+  offset_t real_, all_;
+};
+
+/// Bits of a gate in an order of unsigned numbers; every NaN is below all gates, -0 equals +0.
+SHUNT_HD inline std::uint32_t claim_of(float gate) noexcept {
+  if (gate != gate) return 0;
+  auto const bits = bit_copy<std::uint32_t>(gate == 0.0f ? 0.0f : gate);
+  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::detail
