@@ -145,7 +145,7 @@ std::vector<u64> reals(int e, int m) {
                      one | unit >> 3,
                      one | unit >> 4,
                      one | unit >> 4 | 1,
-                     power(8) | unit - (unit >> 3),
+                     power(8) + unit - (unit >> 3),
                      power(8) | unit >> 1 | unit >> 2 | unit >> 4,
                      one / 2};
   std::vector<u64> both;

@@ -140,7 +140,7 @@ double from_integer(u64 raw, plan const& p) {
   u64 magnitude = raw << shift >> shift;
   bool const negative = (p.flags & 32) != 0 && (magnitude >> (p.integer_bits - 1) & 1) != 0;
   if (negative) magnitude = (0 - magnitude) << shift >> shift;
-  int const excess = std::bit_width(magnitude) - 53;
+  int const excess = static_cast<int>(std::bit_width(magnitude)) - 53;
   if (excess > 0) {
     u64 const cut = magnitude & ((u64{1} << excess) - 1);
     magnitude = ((magnitude >> excess) | u64{cut != 0}) << excess;

@@ -96,13 +96,13 @@ template <class D> D to_integer(char how, double a) {
   INSTRUCTION1(s64_##T##_r##how##i, "cvt.r" #how "i.s64." #T " %0, %1;", s64, T,                   \
                ([](T a) { return to_integer<s64>(#how[0], value(format, u32(a))); }))              \
   INSTRUCTION1(u64_##T##_r##how##i, "cvt.r" #how "i.u64." #T " %0, %1;", u64, T,                   \
-               ([](T a) { return to_integer<u64>(#how[0], value(format, u32(a))); }))              \
-  INSTRUCTION1(s8_##T##_r##how##i, "cvt.r" #how "i.s8." #T " %0, %1;", s32, T,                     \
-               ([](T a) { return s32(to_integer<s8>(#how[0], value(format, u32(a)))); }))
+               ([](T a) { return to_integer<u64>(#how[0], value(format, u32(a))); }))
 FROM_SMALL(n, f16, half_format)
 FROM_SMALL(z, f16, half_format)
 FROM_SMALL(m, f16, half_format)
 FROM_SMALL(p, f16, half_format)
+INSTRUCTION1(s8_f16, "cvt.rzi.s8.f16 %0, %1;", s32, f16,
+             ([](f16 a) { return s32(to_integer<s8>('z', value(half_format, u32(a)))); }))
 FROM_SMALL(n, bf16, brain_format)
 FROM_SMALL(z, bf16, brain_format)
 

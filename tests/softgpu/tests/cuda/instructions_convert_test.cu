@@ -20,11 +20,9 @@ template <class T> T clamped(__int128 x) {
   M(__VA_ARGS__, s32, s32, s32) \
   M(__VA_ARGS__, s64, s64, s64)
 // The source's upper bits are ignored; a result is extended to its register.
-#define INTEGERS(d, DR, DT, s, SR, ST)                                     \
-  INSTRUCTION1(cvt_##d##_##s, "cvt." #d "." #s " %0, %1;", DR, SR,         \
-               ([](SR a) { return DR(DT(ST(a))); }))                       \
-  INSTRUCTION1(cvt_sat_##d##_##s, "cvt.sat." #d "." #s " %0, %1;", DR, SR, \
-               ([](SR a) { return DR(clamped<DT>(ST(a))); }))
+#define INTEGERS(d, DR, DT, s, SR, ST)                             \
+  INSTRUCTION1(cvt_##d##_##s, "cvt." #d "." #s " %0, %1;", DR, SR, \
+               ([](SR a) { return DR(DT(ST(a))); }))
 EACH_INTEGER(INTEGERS, u8, u32, u8)
 EACH_INTEGER(INTEGERS, u16, u16, u16)
 EACH_INTEGER(INTEGERS, u32, u32, u32)
@@ -33,6 +31,40 @@ EACH_INTEGER(INTEGERS, s8, s32, s8)
 EACH_INTEGER(INTEGERS, s16, s16, s16)
 EACH_INTEGER(INTEGERS, s32, s32, s32)
 EACH_INTEGER(INTEGERS, s64, s64, s64)
+// .sat, where the source may be out of the destination's range.
+#define SATURATING(d, DR, DT, s, SR, ST)                                   \
+  INSTRUCTION1(cvt_sat_##d##_##s, "cvt.sat." #d "." #s " %0, %1;", DR, SR, \
+               ([](SR a) { return DR(clamped<DT>(ST(a))); }))
+#define FROM_64(...) SATURATING(__VA_ARGS__, s64, s64, s64)
+#define FROM_SIGNED(...)                 \
+  SATURATING(__VA_ARGS__, s8, s32, s8)   \
+  SATURATING(__VA_ARGS__, s16, s16, s16) \
+  SATURATING(__VA_ARGS__, s32, s32, s32) \
+  FROM_64(__VA_ARGS__)
+SATURATING(u8, u32, u8, u16, u16, u16)
+SATURATING(u8, u32, u8, u32, u32, u32)
+SATURATING(u8, u32, u8, u64, u64, u64)
+FROM_SIGNED(u8, u32, u8)
+SATURATING(u16, u16, u16, u32, u32, u32)
+SATURATING(u16, u16, u16, u64, u64, u64)
+FROM_SIGNED(u16, u16, u16)
+SATURATING(u32, u32, u32, u64, u64, u64)
+FROM_SIGNED(u32, u32, u32)
+FROM_SIGNED(u64, u64, u64)
+SATURATING(s8, s32, s8, u8, u32, u8)
+SATURATING(s8, s32, s8, u16, u16, u16)
+SATURATING(s8, s32, s8, u64, u64, u64)
+SATURATING(s8, s32, s8, s16, s16, s16)
+SATURATING(s8, s32, s8, s32, s32, s32)
+FROM_64(s8, s32, s8)
+SATURATING(s16, s16, s16, u16, u16, u16)
+SATURATING(s16, s16, s16, u32, u32, u32)
+SATURATING(s16, s16, s16, s32, s32, s32)
+FROM_64(s16, s16, s16)
+SATURATING(s32, s32, s32, u32, u32, u32)
+SATURATING(s32, s32, s32, u64, u64, u64)
+FROM_64(s32, s32, s32)
+SATURATING(s64, s64, s64, u64, u64, u64)
 INSTRUCTION1(cvt_u32_u8_of_16_bits, "cvt.u32.u8 %0, %1;", u32, u16,
              ([](u16 a) { return u32(u8(a)); }))
 INSTRUCTION1(cvt_s16_s8_in_16_bits, "cvt.s16.s8 %0, %1;", s16, s16,

@@ -173,7 +173,8 @@ TEST(AsyncCopy, IgnoresItsSourceWhereToldTo) {
   for (int i = 0; i < 128; ++i) EXPECT_EQ(r[i], i / 4 % 3 == 0 ? 0 : in[i]) << i;
 }
 
-__global__ void spaces(word* o, int const* global) {
+__constant__ int constant = 3;
+__global__ void spaces(word* o, int const* global, __grid_constant__ int const parameter) {
   __shared__ int shared;
   int local[2] = {int(o[0]), 1};
   auto const ask = [&](void const* p) {
@@ -183,14 +184,19 @@ __global__ void spaces(word* o, int const* global) {
                : "=r"(x)                                                         \
                : "l"(p));                                                        \
   r = 2 * r + x;
+    ASK("const")
+    ASK("param")
     ASK("global")
-    ASK("shared") ASK("local")
+    ASK("shared")
+    ASK("local")
 #undef ASK
         return r;
   };
   o[0] = ask(global);
   o[1] = ask(&shared);
   o[2] = ask(local + (o[3] & 1));
+  o[4] = ask(&constant) >> 3;
+  o[5] = ask(&parameter) >> 3;
   asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
   asm volatile("prefetchu.L1 [%0];" ::"l"(global));
   asm volatile("applypriority.global.L2::evict_normal [%0], 128;" ::"l"(global));
@@ -202,11 +208,11 @@ __global__ void spaces(word* o, int const* global) {
 }
 
 TEST(Spaces, AreToldApart) {
-  device_array<word> out(std::vector<word>(4, 0));
+  device_array<word> out(std::vector<word>(6, 0));
   device_array<int> in(std::vector<int>(64, 77));
-  spaces<<<1, 1>>>(out.data, in.data);
+  spaces<<<1, 1>>>(out.data, in.data, 9);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  EXPECT_EQ(out.host(), (std::vector<word>{4, 2, 1, 77}));
+  EXPECT_EQ(out.host(), (std::vector<word>{4, 2, 1, 77, 2, 1}));
 }
 
 }  // namespace

@@ -200,4 +200,66 @@ TEST(Mma, Doubles) {
   check(f64_k16, 16, 16, f64, f64);
 }
 
+// ldmatrix, stmatrix and movmatrix: lane 8·m + r names row r of matrix m; lane l holds row l/4,
+// columns 2·(l%4) and the next, of each; transposed: column l/4, rows 2·(l%4) and the next.
+__global__ void move_matrices(std::uint16_t const* in, word* held, std::uint16_t* out) {
+  __shared__ alignas(16) std::uint16_t s[4][8][8], plain[2][8][8], turned[1][8][8];
+  int const l = threadIdx.x;
+  for (int i = l; i < 256; i += 32) (&s[0][0][0])[i] = in[i];
+  __syncwarp();
+  auto const at = [](void* p) { return word(__cvta_generic_to_shared(p)); };
+  word r[4];
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+               : "=r"(r[0])
+               : "r"(at(&s[3][l % 8][0]))
+               : "memory");
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(r[1]), "=r"(r[2])
+               : "r"(at(&s[l / 8 % 2][l % 8][0]))
+               : "memory");
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r[3]) : "r"(r[0]));
+  for (int k = 0; k < 4; ++k) held[32 * k + l] = r[k];
+  asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(
+                   at(&plain[l / 8 % 2][l % 8][0])),
+               "r"(r[0]), "r"(r[3])
+               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(at(&turned[0][l % 8][0])),
+      "r"(r[1])
+      : "memory");
+  __syncwarp();
+  for (int i = l; i < 64; i += 32) {
+    out[i] = (&plain[0][0][0])[i];
+    out[64 + i] = (&plain[1][0][0])[i];
+    out[128 + i] = (&turned[0][0][0])[i];
+  }
+}
+
+TEST(Mma, MatricesMove) {
+  std::vector<std::uint16_t> in(256);
+  for (int i = 0; i < 256; ++i) in[i] = std::uint16_t(i * 37 + 5);
+  device_array<std::uint16_t> from(in), out(std::size_t{192});
+  device_array<word> held(std::size_t{128});
+  move_matrices<<<1, 32>>>(from.data, held.data, out.data);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  auto const h = held.host();
+  auto const element = [&](int m, int r, int c) { return in[64 * m + 8 * r + c]; };
+  for (int l = 0; l < 32; ++l)
+    for (int e = 0; e < 2; ++e) {
+      int const row = l / 4, column = 2 * (l % 4) + e;
+      auto const half = [&](int k) { return h[32 * k + l] >> (16 * e) & 0xffff; };
+      EXPECT_EQ(half(0), element(3, row, column)) << l;
+      EXPECT_EQ(half(1), element(0, column, row)) << l;
+      EXPECT_EQ(half(2), element(1, column, row)) << l;
+      EXPECT_EQ(half(3), element(3, column, row)) << l;
+    }
+  auto const stored = out.host();
+  for (int r = 0; r < 8; ++r)
+    for (int c = 0; c < 8; ++c) {
+      EXPECT_EQ(stored[8 * r + c], element(3, r, c));
+      EXPECT_EQ(stored[64 + 8 * r + c], element(3, c, r));
+      EXPECT_EQ(stored[128 + 8 * r + c], element(0, r, c));  // turned twice
+    }
+}
+
 }  // namespace
