@@ -52,7 +52,7 @@ void program::place_variables() {
     std::uint64_t const at = arena::allocate(bytes, kind);
     if (at == 0) throw ptx::error(v.line, "no device memory left for " + std::string(v.name));
     std::memset(map::host(at), 0, bytes);
-    std::memcpy(map::host(at), v.initial.data(), v.initial.size());
+    std::copy(v.initial.begin(), v.initial.end(), reinterpret_cast<std::uint8_t*>(map::host(at)));
     arena::mark_written(at, bytes);
     addresses_[v.name] = at;
   }
