@@ -1,22 +1,10 @@
-// Counts against answers written by hand from the rules: sectors of 32 bytes, 32 banks of 4 bytes,
-// a warp's shared access of 8 bytes a lane in halves and of 16 in quarters.
+// Counts of instructions and of global memory against answers written by hand: sectors of 32 bytes.
 #include <cstdint>
-#include <softgpu/softgpu.hpp>
 #include <string>
 
-#include "device_array.hpp"
+#include "counts.hpp"
 
 namespace {
-
-/// The counts of the one launch in `launch`.
-template <class F> softgpu::launch_counts counts_of(F&& launch) {
-  softgpu::take_counts();
-  launch();
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  auto const all = softgpu::take_counts();
-  EXPECT_EQ(all.size(), 1u);
-  return all.at(0);
-}
 
 template <class T> __global__ void copy(T const* a, T* b, int n, int stride) {
   int const i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -144,110 +132,6 @@ TEST(UniqueBytes, AreCountedOnceALaunch) {
   EXPECT_EQ(without.unique_bytes_read, 0u);
 }
 
-template <class T> __global__ void shared_store(int stride, int modulus, T* out) {
-  __shared__ T s[1100];
-  volatile T* const v = s;
-  v[threadIdx.x * stride % modulus] = T(threadIdx.x);
-  if (out != nullptr) out[0] = s[0];
-}
-
-/// The conflicts of one warp's store of Ts at `stride`.
-template <class T> std::uint64_t conflicts(int stride, int modulus = 1 << 20) {
-  auto const c = counts_of([&] { shared_store<T><<<1, 32>>>(stride, modulus, nullptr); });
-  EXPECT_EQ(c.shared_accesses, 1u);
-  EXPECT_EQ(c.bank_conflicts, c.shared_wavefronts - (sizeof(T) <= 4 ? 1 : sizeof(T) / 4));
-  return c.bank_conflicts;
-}
-
-TEST(SharedBanks, StridesOfFourBytes) {
-  EXPECT_EQ(conflicts<int>(1), 0u);
-  EXPECT_EQ(conflicts<int>(2), 1u);  // lanes i and i + 16 meet
-  EXPECT_EQ(conflicts<int>(4), 3u);
-  EXPECT_EQ(conflicts<int>(32), 31u);  // all in one bank
-  EXPECT_EQ(conflicts<int>(33), 0u);
-  EXPECT_EQ(conflicts<int>(0), 0u);  // one word goes to all
-  EXPECT_EQ(conflicts<int>(1, 4), 0u);
-  EXPECT_EQ(conflicts<int>(32, 128), 3u);  // four words of one bank, each for eight lanes
-}
-
-TEST(SharedBanks, BytesOfOneWordDoNotConflict) {
-  EXPECT_EQ(conflicts<char>(1), 0u);
-  EXPECT_EQ(conflicts<char>(2), 0u);
-  EXPECT_EQ(conflicts<short>(2), 0u);
-  EXPECT_EQ(conflicts<short>(4), 1u);
-}
-
-TEST(SharedBanks, EightBytesGoInHalves) {
-  EXPECT_EQ(conflicts<double>(1), 0u);
-  EXPECT_EQ(conflicts<double>(2), 2u);    // in each half, lanes i and i + 8 meet
-  EXPECT_EQ(conflicts<double>(16), 30u);  // each half in one pair of banks
-  EXPECT_EQ(conflicts<double>(17), 0u);
-  EXPECT_EQ(conflicts<double>(0), 0u);
-}
-
-__global__ void shared_load16(int stride, float* out, bool write) {
-  extern __shared__ float4 wide[];
-  asm volatile("" ::: "memory");
-  float4 v;
-  unsigned const at = unsigned(__cvta_generic_to_shared(wide + threadIdx.x * stride));
-  if (write) asm volatile("st.shared.v4.f32 [%0], {%1, %1, %1, %1};" ::"r"(at), "f"(1.0f));
-  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(at));
-  out[threadIdx.x] = v.x + v.y + v.z + v.w;
-}
-
-TEST(SharedBanks, SixteenBytesGoInQuarters) {
-  device_array<float> out(std::size_t{32});
-  auto const of = [&](int stride) {
-    return counts_of([&] { shared_load16<<<1, 32, 16384>>>(stride, out.data, true); });
-  };
-  EXPECT_EQ(of(1).shared_wavefronts, 8u);  // four for the store, four for the load
-  EXPECT_EQ(of(1).bank_conflicts, 0u);
-  EXPECT_EQ(of(2).bank_conflicts, 2u * 4);   // lanes i and i + 4 of a quarter
-  EXPECT_EQ(of(8).bank_conflicts, 2u * 28);  // eight lanes of a quarter in four banks
-  EXPECT_EQ(of(9).bank_conflicts, 0u);
-}
-
-/// Loads the 8×8 matrices of a tile of 64-byte rows, plain or with its 16-byte pieces exchanged.
-__global__ void matrices(unsigned* out, bool swizzled) {
-  __shared__ __align__(128) unsigned char tile[32 * 64];
-  unsigned const lane = threadIdx.x;
-  for (unsigned i = lane; i < sizeof tile / 4; i += 32) reinterpret_cast<unsigned*>(tile)[i] = i;
-  __syncwarp();
-  unsigned const piece = swizzled ? (lane / 2) % 4 : 0;
-  unsigned const at = unsigned(__cvta_generic_to_shared(tile + lane * 64 + piece * 16));
-  unsigned a, b, c, d;
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
-               : "r"(at));
-  out[lane] = a + b + c + d;
-}
-
-TEST(SharedBanks, LdmatrixReadsEightRowsAtATime) {
-  device_array<unsigned> out(std::size_t{32});
-  auto const plain = counts_of([&] { matrices<<<1, 32>>>(out.data, false); });
-  EXPECT_EQ(plain.shared_accesses, 16u + 1u);
-  EXPECT_EQ(plain.bank_conflicts, 4u * 3);  // rows r, r + 2, r + 4 and r + 6 share their banks
-  auto const swizzled = counts_of([&] { matrices<<<1, 32>>>(out.data, true); });
-  EXPECT_EQ(swizzled.bank_conflicts, 0u);
-}
-
-__global__ void shared_atomics(int* out, int stride) {
-  __shared__ int s[1024];
-  for (int i = threadIdx.x; i < 1024; i += 32) s[i] = 0;
-  __syncwarp();
-  atomicAdd(s + threadIdx.x * stride, int(threadIdx.x) + 1);
-  __syncwarp();
-  out[threadIdx.x] = s[threadIdx.x];
-}
-
-TEST(SharedBanks, AtomicsOnOneWordGoOneAfterTheOther) {
-  device_array<int> out(std::size_t{32});
-  EXPECT_EQ(counts_of([&] { shared_atomics<<<1, 32>>>(out.data, 1); }).bank_conflicts, 0u);
-  EXPECT_EQ(counts_of([&] { shared_atomics<<<1, 32>>>(out.data, 0); }).bank_conflicts, 31u);
-}
-
 __global__ void parts(int* out, int limit) {
   int v = threadIdx.x;
   if (v < limit)
@@ -293,37 +177,6 @@ TEST(Output, ByKernelAddsLaunchesUp) {
   EXPECT_NE(json.find("\"launches\": 2, "), std::string::npos) << json;
   EXPECT_NE(json.find("\"sectors_read\": 12, "), std::string::npos) << json;
   EXPECT_NE(json.find("\"block\": [64, 1, 1]"), std::string::npos) << json;
-}
-
-__global__ void __launch_bounds__(1024) spills(float* out, int n) {
-  float v[100];
-  for (int i = 0; i < 100; ++i) v[i] = out[i * n];
-  __syncthreads();
-  for (int k = 0; k < 100; ++k)
-    for (int i = 0; i < 100; ++i) v[i] = v[i] * v[(i + 1) % 100] + v[(i * 7 + 3) % 100];
-  for (int i = 0; i < 100; ++i) out[i * n] = v[i];
-}
-
-TEST(Resources, AsPtxasReportsThem) {
-  auto const small = softgpu::resources_of(reinterpret_cast<void const*>(&shared_atomics));
-  ASSERT_EQ(small.size(), 3u);
-  EXPECT_EQ(small[0].architecture, "sm_80");
-  EXPECT_EQ(small[1].architecture, "sm_90a");
-  EXPECT_EQ(small[2].architecture, "sm_100");
-  if (small[0].error.find("not found") != std::string::npos) GTEST_SKIP() << small[0].error;
-  for (auto const& r : {small[0], small[1]}) {
-    EXPECT_EQ(r.error, "");
-    EXPECT_GT(r.registers, 3);
-    EXPECT_LT(r.registers, 64);
-    EXPECT_EQ(r.spill_store_bytes + r.spill_load_bytes, 0);
-    EXPECT_GE(r.shared_bytes, 4096);
-  }
-  auto const large = softgpu::resources_of(reinterpret_cast<void const*>(&spills), {"sm_80"});
-  EXPECT_EQ(large.at(0).registers, 64);  // 65536 registers for 1024 threads
-  EXPECT_GT(large.at(0).spill_store_bytes, 0);
-  EXPECT_GT(large.at(0).stack_bytes, 0);
-  auto const unknown = softgpu::resources_of(reinterpret_cast<void const*>(&spills), {"sm_1"});
-  EXPECT_NE(unknown.at(0).error.find("sm_1"), std::string::npos) << unknown.at(0).error;
 }
 
 }  // namespace

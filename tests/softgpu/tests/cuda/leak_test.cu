@@ -1,5 +1,5 @@
-// What a process leaves behind: one that leaks, or leaves a report unread, exits with 86 and says
-// why; its twin exits with 0. This executable runs itself again as each of them.
+// What a process leaves behind: one that leaks, hangs or leaves a report unread exits with 86 and
+// says why; its twin exits with 0. This executable runs itself again as each of them.
 #include <softgpu/softgpu.hpp>  // exit codes are the software device's
 #include <string>
 
@@ -30,6 +30,23 @@ TEST(Child, DISABLED_FreesAll) {
 TEST(Child, DISABLED_LeavesAReport) {
   device_array<int> a(std::size_t{10});
   write_one<<<1, 11>>>(a.data);
+}
+
+__global__ void wait_for(int volatile* flag) {
+  while (*flag == 0) {}
+}
+
+TEST(Child, DISABLED_Hangs) {
+  device_array<int> flag(std::vector<int>{0});
+  wait_for<<<1, 32>>>(flag.data);
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaErrorLaunchTimeout);
+}
+
+TEST(Exit, AHangIsEnded) {
+  ending const e = run_alone("Hangs", "SOFTGPU_WATCHDOG=0.2");
+  EXPECT_EQ(e.status, 86) << e.text;
+  EXPECT_NE(e.text.find("has exited for 0.2 seconds"), std::string::npos) << e.text;
+  EXPECT_NE(e.text.find("[  PASSED  ] 1 test"), std::string::npos) << e.text;
 }
 
 TEST(Exit, ALeakIsNamed) {
