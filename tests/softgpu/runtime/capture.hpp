@@ -23,6 +23,12 @@ struct capture {
   bool ended = false;
 };
 
+/// Makes a capture known; and takes every stream out of one that is over.
+void begin_capture(std::shared_ptr<capture> const& c);
+void end_capture(capture& c);
+/// The mode cudaThreadExchangeStreamCaptureMode sets.
+cudaStreamCaptureMode& capture_mode_of_thread();
+
 /// A call that cannot be captured was made on a capturing stream: the capture is lost.
 cudaError_t spoil(capture& c, cudaError_t e);
 /// Adds a node after the stream's tips.

@@ -39,6 +39,9 @@ struct stream_table {
 };
 stream_table& streams();
 
+stream_ref make_stream(unsigned flags, int priority);
+/// What a wait for the stream waits for.
+std::vector<work_ref> all_of(CUstream_st const& s);
 /// The stream a handle means; null where it means none.
 stream_ref find_stream(cudaStream_t handle);
 /// In `_ptds` and `_ptsz` calls the null stream is the thread's own.

@@ -32,3 +32,25 @@ struct pinned {
   pinned(pinned const&) = delete;
   ~pinned() { EXPECT_EQ(cudaFreeHost(data), cudaSuccess); }
 };
+
+/// A captured graph and its executable form.
+struct graph {
+  cudaGraph_t handle = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  template <class F> graph(cudaStream_t s, F&& work) {
+    EXPECT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
+    work();
+    EXPECT_EQ(cudaStreamEndCapture(s, &handle), cudaSuccess);
+    EXPECT_EQ(cudaGraphInstantiate(&exec, handle, 0), cudaSuccess);
+  }
+  graph(graph const&) = delete;
+  ~graph() {
+    EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+    EXPECT_EQ(cudaGraphDestroy(handle), cudaSuccess);
+  }
+  std::size_t nodes() const {
+    std::size_t n = 0;
+    EXPECT_EQ(cudaGraphGetNodes(handle, nullptr, &n), cudaSuccess);
+    return n;
+  }
+};

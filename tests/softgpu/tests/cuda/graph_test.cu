@@ -1,6 +1,4 @@
-// Capture and replay: what becomes a graph, what forbids it, and that a graph does what its streams
-// would have done.
-#include <thread>
+// Graphs, captured and made by hand: they do what their streams would have done.
 #include <vector>
 
 #include "device_array.hpp"
@@ -12,28 +10,6 @@ __global__ void set(int* out, int value) { out[threadIdx.x] = value; }
 __global__ void add(int* out, int const* in, int value) {
   out[threadIdx.x] = in[threadIdx.x] + value;
 }
-
-/// A captured graph and its executable form.
-struct graph {
-  cudaGraph_t handle = nullptr;
-  cudaGraphExec_t exec = nullptr;
-  template <class F> graph(cudaStream_t s, F&& work) {
-    EXPECT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-    work();
-    EXPECT_EQ(cudaStreamEndCapture(s, &handle), cudaSuccess);
-    EXPECT_EQ(cudaGraphInstantiate(&exec, handle, 0), cudaSuccess);
-  }
-  graph(graph const&) = delete;
-  ~graph() {
-    EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
-    EXPECT_EQ(cudaGraphDestroy(handle), cudaSuccess);
-  }
-  std::size_t nodes() const {
-    std::size_t n = 0;
-    EXPECT_EQ(cudaGraphGetNodes(handle, nullptr, &n), cudaSuccess);
-    return n;
-  }
-};
 
 TEST(Graph, ReplaysWithTheArgumentsOfTheCaptureAndTheMemoryOfTheReplay) {
   stream s;
@@ -104,137 +80,6 @@ TEST(Graph, LaunchesOfOneGraphFollowEachOther) {
   ASSERT_EQ(cudaGraphLaunch(g.exec, other), cudaSuccess);  // on any stream
   ASSERT_EQ(cudaStreamSynchronize(other), cudaSuccess);
   EXPECT_EQ(a.host()[0], 2);
-}
-
-/// Captures on a blocking stream, makes a call, and says what it and the end of the capture gave.
-template <class F> std::pair<cudaError_t, cudaError_t> during_capture(stream& s, F&& call) {
-  EXPECT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-  cudaError_t const e = call();
-  cudaGraph_t g = nullptr;
-  cudaError_t const end = cudaStreamEndCapture(s, &g);
-  EXPECT_EQ(g != nullptr, end == cudaSuccess);
-  if (g != nullptr) cudaGraphDestroy(g);
-  cudaGetLastError();
-  return {e, end};
-}
-
-TEST(Graph, WhatWaitsOrAllocatesEndsACapture) {
-  stream s(cudaStreamDefault);
-  device_array<int> a(std::vector<int>(32, 0));
-  constexpr auto unsupported = cudaErrorStreamCaptureUnsupported;
-  constexpr auto lost = cudaErrorStreamCaptureInvalidated;
-  constexpr auto implicit = cudaErrorStreamCaptureImplicit;
-  using both = std::pair<cudaError_t, cudaError_t>;
-  EXPECT_EQ(during_capture(s, [&] { return cudaStreamSynchronize(s); }), both(unsupported, lost));
-  EXPECT_EQ(during_capture(s, [&] { return cudaDeviceSynchronize(); }), both(unsupported, lost));
-  EXPECT_EQ(during_capture(s, [&] { return cudaStreamQuery(s); }), both(unsupported, lost));
-  void* p = nullptr;
-  EXPECT_EQ(during_capture(s, [&] { return cudaMalloc(&p, 4); }), both(unsupported, lost));
-  int host = 0;
-  EXPECT_EQ(during_capture(s, [&] { return cudaMemcpy(&host, a.data, 4, cudaMemcpyDeviceToHost); }),
-            both(implicit, lost));
-  auto const legacy_launch = during_capture(s, [&] {
-    set<<<1, 1>>>(a.data, 1);
-    return cudaGetLastError();
-  });
-  EXPECT_EQ(legacy_launch, both(implicit, lost));
-  EXPECT_EQ(during_capture(s, [&] { return cudaMemsetAsync(a.data, 0, 4, s); }),
-            both(cudaSuccess, cudaSuccess));
-}
-
-TEST(Graph, ALostCaptureSaysSo) {
-  stream s;
-  device_array<int> a(std::vector<int>(32, 0));
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-  EXPECT_EQ(cudaStreamSynchronize(s), cudaErrorStreamCaptureUnsupported);
-  EXPECT_EQ(cudaMemsetAsync(a.data, 0, 4, s), cudaErrorStreamCaptureInvalidated);
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  EXPECT_EQ(cudaStreamIsCapturing(s, &status), cudaSuccess);
-  EXPECT_EQ(status, cudaStreamCaptureStatusInvalidated);
-  cudaGraph_t g = nullptr;
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorIllegalState);
-  EXPECT_EQ(cudaMemsetAsync(a.data, 0, 4, s), cudaSuccess);
-  EXPECT_EQ(cudaStreamSynchronize(s), cudaSuccess);
-  cudaGetLastError();
-}
-
-TEST(Graph, WhatIsForkedMustBeJoined) {
-  stream s, side;
-  event fork;
-  device_array<int> a(std::vector<int>(32, 0));
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-  set<<<1, 32, 0, s>>>(a.data, 1);
-  ASSERT_EQ(cudaEventRecord(fork, s), cudaSuccess);
-  ASSERT_EQ(cudaStreamWaitEvent(side, fork), cudaSuccess);
-  set<<<1, 32, 0, side>>>(a.data, 2);
-  cudaGraph_t g = nullptr;
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureUnjoined);
-  EXPECT_EQ(g, nullptr);
-  cudaGetLastError();
-}
-
-TEST(Graph, CapturesKeepToThemselves) {
-  stream s, other;
-  event before, inside;
-  device_array<int> a(std::vector<int>(32, 0));
-  set<<<1, 32, 0, other>>>(a.data, 1);
-  ASSERT_EQ(cudaEventRecord(before, other), cudaSuccess);
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-  EXPECT_EQ(cudaStreamWaitEvent(s, before), cudaErrorStreamCaptureIsolation);
-  cudaGraph_t g = nullptr;
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-  ASSERT_EQ(cudaEventRecord(inside, s), cudaSuccess);
-  EXPECT_EQ(cudaEventSynchronize(inside), cudaErrorCapturedEvent);
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
-  EXPECT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState);
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaSuccess);  // an empty graph
-  EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
-  EXPECT_EQ(cudaStreamBeginCapture(cudaStreamLegacy, cudaStreamCaptureModeGlobal),
-            cudaErrorStreamCaptureUnsupported);
-  cudaGetLastError();
-}
-
-TEST(Graph, ARelaxedThreadMayAllocate) {
-  stream s;
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeRelaxed), cudaSuccess);
-  int* p = nullptr;
-  EXPECT_EQ(cudaMalloc(&p, 4), cudaSuccess);  // relaxed captures do not mind
-  cudaGraph_t g = nullptr;
-  ASSERT_EQ(cudaStreamEndCapture(s, &g), cudaSuccess);
-  EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  ASSERT_EQ(cudaThreadExchangeStreamCaptureMode(&mode), cudaSuccess);
-  EXPECT_EQ(mode, cudaStreamCaptureModeGlobal);
-  EXPECT_EQ(cudaFree(p), cudaSuccess);
-  ASSERT_EQ(cudaThreadExchangeStreamCaptureMode(&mode), cudaSuccess);
-  EXPECT_EQ(mode, cudaStreamCaptureModeRelaxed);
-  ASSERT_EQ(cudaStreamEndCapture(s, &g), cudaSuccess);
-  EXPECT_EQ(cudaGraphDestroy(g), cudaSuccess);
-}
-
-TEST(Graph, AskingAfterAnEventMayDisturbACapture) {
-  stream s;
-  event e;
-  ASSERT_EQ(cudaEventRecord(e, nullptr), cudaSuccess);
-  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  cudaGraph_t g = nullptr;
-  cudaError_t elsewhere = cudaSuccess, guarded = cudaErrorUnknown;
-  ASSERT_EQ(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), cudaSuccess);
-  std::thread([&] {
-    cudaStreamCaptureMode mode = cudaStreamCaptureModeThreadLocal;
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    guarded = cudaEventQuery(e);
-    cudaThreadExchangeStreamCaptureMode(&mode);
-    elsewhere = cudaEventQuery(e);
-  }).join();
-  EXPECT_EQ(guarded, cudaSuccess);
-  EXPECT_EQ(elsewhere, cudaErrorStreamCaptureUnsupported);
-  EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
-  cudaGetLastError();
 }
 
 TEST(Graph, AnUpdateKeepsTheShape) {
