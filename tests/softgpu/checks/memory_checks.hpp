@@ -12,6 +12,8 @@ bool global_span(access& a, std::uint64_t first, std::uint64_t span);
 lane_mask global_lanes(access& a);
 lane_mask shared_lanes(access& a);
 lane_mask local_lanes(access& a);
+/// Unwritten bytes of local memory, for lanes whose addresses are in bounds (local_checks.cpp).
+void local_touch(access& a, lane_mask good);
 /// Unwritten bytes of shared memory and races on it, for lanes whose addresses are in bounds
 /// (shared_races.cpp). `row`: all 32 lanes, one after the other.
 void shared_touch(access& a, lane_mask good, bool row);

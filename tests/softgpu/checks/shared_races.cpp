@@ -64,6 +64,7 @@ void begin_block(block& b) {
   std::memset(b.shared, 0xcd, bytes);
   if (!b.shared_shadow) b.shared_shadow = std::make_shared<shared_shadow>(bytes);
   of(b).begin(bytes, b.warps.size());
+  of(b).local.begin();
 }
 
 void end_block(block&) {}

@@ -27,6 +27,18 @@ struct conflict {
 };
 inline constexpr int several = 63;
 
+/// Which bytes of its threads' local memory have been written (local_checks.cpp).
+class local_shadow {
+ public:
+  void begin();  // nothing has
+  void make(std::size_t threads, std::size_t bytes_each);
+  std::uint8_t* of(std::size_t thread, std::uint64_t address, unsigned bytes);
+
+ private:
+  std::vector<std::uint8_t> written_;
+  std::size_t stride_ = 0, top_ = 0;
+};
+
 class shared_shadow {
  public:
   explicit shared_shadow(std::size_t bytes);
@@ -47,6 +59,7 @@ class shared_shadow {
                  bool strong);
 
   std::vector<std::uint8_t> written;  // by byte
+  local_shadow local;
   std::array<stamps, most_warps> seen{};
   std::array<stamps, 17> barriers{};  // the last is a cluster's
   stamps strong{};

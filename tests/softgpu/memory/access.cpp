@@ -67,6 +67,7 @@ lane_mask admit_shared(access& a) {
 
 lane_mask admit_local(access& a) {
   lane_mask const good = checks::local_lanes(a);
+  if (good != 0) checks::local_touch(a, good);
   a.w.block->counts.local_bytes += static_cast<unsigned>(std::popcount(good)) * a.bytes;
   for (int i = 0; i < lanes_per_warp; ++i)
     a.host[i] = a.w.local + i * a.w.local_stride + a.address[i];

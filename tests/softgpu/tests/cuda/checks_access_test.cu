@@ -82,6 +82,32 @@ TEST(Local, BoundsAndAlignment) {
   EXPECT_NONE((local_at<<<1, 32>>>(out.data, 60)));
 }
 
+struct padded {
+  char small;
+  double large;
+};
+__global__ void pick(int const* order, int* out, int written) {
+  int mine[16];
+  padded other[4];
+  for (int i = 0; i < written; ++i) mine[order[i]] = i;
+  for (int i = 0; i < 4; ++i) other[order[i]].small = char(i), other[order[i]].large = i;
+  padded const copy = other[order[threadIdx.x % 4]];  // its padding has not been written
+  out[threadIdx.x] = mine[order[threadIdx.x % 16]] + copy.small + int(copy.large);
+}
+
+TEST(Local, Unwritten) {
+  std::vector<int> order(16);
+  for (int i = 0; i < 16; ++i) order[i] = i < 4 ? 3 - i : i;
+  device_array<int> o(order), out(std::size_t{64});
+  auto const bad = reports_of([&] { pick<<<1, 32>>>(o.data, out.data, 15); });
+  EXPECT_ONE(bad, fault::uninitialised);
+  EXPECT_TRUE(says(bad, "of local memory at")) << all_of(bad);
+  EXPECT_EQ(bad[0].thread[0], 15u);
+  EXPECT_NONE((pick<<<1, 32>>>(o.data, out.data, 16)));
+  EXPECT_NONE((pick<<<3, 64>>>(o.data, out.data, 16)));
+  EXPECT_EQ(reports_of([&] { pick<<<3, 64>>>(o.data, out.data, 15); }).size(), 1u);
+}
+
 struct eight {
   int v[8];
 };
