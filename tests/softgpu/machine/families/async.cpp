@@ -24,7 +24,7 @@ template <class Due> void finish(warp& w, Due due) {
       arrive_at(c.to);
       continue;
     }
-    std::memcpy(c.to, c.from, c.source_bytes);
+    if (c.source_bytes != 0) std::memcpy(c.to, c.from, c.source_bytes);
     std::memset(c.to + c.source_bytes, 0, std::size_t(c.bytes - c.source_bytes));
     checks::shared_arrive(*w.block, c.to - w.block->shared, c.bytes);
   }
@@ -90,7 +90,7 @@ void copy(warp& w, op const& o) {
     if ((good & asked) >> i & 1) {
       pending_copy c;
       c.to = to.host[i];
-      c.from = source.host[i];
+      if (reads >> i & 1) c.from = source.host[i];
       c.lane = static_cast<std::uint8_t>(i);
       c.bytes = static_cast<std::uint8_t>(bytes);
       std::uint32_t const from_source = (ignored >> i & 1) != 0 ? 0 : taken[i];

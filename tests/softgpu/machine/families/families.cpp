@@ -69,10 +69,10 @@ std::vector<std::span<form const>> all_families() {
 #endif
     default: out = rows SOFTGPU_ROWS(baseline);
   }
-  for (auto family :
-       {carry_family(), rounding_family(), special_family(), half_family(), narrow_family(),
-        memory_family(), atomic_family(), control_family(), barrier_family(), warp_family(),
-        matrix_family(), async_family(), mbarrier_family(), wmma_family(), cluster_family()})
+  for (auto family : {carry_family(), rounding_family(), special_family(), half_family(),
+                      narrow_family(), memory_family(), space_family(), atomic_family(),
+                      control_family(), barrier_family(), warp_family(), matrix_family(),
+                      async_family(), mbarrier_family(), wmma_family(), cluster_family()})
     out.push_back(family);
   return out;
 }

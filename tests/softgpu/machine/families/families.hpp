@@ -18,6 +18,7 @@ std::span<form const> half_family();
 std::span<form const> narrow_family();
 std::span<form const> special_family();
 std::span<form const> memory_family();
+std::span<form const> space_family();
 std::span<form const> atomic_family();
 std::span<form const> control_family();
 std::span<form const> barrier_family();
