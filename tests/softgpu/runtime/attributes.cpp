@@ -118,6 +118,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   p->memoryBusWidth = 5120;
   p->unifiedAddressing = p->managedMemory = p->concurrentKernels = p->cooperativeLaunch = 1;
   p->canMapHostMemory = p->memoryPoolsSupported = 1;
+  p->streamPrioritiesSupported = p->hostRegisterSupported = 1;
+  p->globalL1CacheSupported = p->localL1CacheSupported = 1;
   p->asyncEngineCount = 2;
   p->textureAlignment = 512;
   p->memPitch = 0x7fffffff;

@@ -1,4 +1,5 @@
 // What may not be done while something is captured, and that it is told as CUDA tells it.
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -138,6 +139,34 @@ TEST(Capture, AskingAfterAnEventMayDisturbACapture) {
   EXPECT_EQ(elsewhere, cudaErrorStreamCaptureUnsupported);
   EXPECT_EQ(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
   cudaGetLastError();
+}
+
+TEST(Capture, ThreadsCaptureApart) {
+  std::atomic<int> wrong = 0;
+  std::vector<std::thread> all;
+  for (int t = 0; t < 4; ++t)
+    all.emplace_back([&, t] {
+      stream s;
+      for (int round = 0; round < 5; ++round) {
+        int *p = nullptr, out[32] = {};
+        cudaGraph_t g = nullptr;
+        cudaGraphExec_t exec = nullptr;
+        wrong += cudaMallocAsync(&p, sizeof out, s) != cudaSuccess;
+        wrong += cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal) != cudaSuccess;
+        set<<<1, 32, 0, s>>>(p, 10 * t + round);
+        cudaMemcpyAsync(out, p, sizeof out, cudaMemcpyDeviceToHost, s);
+        wrong += cudaStreamEndCapture(s, &g) != cudaSuccess;
+        wrong += cudaGraphInstantiate(&exec, g, 0) != cudaSuccess;
+        wrong += cudaGraphLaunch(exec, s) != cudaSuccess;
+        wrong += cudaFreeAsync(p, s) != cudaSuccess;
+        wrong += cudaStreamSynchronize(s) != cudaSuccess;
+        wrong += out[31] != 10 * t + round;
+        cudaGraphExecDestroy(exec);
+        cudaGraphDestroy(g);
+      }
+    });
+  for (std::thread& t : all) t.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 }  // namespace

@@ -212,6 +212,16 @@ TEST(Runtime, TheDeviceAndItsSettings) {
   EXPECT_EQ(cudaDriverGetVersion(&version), cudaSuccess);
   EXPECT_EQ(cudaDeviceCanAccessPeer(&can, 0, 0), cudaSuccess);
   EXPECT_EQ(can, 0);
+  cudaDeviceProp p{};
+  int processors = 0, opt_in = 0, warp = 0;
+  EXPECT_EQ(cudaGetDeviceProperties(&p, 0), cudaSuccess);
+  EXPECT_EQ(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), cudaSuccess);
+  EXPECT_EQ(cudaDeviceGetAttribute(&opt_in, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0),
+            cudaSuccess);
+  EXPECT_EQ(cudaDeviceGetAttribute(&warp, cudaDevAttrWarpSize, 0), cudaSuccess);
+  EXPECT_EQ(p.multiProcessorCount, processors);
+  EXPECT_EQ(p.sharedMemPerBlockOptin, static_cast<std::size_t>(opt_in));
+  EXPECT_EQ(p.warpSize, warp);
   std::size_t bytes = 0;
   EXPECT_EQ(cudaDeviceSetLimit(cudaLimitPrintfFifoSize, 2 << 20), cudaSuccess);
   EXPECT_EQ(cudaDeviceGetLimit(&bytes, cudaLimitPrintfFifoSize), cudaSuccess);
