@@ -107,19 +107,17 @@ template <class T> void atomic(warp& w, op const& o) {
   std::byte const *const shared = w.block->shared, *const end = shared + w.block->shared_bytes;
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((w.mask >> i & 1) == 0) continue;
-    ref const* at = w.here.code->extras.data() + o.extra;
+    ref const* const at = w.here.code->extras.data() + o.extra;
     bool const ftz = a.host[i] < shared || a.host[i] >= end;
-    for (unsigned k = 0; k < t.elements; ++k, at += 3) {
-      T old{};
-      T const b = w.row<T>(at[1])[i], c = w.row<T>(at[2])[i];
-      if (good >> i & 1) {
-        if constexpr (sizeof(T) == 16)
-          old = update_wide(a.host[i], f, b, c);
-        else
-          old = update<T>(a.host[i] + k * sizeof(T), f, b, c, ftz);
-      }
-      if (returns) w.row<T>(at[0])[i] = old;
+    T old[8] = {};  // kept until the end: a result may go where a later element comes from
+    for (unsigned k = 0; k < t.elements && (good >> i & 1) != 0; ++k) {
+      T const b = w.row<T>(at[3 * k + 1])[i], c = w.row<T>(at[3 * k + 2])[i];
+      if constexpr (sizeof(T) == 16)
+        old[k] = update_wide(a.host[i], f, b, c);
+      else
+        old[k] = update<T>(a.host[i] + k * sizeof(T), f, b, c, ftz);
     }
+    for (unsigned k = 0; k < t.elements && returns; ++k) w.row<T>(at[3 * k])[i] = old[k];
   }
 }
 

@@ -146,6 +146,21 @@ __global__ void add_vector(f32* at, f32 const* b, f32* old) {
   asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(at + i + 2), "f"(b[i]), "f"(b[i + 1])
                : "memory");
 }
+__global__ void add_in_place(f32* at, f32* values) {  // results go where the sources come from
+  f32 a = values[0], b = values[1];
+  asm volatile("atom.global.add.v2.f32 {%0, %1}, [%2], {%1, %0};"
+               : "+f"(a), "+f"(b)
+               : "l"(at)
+               : "memory");
+  values[0] = a, values[1] = b;
+}
+instruction const sums_in_place("atom_add_v2_f32_in_place", [] {
+  buffer<f32> const cells({10, 20}), values({1, 2});
+  add_in_place<<<1, 1>>>(cells.data, values.data);
+  if (!device_is_done()) return;
+  if (cells.host() != std::vector<f32>{12, 21} || values.host() != std::vector<f32>{10, 20})
+    complain("the second element took the first one's result");
+});
 instruction const vector_sums("atom_add_v4_f32", [] {
   std::vector<f32> a, b;
   for (int i = 0; i < 128; ++i) a.push_back(f32(i)), b.push_back(f32(i * i));
