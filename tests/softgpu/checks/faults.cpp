@@ -69,7 +69,7 @@ namespace {
 
 /// Where a group that waits or was left stands: its op.
 op const& standing(group const& g) {
-  std::size_t const back = g.state == state::at_barrier ? 1 : 0;
+  std::size_t const back = g.state == state::at_barrier || g.anywhere ? 1 : 0;
   return g.at.code->ops[g.at.pc - back];
 }
 

@@ -37,6 +37,26 @@ TEST(Checks, Deadlock) {
   EXPECT_TRUE(reports_of([&] { missing_barrier<<<1, 64>>>(b.data, 1); }).empty());
 }
 
+__global__ void half_synced(int* out, unsigned members) {
+  if (threadIdx.x < 16)
+    asm volatile("bar.warp.sync %0;" ::"r"(members) : "memory");  // the line that is named
+  else
+    asm volatile("barrier.sync 1, 64;" ::: "memory");
+  out[threadIdx.x] = 1;
+}
+
+TEST(Checks, DeadlockAtAWarpsBarrier) {
+  device_array<int> b(std::size_t{32});
+  auto const bad = reports_of([&] { half_synced<<<1, 32>>>(b.data, ~0u); });
+  EXPECT_ONE(bad, fault::deadlock);
+  constexpr int named = __LINE__ - 10;
+  std::string const place = "checks_sync_test.cu:" + std::to_string(named) + ", PTX line";
+  EXPECT_NE(bad[0].sentence.find("16 lanes wait for the others at a warp instruction at " + place),
+            std::string::npos)
+      << bad[0].sentence;
+  EXPECT_NE(bad[0].sentence.find("16 lanes wait at barrier 1 at"), std::string::npos);
+}
+
 __global__ void shuffle_from(int* out, unsigned members, int source) {
   if (members >> threadIdx.x & 1) out[threadIdx.x] = __shfl_sync(members, threadIdx.x, source);
 }
@@ -46,7 +66,8 @@ TEST(Checks, ShuffleFromALaneOutside) {
   auto const bad = reports_of([&] { shuffle_from<<<1, 32>>>(b.data, 0xff, 9); });
   ASSERT_EQ(bad.size(), 1u);
   EXPECT_EQ(bad[0].what, fault::inactive_lane);
-  EXPECT_NE(bad[0].inlined_file.find("checks_sync_test.cu"), std::string::npos) << bad[0].to_string();
+  EXPECT_NE(bad[0].inlined_file.find("checks_sync_test.cu"), std::string::npos)
+      << bad[0].to_string();
   EXPECT_TRUE(reports_of([&] { shuffle_from<<<1, 32>>>(b.data, 0xff, 7); }).empty());
 }
 
