@@ -161,6 +161,27 @@ instruction const sums_in_place("atom_add_v2_f32_in_place", [] {
   if (cells.host() != std::vector<f32>{12, 21} || values.host() != std::vector<f32>{10, 20})
     complain("the second element took the first one's result");
 });
+__global__ void least_and_most(u16* at, u16 const* b, u16* old) {  // of bf16, and of pairs of f16
+  asm volatile("atom.global.min.noftz.v4.bf16 {%0, %1, %2, %3}, [%4], {%5, %6, %7, %8};"
+               : "=h"(old[0]), "=h"(old[1]), "=h"(old[2]), "=h"(old[3])
+               : "l"(at), "h"(b[0]), "h"(b[1]), "h"(b[2]), "h"(b[3])
+               : "memory");
+  auto const* const pairs = reinterpret_cast<u32 const*>(b + 4);
+  asm volatile("red.global.max.noftz.v2.f16x2 [%0], {%1, %2};" ::"l"(at + 4), "r"(pairs[0]),
+               "r"(pairs[1])
+               : "memory");
+}
+instruction const extremes("atom_min_max_of_halves", [] {
+  // bf16: 1, -0, NaN, 3; f16: 2, -inf, 0, 5.
+  std::vector<u16> const a{0x3f80, 0x8000, 0x7fff, 0x4040, 0x4000, 0xfc00, 0x0000, 0x4500};
+  std::vector<u16> const b{0xbf80, 0x0000, 0x4000, 0x7fff, 0x4200, 0x3c00, 0x8000, 0x4400};
+  buffer<u16> const da(a), db(b), old(std::vector<u16>(4, 9));
+  least_and_most<<<1, 1>>>(da.data, db.data, old.data);
+  if (!device_is_done()) return;
+  if (da.host() != std::vector<u16>{0xbf80, 0x8000, 0x4000, 0x4040, 0x4200, 0x3c00, 0x0000, 0x4500})
+    complain("a minimum or a maximum is wrong");
+  if (old.host() != std::vector<u16>(a.begin(), a.begin() + 4)) complain("what was there is wrong");
+});
 instruction const vector_sums("atom_add_v4_f32", [] {
   std::vector<f32> a, b;
   for (int i = 0; i < 128; ++i) a.push_back(f32(i)), b.push_back(f32(i * i));
