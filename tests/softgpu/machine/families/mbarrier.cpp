@@ -130,9 +130,10 @@ template <class T> void wait(warp& w, op const& o) {
   access a(w, o, ptx::space::generic, access_kind::atomic, 8);
   lane_mask const good = objects(a, space_in(o));
   lane_mask over = 0;
+  std::byte const* finished = nullptr;  // mostly all lanes ask for one object
   for (int i = 0; i < lanes_per_warp; ++i) {
     if ((good >> i & 1) == 0) continue;
-    finish_copies_for(*w.block, a.host[i]);
+    if (a.host[i] != finished) finish_copies_for(*w.block, finished = a.host[i]);
     T const b = w.row<T>(o.b)[i];
     bool const phase = sizeof(T) == 8 ? phase_state(b).phase : (b & 1) != 0;
     over |= lane_mask{phase_state(load(a.host[i])).phase != phase} << i;
