@@ -1,7 +1,10 @@
 #include "runtime/order.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <condition_variable>
+#include <thread>
 
 namespace softgpu {
 namespace {
@@ -10,9 +13,18 @@ struct monitor {
   std::mutex mutex;
   std::condition_variable changed;
   std::uint64_t numbers = 0;
+  std::uint64_t calls = 0, calls_when_idle = 0;
+  int running = 0;
+  std::chrono::steady_clock::time_point busy_at;  // the last call, or the end of the last work
 };
 monitor& the_monitor() {
-  static monitor* const m = new monitor;  // outlives static destructors that use the device
+  static monitor* const m = [] {
+    auto* made = new monitor;  // outlives static destructors that use the device
+    // A child of fork may use the device: the lock must be nobody's.
+    pthread_atfork([] { the_monitor().mutex.lock(); }, [] { the_monitor().mutex.unlock(); },
+                   [] { the_monitor().mutex.unlock(); });
+    return made;
+  }();
   return *m;
 }
 
@@ -27,11 +39,13 @@ work_ref latest_open(work& w) {
 
 void run(held_lock& lock, work& w) {
   w.state = work::state::running;
+  ++the_monitor().running;
   lock.unlock();
   perform(w.what);
   lock.lock();
+  --the_monitor().running;
   w.what = empty_action{};  // its parameters and staged bytes
-  w.finished = std::chrono::steady_clock::now();
+  w.finished = the_monitor().busy_at = std::chrono::steady_clock::now();
   w.state = work::state::done;
   the_monitor().changed.notify_all();
 }
@@ -59,7 +73,23 @@ bool advance(held_lock& lock, work_ref const& w, bool only_one) {
 
 }  // namespace
 
-held_lock lock_runtime() { return held_lock(the_monitor().mutex); }
+held_lock lock_runtime() {
+  held_lock lock(the_monitor().mutex);
+  ++the_monitor().calls;
+  the_monitor().busy_at = std::chrono::steady_clock::now();
+  return lock;
+}
+
+held_lock lock_when_idle(std::chrono::steady_clock::duration how_long) {
+  for (;; std::this_thread::sleep_for(how_long / 4)) {
+    monitor& m = the_monitor();
+    held_lock lock(m.mutex);
+    m.calls_when_idle = m.calls;
+    if (m.running == 0 && std::chrono::steady_clock::now() - m.busy_at >= how_long) return lock;
+  }
+}
+
+bool called_since(held_lock const&) { return the_monitor().calls != the_monitor().calls_when_idle; }
 
 work_ref make_work(action what, std::vector<work_ref> after) {
   auto w = std::make_shared<work>();

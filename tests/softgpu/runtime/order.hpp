@@ -30,6 +30,11 @@ struct work {
 /// The lock of streams, events, captures and graphs. Work runs without it.
 held_lock lock_runtime();
 
+/// For who looks after work that nobody waits for: the lock, when no call has come and no work has
+/// run for so long; and whether that is still so after it ran some.
+held_lock lock_when_idle(std::chrono::steady_clock::duration how_long);
+bool called_since(held_lock const& lock);
+
 work_ref make_work(action what, std::vector<work_ref> after);
 bool is_done(work_ref const& w);  // nothing counts as done
 /// Runs a work and all it waits for; waits for what other host threads are running of it.

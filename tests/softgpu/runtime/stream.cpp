@@ -1,7 +1,9 @@
 // The order of streams.
 #include "runtime/stream.hpp"
 
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
 #include "runtime/capture.hpp"
 #include "runtime/error.hpp"
@@ -44,6 +46,27 @@ void stage(action& what) {
   if (c == nullptr) return;
   auto const* const from = reinterpret_cast<std::byte const*>(c->from.address);
   c->staged.assign(from, from + c->size.span(c->from));
+}
+
+/// The open work enqueued last: its stream goes first.
+work_ref latest_of_all() {
+  work_ref latest;
+  for_each_stream([&](CUstream_st const& s) {
+    if (!is_done(s.last) && (latest == nullptr || s.last->number > latest->number)) latest = s.last;
+  });
+  return latest;
+}
+
+/// Work must begin some day though no call needs it: the host may wait for page-locked memory or
+/// for a host function all by itself.
+void look_after_work() {
+  for (;;) {
+    held_lock lock = lock_when_idle(std::chrono::seconds(1));
+    while (work_ref const latest = latest_of_all())
+      if (!step(lock, latest) || called_since(lock)) break;
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
 }
 
 void at_exit() {
@@ -98,7 +121,12 @@ work_ref enqueue(held_lock& lock, CUstream_st& s, action what, std::vector<work_
   s.last = make_work(std::move(what), std::move(after));
   s.open.push_back(s.last);
   work_ref const made = s.last;
-  if (configure().eager) finish(lock, made);
+  if (configure().eager) {
+    finish(lock, made);
+  } else {
+    static std::thread* const helper = new std::thread(look_after_work);  // until the process ends
+    static_cast<void>(helper);
+  }
   return made;
 }
 
@@ -123,15 +151,7 @@ cudaError_t submit(cudaStream_t handle, action what, until when) {
 }
 
 void finish_all(held_lock& lock) {
-  for (;;) {
-    work_ref latest;  // the stream enqueued to last goes first
-    for_each_stream([&](CUstream_st const& s) {
-      if (!is_done(s.last) && (latest == nullptr || s.last->number > latest->number))
-        latest = s.last;
-    });
-    if (latest == nullptr) break;
-    finish(lock, latest);
-  }
+  while (work_ref const latest = latest_of_all()) finish(lock, latest);
   streams().retired.clear();
 }
 

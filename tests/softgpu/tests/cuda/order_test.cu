@@ -169,6 +169,7 @@ TEST_F(Order, AFreeWaitsForTheDevice) {
 }
 
 TEST_F(Order, WorkNobodyWaitedForRunsAtExit) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   auto const leave = [] {
     softgpu::configure().print_reports = true;
     int* nowhere = nullptr;

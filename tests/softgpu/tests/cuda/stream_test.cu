@@ -1,6 +1,7 @@
 // Streams and events: what is ordered is, and what is not ordered shows. Everything here holds on
 // any device; what only the software device promises is in runtime_test.cu.
 #include <atomic>
+#include <future>
 #include <memory>
 #include <random>
 #include <thread>
@@ -189,6 +190,19 @@ TEST(Stream, AThreadHasADefaultStreamOfItsOwn) {
   add<<<1, 1, 0, cudaStreamPerThread>>>(a.data, a.data, 1, 1);
   add<<<1, 1>>>(a.data, a.data, 1, 10);  // the legacy stream waits for it
   EXPECT_EQ(a.host()[0], 15);
+}
+
+TEST(Stream, AHostThatWaitsByItselfGoesOn) {
+  stream s;
+  pinned flag(1);
+  *flag.data = 0;
+  std::promise<int> told;
+  set<<<1, 1, 0, s>>>(flag.data, 1, 3);
+  ASSERT_EQ(cudaLaunchHostFunc(
+                s, [](void* p) { static_cast<std::promise<int>*>(p)->set_value(8); }, &told),
+            cudaSuccess);
+  EXPECT_EQ(told.get_future().get(), 8);  // without a call that would wait for the stream
+  EXPECT_EQ(*static_cast<int volatile*>(flag.data), 3);
 }
 
 TEST(Stream, FlagsAndPriorities) {
