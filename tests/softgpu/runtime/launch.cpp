@@ -45,7 +45,7 @@ std::uint64_t our_memory(std::vector<std::byte> const& bytes, char const* what, 
   std::size_t const size = std::max<std::size_t>(bytes.size(), 16);
   std::uint64_t const at = arena::allocate(size, kind);
   if (at == 0) return 0;
-  std::memcpy(map::host(at), bytes.data(), bytes.size());
+  std::copy(bytes.begin(), bytes.end(), map::host(at));
   arena::mark_written(at, bytes.size());
   return at;
 }

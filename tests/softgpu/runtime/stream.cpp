@@ -124,8 +124,8 @@ work_ref enqueue(held_lock& lock, CUstream_st& s, action what, std::vector<work_
   if (configure().eager) {
     finish(lock, made);
   } else {
-    static std::thread* const helper = new std::thread(look_after_work);  // until the process ends
-    static_cast<void>(helper);
+    static bool const looked_after = (std::thread(look_after_work).detach(), true);
+    static_cast<void>(looked_after);
   }
   return made;
 }

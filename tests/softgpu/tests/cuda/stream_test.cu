@@ -108,7 +108,8 @@ TEST(Stream, EventsRefuseWhatTheyCannotTell) {
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(cudaEventElapsedTime(&ms, timed, untimed), cudaErrorInvalidResourceHandle);
   EXPECT_EQ(cudaEventElapsedTime(&ms, timed, never), cudaErrorInvalidResourceHandle);
-  EXPECT_EQ(cudaEventCreateWithFlags(&never.handle, 0x80), cudaErrorInvalidValue);
+  cudaEvent_t none = nullptr;
+  EXPECT_EQ(cudaEventCreateWithFlags(&none, 0x80), cudaErrorInvalidValue);
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
 }
 
