@@ -35,14 +35,16 @@ lane_mask admit_global(access& a) {
   address_summary const s = loops.summarise(a.address, a.bytes);
   std::uint64_t const span = std::uint64_t{a.bytes} * lanes_per_warp;
   lane_mask good = all_lanes;
-  bool const may_be_written = a.kind == access_kind::load || s.low >= map::constant_end;
+  // Constants and parameters, which a device reads through a cache of their own.
+  bool const constant = s.low < map::constant_end;
+  bool const may_be_written = a.kind == access_kind::load || !constant;
   if (s.consecutive && may_be_written && a.lanes == all_lanes && (s.any & (a.bytes - 1)) == 0 &&
       map::in_arena(s.low) && map::in_arena(s.low + span) && checks::global_span(a, s.low, span)) {
     a.contiguous = true;
-    if (a.space != ptx::space::constant) count_span(a, s.low, span);
+    if (!constant) count_span(a, s.low, span);
   } else {
     good = checks::global_lanes(a);
-    if (good != 0 && a.space != ptx::space::constant) count_lanes(a, good);
+    if (good != 0 && !constant) count_lanes(a, good);
   }
   loops.offset(a.host, a.address, map::view - map::arena);
   return good;
