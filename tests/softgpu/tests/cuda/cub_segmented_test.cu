@@ -21,7 +21,7 @@ struct segments {
 
 std::vector<segments> some_segments() {
   std::mt19937 dice(5);
-  std::vector<int> many(200);
+  std::vector<int> many(60);
   for (int& n : many) n = int(dice() % 50);
   return {segments({}),
           segments({0}),
