@@ -41,10 +41,10 @@ UNSIGNED(u64, u64)
 BITS(b16, u16)
 BITS(b32, u32)
 BITS(b64, u64)
-#define UNORDERED(t, T)                                                                           \
-  SETP(equ, t, T)                                                                                 \
-  SETP(neu, t, T) SETP(ltu, t, T) SETP(leu, t, T) SETP(gtu, t, T) SETP(geu, t, T) SETP(num, t, T) \
-      SETP(nan, t, T)
+#define UNORDERED(t, T) \
+  SETP(equ, t, T)       \
+  SETP(neu, t, T)       \
+  SETP(ltu, t, T) SETP(leu, t, T) SETP(gtu, t, T) SETP(geu, t, T) SETP(num, t, T) SETP(nan, t, T)
 UNORDERED(f32, f32)
 UNORDERED(f64, f64)
 

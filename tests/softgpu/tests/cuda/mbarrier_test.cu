@@ -190,7 +190,7 @@ __global__ void spaces(word* o, int const* global, __grid_constant__ int const p
     ASK("shared")
     ASK("local")
 #undef ASK
-        return r;
+    return r;
   };
   o[0] = ask(global);
   o[1] = ask(&shared);
