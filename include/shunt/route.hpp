@@ -45,7 +45,8 @@ template <execution P>
 /// Source   Shazeer et al. 2017, GShard 2020, Switch 2021, DeepSeek-V2/V3; docs/stages/route.md
 template <execution P, input<P, 2> Logits>
 [[nodiscard]] status route(P const& on, Logits logits, routing<P::memory> const& out,
-                           arena<P::memory> work, route_options const& options = {},
+                           std::type_identity_t<arena<P::memory>> work,
+                           route_options const& options = {},
                            route_inputs<P::memory> const& with = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   offset_t const tokens = in.extent(0), experts = in.extent(1), top_k = out.expert.extent(1);
@@ -76,7 +77,8 @@ template <execution P, input<P, 2> Logits>
 template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
 [[nodiscard]] status route_backward(P const& on, Logits logits, routing<P::memory> const& chosen,
                                     route_gradients<P::memory> const& d, DLogits d_logits,
-                                    arena<P::memory> work, route_options const& options = {},
+                                    std::type_identity_t<arena<P::memory>> work,
+                                    route_options const& options = {},
                                     route_inputs<P::memory> const& with = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   auto const out = as_output<P, 2>(d_logits);

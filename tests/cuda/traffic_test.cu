@@ -7,6 +7,7 @@
 #include <softgpu/softgpu.hpp>
 
 #include "shunt/combine.cuh"
+#include "shunt/route.cuh"
 #include "support/device_plan.hpp"
 #include "support/shapes.hpp"
 
@@ -75,6 +76,25 @@ TEST(CudaTraffic, BackwardOfDispatchIsCombinesTraffic) {
   EXPECT_LE(touched(q.token_bytes + q.row_bytes), 1.05);
 }
 
+/// Qwen3's router: a row of ids, and of gates, is one sector.
+TEST(CudaTraffic, RouteReadsLogitsOnceAndWritesIdsAndGates) {
+  on_device<float> const logits(std::vector<float>(256 * 128, 1.0f)), gate(256 * 8);
+  on_device<index_t> const expert(256 * 8);
+  on_cuda const on;
+  shape const sizes{.tokens = 256, .experts = 128, .top_k = 8};
+  on_device<std::byte> const work(static_cast<offset_t>(route_bytes(on, sizes)));
+  routing<space::device> out;
+  out.expert = expert.as(256, 8);
+  out.gate = gate.as(256, 8);
+  (void)softgpu::take_counts();
+  ASSERT_TRUE(route(on, logits.as(256, 128), out, {work.data(), work.size()},
+                    {.gates = gate_kind::renormalised})
+                  .ok());
+  double const ratio = touched(256.0 * 128 * 4 + 256.0 * 8 * 8);
+  EXPECT_LE(ratio, 1.05);
+  std::printf("route: %.3f of the least\n", ratio);
+}
+
 TEST(CudaTraffic, NothingSpills) {
   auto const check = [](char const* name, auto* kernel) {
     for (auto const& r : softgpu::resources_of(reinterpret_cast<void const*>(kernel))) {
@@ -83,6 +103,7 @@ TEST(CudaTraffic, NothingSpills) {
       std::printf("%-20s %-7s %3d registers\n", name, r.architecture.c_str(), r.registers);
     }
   };
+  check("route, 256 experts", &cuda::route_tokens<8>);
   check("copy_rows", &cuda::copy_rows<int4>);
   check("scale_rows bf16", &cuda::scale_rows<8, bf16, bf16>);
   check("sum_rows bf16", &cuda::sum_rows<8, bf16, bf16>);

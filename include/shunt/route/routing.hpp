@@ -39,16 +39,18 @@ template <space S = space::host> class expert_ids {
   constexpr expert_ids(view<index_t const, 2, S> ids) noexcept : wide_(ids) {}
   constexpr expert_ids(view<index_t, 2, S> ids) noexcept : wide_(ids) {}
 
-  [[nodiscard]] constexpr bool is_narrow() const noexcept { return narrow_.data() != nullptr; }
+  [[nodiscard]] SHUNT_HD constexpr bool is_narrow() const noexcept {
+    return narrow_.data() != nullptr;
+  }
   [[nodiscard]] constexpr view<std::int16_t const, 2, S> narrow() const noexcept { return narrow_; }
   [[nodiscard]] constexpr view<index_t const, 2, S> wide() const noexcept { return wide_; }
-  [[nodiscard]] constexpr offset_t extent(int d) const noexcept {
+  [[nodiscard]] SHUNT_HD constexpr offset_t extent(int d) const noexcept {
     return is_narrow() ? narrow_.extent(d) : wide_.extent(d);
   }
-  [[nodiscard]] constexpr explicit operator bool() const noexcept {
+  [[nodiscard]] SHUNT_HD constexpr explicit operator bool() const noexcept {
     return narrow_.data() != nullptr || wide_.data() != nullptr;
   }
-  [[nodiscard]] constexpr index_t operator()(offset_t row, offset_t k) const noexcept {
+  [[nodiscard]] SHUNT_HD constexpr index_t operator()(offset_t row, offset_t k) const noexcept {
     return is_narrow() ? static_cast<index_t>(narrow_(row, k)) : wide_(row, k);
   }
 

@@ -64,10 +64,9 @@ inline isa resolve(isa asked) noexcept {
   return host::resolve(on.instructions);
 }
 
-namespace check {
 inline namespace SHUNT_HOST_ABI {
-/// The policy asks for nothing that this machine lacks.
-[[nodiscard]] inline status policy(on_host const& on) noexcept {
+/// The policy asks for nothing that this machine lacks. Each backend says it of its own policy.
+[[nodiscard]] inline status check_policy(on_host const& on) noexcept {
   if (on.threads < 0) {
     return status::fail(error::bad_argument, "on_host.threads is %d; it must be 0 or more",
                         on.threads);
@@ -84,6 +83,13 @@ inline namespace SHUNT_HOST_ABI {
                         on.runner->workers, on.runner->run == nullptr ? " and no run" : "");
   }
   return {};
+}
+}  // namespace SHUNT_HOST_ABI
+
+namespace check {
+inline namespace SHUNT_HOST_ABI {
+template <execution P> [[nodiscard]] status policy(P const& on) noexcept {
+  return check_policy(on);
 }
 }  // namespace SHUNT_HOST_ABI
 }  // namespace check

@@ -17,9 +17,7 @@
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-/// Tokens are taken in blocks of this many, whatever the thread count: each block sums its own load,
-/// and the blocks' sums are added in order.
-inline constexpr std::int64_t route_block = 32;
+using shunt::detail::route_block;
 
 /// Scratch of route() and of its backward: one row set a worker, one row of sums a block.
 struct route_scratch {
@@ -31,9 +29,7 @@ struct route_scratch {
   std::int64_t row_floats = 0, row_ids = 0, padded = 0, padded_k = 0, peaks = 0;
 };
 
-constexpr std::int64_t blocks_of(std::int64_t tokens, std::int64_t sequences) noexcept {
-  return sequences * ((tokens / sequences + route_block - 1) / route_block);
-}
+using shunt::detail::blocks_of;
 
 inline route_scratch carve_route(on_host const& on, arena<>& a, std::int64_t tokens,
                                  std::int64_t experts, std::int64_t top_k,
@@ -76,37 +72,8 @@ inline route_buffers buffers_of(route_scratch const& s, int worker) noexcept {
   return b;
 }
 
-/// What a call comes down to for its kernels.
-inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
-                          route_options const& o) noexcept {
-  route_rule r;
-  r.experts = experts;
-  r.top_k = top_k;
-  r.padded = strips_of(experts);
-  r.padded_k = strips_of(top_k);
-  r.score = o.score;
-  r.gates = o.gates;
-  r.scale = o.scale;
-  r.epsilon = o.epsilon;
-  r.groups = o.groups;
-  r.top_groups = o.top_groups;
-  r.group_by = o.group_by;
-  r.jitter = o.jitter;
-  r.random_second = o.random_second;
-  r.chosen_logits =
-      o.score == score_kind::softmax && o.gates == gate_kind::renormalised && !(o.epsilon > 0.0f);
-  return r;
-}
-
-inline void set_choice(route_rule& r, view<float const, 1> bias) noexcept {
-  r.choice_bias = bias.data();
-  r.choose_by_score =
-      r.choice_bias != nullptr || (r.groups > 1 && r.group_by == group_rule::sum_of_two_best);
-  r.scores = r.scores || r.importance || r.bins > 0 || r.choose_by_score;
-  bool const softmax = r.score == score_kind::softmax;
-  r.exponentials = r.exponentials || r.z || (softmax && (r.scores || !r.chosen_logits)) ||
-                   (r.importance && r.score == score_kind::logits);
-}
+using shunt::detail::rule_of;
+using shunt::detail::set_choice;
 
 /// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4.
 inline void draw_noise(route_options const& o, std::int64_t token, std::int64_t experts,

@@ -35,10 +35,10 @@ status route_backward(on_host const& on,
   route_rule r = rule_of(experts, top_k, options);
   r.random_second = false;  // the choice is known, or made again below without the draw
   route_rule again = r;
-  set_choice(again, with.choice_bias);
+  set_choice(again, with.choice_bias.data());
   r.z = bool(d.z);
   r.importance = d.importance || d.sequence_importance;
-  set_choice(r, {});
+  set_choice(r, nullptr);
 
   auto* const choose = SHUNT_ISA_PICK(on, route_row<T>);
   auto* const kernel = SHUNT_ISA_PICK(on, route_row_backward<T, G>);

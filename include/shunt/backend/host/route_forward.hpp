@@ -5,20 +5,7 @@
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-/// Blocks of tokens: `sequences` runs of `length` tokens, each cut into blocks of its own.
-struct token_blocks {
-  std::int64_t sequences, length, each;
-  token_blocks(std::int64_t tokens, std::int64_t n) noexcept
-      : sequences(n), length(tokens / n), each((tokens / n + route_block - 1) / route_block) {}
-  [[nodiscard]] std::int64_t count() const noexcept { return sequences * each; }
-  [[nodiscard]] std::int64_t first(std::int64_t block) const noexcept {
-    return block / each * length + block % each * route_block;
-  }
-  [[nodiscard]] std::int64_t last(std::int64_t block) const noexcept {
-    std::int64_t const end = (block / each + 1) * length, full = first(block) + route_block;
-    return full < end ? full : end;
-  }
-};
+using shunt::detail::token_blocks;
 
 /// Integer counts of many tokens at once: the order of additions cannot show.
 inline void count_bins(route_rule const& r, route_buffers const& b,
@@ -101,7 +88,7 @@ status route(on_host const& on, view<T const, 2> logits, routing<> const& out, a
       }
     }
   }
-  set_choice(r, with.ids ? view<float const, 1>{} : with.choice_bias);
+  set_choice(r, with.ids ? nullptr : with.choice_bias.data());
 
   auto* const kernel = SHUNT_ISA_PICK(on, route_row<T>);
   parallel(on, blocks.count(), [&](std::int64_t block, int worker) {

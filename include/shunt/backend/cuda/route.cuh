@@ -1,0 +1,137 @@
+#pragma once
+#include <type_traits>
+
+#include "shunt/backend/cuda/launch.cuh"
+#include "shunt/backend/cuda/route_row.cuh"
+#include "shunt/core/math.hpp"
+#include "shunt/core/random.hpp"
+#include "shunt/route/calls.hpp"
+#include "shunt/route/rules.hpp"
+
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+enum class logit_type : std::uint8_t { f32, bf16, fp16 };
+
+/// Up to these numbers a token's rows live in registers; beyond, in scratch of the warps of
+/// `general_blocks` blocks.
+inline constexpr offset_t most_register_experts = 1024, most_register_choices = 32,
+                          general_blocks = 64;
+
+struct route_scratch {
+  float* importance;     // [blocks, E]
+  index_t* counts;       // [blocks, E]
+  std::int64_t* report;  // [blocks, route_events]
+  float* range;          // [2] of the histogram
+  float *stage, *rows;   // of the general path's warps
+  index_t* ids;
+};
+
+inline bool in_registers(offset_t experts, offset_t top_k) noexcept {
+  return experts <= most_register_experts && top_k <= most_register_choices;
+}
+
+inline route_scratch carve_route(arena<space::device>& a,
+                                 shunt::detail::route_sizes const& n) noexcept {
+  offset_t const blocks = shunt::detail::blocks_of(n.tokens, n.sequences);
+  offset_t const padded = shunt::detail::strips_of(n.experts),
+                 padded_k = shunt::detail::strips_of(n.top_k);
+  offset_t const warps = in_registers(n.experts, n.top_k)
+                             ? 0
+                             : std::min(blocks, general_blocks) * (tuning::threads / warp_lanes);
+  route_scratch s;
+  s.importance = a.take<float>(blocks * n.experts);
+  s.counts = a.take<index_t>(blocks * n.experts);
+  s.report = a.take<std::int64_t>(blocks * route_events);
+  s.range = a.take<float>(2);
+  s.stage = a.take<float>(warps * padded);
+  s.rows = a.take<float>(warps * (3 * padded + 2 * padded_k));
+  s.ids = a.take<index_t>(warps * padded);
+  return s;
+}
+
+/// What the kernels of one call share.
+struct route_job {
+  void const* logits;
+  offset_t stride;
+  logit_type type;
+  routing<space::device> out;
+  route_options options;
+  route_inputs<space::device> with;
+  shunt::detail::route_rule rule;
+  shunt::detail::token_blocks blocks;
+  route_scratch scratch;
+  float* range = nullptr;
+  bool load = false;  // importance or counts are wanted
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
+
+#include "shunt/backend/cuda/route_kernels.cuh"
+
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+/// The kernel whose registers hold this many experts.
+inline auto* route_kernel(offset_t experts, offset_t top_k) noexcept {
+  if (!in_registers(experts, top_k)) return &route_tokens<0>;
+  return experts <= 64    ? &route_tokens<2>
+         : experts <= 128 ? &route_tokens<4>
+         : experts <= 256 ? &route_tokens<8>
+         : experts <= 512 ? &route_tokens<16>
+                          : &route_tokens<32>;
+}
+
+template <class T>
+status route(on_cuda const& on, shunt::detail::route_call<T, space::device> const& c) noexcept {
+  constexpr char const* who = "route";
+  offset_t const tokens = c.logits.extent(0), experts = c.logits.extent(1);
+  offset_t const top_k = c.out.expert.extent(1);
+  offset_t const sequences = shunt::detail::sequences_of(c.out);
+  arena<space::device> work = c.work;
+  route_job job{.logits = c.logits.data(),
+                .stride = c.logits.stride(0),
+                .type = std::is_same_v<T, float>  ? logit_type::f32
+                        : std::is_same_v<T, bf16> ? logit_type::bf16
+                                                  : logit_type::fp16,
+                .out = c.out,
+                .options = c.options,
+                .with = c.with,
+                .rule = shunt::detail::rule_of(experts, top_k, c.options),
+                .blocks = shunt::detail::token_blocks(tokens, sequences),
+                .scratch = carve_route(work, {tokens, experts, top_k, sequences})};
+  if (status bad = work.check(who); !bad.ok()) return bad;
+  job.range = job.scratch.range;
+  job.rule.z = bool(c.out.z);
+  job.rule.importance = c.out.importance || c.out.sequence_importance;
+  job.load = job.rule.importance || c.out.counts || c.out.sequence_counts;
+  status done;
+  if (c.out.histogram) {
+    job.rule.bins = c.out.histogram.extent(1);
+    done = launch_threads(on, who, std::max<offset_t>(1, job.rule.bins * experts), begin_histogram,
+                          job);
+  }
+  shunt::detail::set_choice(job.rule, c.with.ids ? nullptr : c.with.choice_bias.data());
+  offset_t const blocks = job.blocks.count();
+  offset_t const grid = in_registers(experts, top_k) ? blocks : std::min(blocks, general_blocks);
+  if (done.ok()) done = launch(on, who, grid, tuning::threads, route_kernel(experts, top_k), job);
+  if (done.ok() && job.load) done = launch_threads(on, who, experts, add_route_blocks, job);
+  if (done.ok() && (c.out.tokens || c.out.report || c.out.sequence_tokens)) {
+    done = launch(on, who, 1, warp_lanes, add_route_reports, job);
+  }
+  return done;
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
+
+namespace shunt::detail {
+inline void carve_for(on_cuda const&, arena<space::device>& a, route_sizes const& n) noexcept {
+  cuda::carve_route(a, n);
+}
+template <class T>
+status run_on(on_cuda const& on, route_call<T, space::device> const& c) noexcept {
+  return cuda::route(on, c);
+}
+}  // namespace shunt::detail

@@ -1,0 +1,461 @@
+#pragma once
+// Part of route.cuh: its kernels. A warp has one token, a block the 32 tokens whose load is summed
+// in order. The steps are those of the host's route_row, on the same 32 partial sums.
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+using shunt::detail::route_rule;
+
+/// What one warp works on: rows of E and of K elements.
+template <class Floats, class Choices, class Ids> struct route_rows {
+  Floats z, s, key;
+  Choices chosen, gate;
+  Ids id;
+};
+
+__device__ inline float logit_at(route_job const& job, offset_t t, index_t e) {
+  offset_t const at = t * job.stride + e;
+  switch (job.type) {
+    case logit_type::f32: return static_cast<float const*>(job.logits)[at];
+    case logit_type::bf16: return to_float(static_cast<bf16 const*>(job.logits)[at]);
+    case logit_type::fp16: break;
+  }
+  return to_float(static_cast<fp16 const*>(job.logits)[at]);
+}
+
+/// Reads, jitters and sanitises the row; returns its peak and counts what was not finite.
+template <class Rows>
+__device__ float read_logits(route_job const& job, offset_t t, Rows& r, int& non_finite) {
+  float const infinity = __builtin_inff();
+  float peak = -infinity;
+  int bad = 0;
+  for_strips(r.z, [&](int i) {
+    index_t const e = element_of(i);
+    float x = -infinity;
+    if (e < job.rule.experts) {
+      x = logit_at(job, t, e);
+      if (job.rule.jitter > 0.0f) {
+        std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
+        auto const words =
+            random_at(job.options.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
+        std::uint32_t word = words.word[0];
+#pragma unroll
+        for (int w = 1; w < 4; ++w) {
+          std::uint32_t const here = words.word[w];
+          if (e % 4 == w) word = here;
+        }
+        float const noise = uniform_of(word);
+        x = __fmul_rn(x, math::fma(noise, 2.0f * job.rule.jitter, 1.0f - job.rule.jitter));
+      }
+      bad += x < infinity ? 0 : 1;
+      x = x < infinity ? x : x == infinity ? 0x1.fffffep127f : -infinity;
+    }
+    peak = peak < x ? x : peak;
+    r.z[i] = x;
+  });
+  non_finite = __reduce_add_sync(all_lanes, bad);
+  return warp_largest(peak);
+}
+
+/// to = exp(from - peak); their sum.
+template <class Row> __device__ float exponentials(Row& from, Row& to, float peak) {
+  float part = 0.0f;
+  for_strips(from, [&](int i) {
+    float const e = math::exp(__fadd_rn(from[i], -peak));
+    part = __fadd_rn(part, e);
+    to[i] = e;
+  });
+  return warp_sum(part);
+}
+
+__device__ inline float score_of(score_kind kind, float z, float peak, float total) {
+  switch (kind) {
+    case score_kind::softmax: return __fdiv_rn(math::exp(__fadd_rn(z, -peak)), total);
+    case score_kind::sigmoid: return math::sigmoid(z);
+    case score_kind::sqrt_softplus:
+      return z < -17.0f ? math::exp(__fmul_rn(z, 0.5f)) : math::sqrt(math::softplus(z));
+    case score_kind::logits: break;
+  }
+  return z > -__builtin_inff() ? z : 0.0f;
+}
+
+/// Scores of the logits in `from`; their sum.
+template <class Row>
+__device__ float all_scores(score_kind kind, Row& from, Row& to, float peak, float total) {
+  float part = 0.0f;
+  for_strips(from, [&](int i) {
+    float const s = score_of(kind, from[i], peak, total);
+    part = __fadd_rn(part, s);
+    to[i] = s;
+  });
+  return warp_sum(part);
+}
+
+/// Each expert's probability to where the block sums them.
+template <class Row> __device__ void stage_shares(float* staged, Row& s, float sum) {
+  for_strips(s, [&](int i) { staged[element_of(i)] = sum == 0.0f ? 0.0f : __fdiv_rn(s[i], sum); });
+}
+template <class Row> __device__ void stage_nothing(float* staged, Row const& like) {
+  for_strips(like, [&](int i) { staged[element_of(i)] = 0.0f; });
+}
+
+template <class Rows> __device__ void make_keys(route_rule const& rule, Rows& r) {
+  float const none = -__builtin_inff();
+  bool const by_score = rule.choose_by_score && rule.score != score_kind::logits;
+  for_strips(r.z, [&](int i) {
+    float const score = r.s[i], logit = r.z[i];  // values: a choice of places stays in memory
+    float key = by_score ? score : logit;
+    index_t const e = element_of(i);
+    if (rule.choice_bias != nullptr && e < rule.experts) key = __fadd_rn(key, rule.choice_bias[e]);
+    r.key[i] = key == key && logit > none ? key : none;
+  });
+}
+
+/// Masks the keys of every group but the best. The groups' ranks take the place of the scores.
+template <class Rows> __device__ void keep_best_groups(route_rule const& rule, Rows& r) {
+  float const none = -__builtin_inff();
+  auto const size = static_cast<index_t>(rule.experts / rule.groups);
+  for_strips(r.s, [&](int i) { r.s[i] = none; });
+  for (index_t g = 0; g < rule.groups; ++g) {
+    // The group's two best, each of its own element.
+    float first = none, second = none;
+    for_strips(r.key, [&](int i) {
+      index_t const e = element_of(i);
+      float const x = e / size == g && e < rule.experts ? r.key[i] : none;
+      float const less = first < x ? first : x;
+      second = second < less ? less : second;
+      first = first < x ? x : first;
+    });
+    float const best = warp_largest(first);
+    float rank = best;
+    if (rule.group_by == group_rule::sum_of_two_best && best > none) {
+      unsigned const holders = __ballot_sync(all_lanes, first == best);
+      bool const holder = lane_of_thread() == __ffs(static_cast<int>(holders)) - 1;
+      float const next = warp_largest(holder ? second : first);
+      rank = next > none ? __fadd_rn(best, next) : best;
+    }
+    r.s.put(g, rank);
+  }
+  // The best become NaN, which no rank is and which no comparison finds again.
+  for (index_t i = 0; i < rule.top_groups; ++i) {
+    best_place const best = largest_of(r.s);
+    if (!(best.value > none)) break;
+    r.s.put(best.at, __builtin_nanf(""));
+  }
+  for (index_t g = 0; g < rule.groups; ++g) {
+    float const rank = r.s.pick(g);
+    if (rank != rank) continue;
+    for_strips(r.key, [&](int i) {
+      if (element_of(i) / size == g) r.key[i] = none;
+    });
+  }
+}
+
+/// gate = scale · softmax of v; 0 where v is -Inf.
+template <class Row> __device__ void soften(Row& v, Row& gate, float scale) {
+  float peak = -__builtin_inff();
+  for_strips(v, [&](int i) { peak = peak < v[i] ? v[i] : peak; });
+  peak = warp_largest(peak);
+  if (!(peak > -__builtin_inff())) {
+    for_strips(gate, [&](int i) { gate[i] = 0.0f; });
+    return;
+  }
+  float const total = exponentials(v, gate, peak);
+  for_strips(gate, [&](int i) { gate[i] = __fmul_rn(__fdiv_rn(gate[i], total), scale); });
+}
+
+template <class Rows>
+__device__ void make_gates(route_rule const& rule, Rows& r, float scale, float peak, float total) {
+  if (rule.chosen_logits) return soften(r.chosen, r.gate, scale);
+  float sum = all_scores(rule.score, r.chosen, r.gate, peak, total);
+  if (rule.gates == gate_kind::softmax_chosen) {
+    float const none = -__builtin_inff();
+    for_strips(r.gate, [&](int i) { r.gate[i] = r.chosen[i] > none ? r.gate[i] : none; });
+    return soften(r.gate, r.gate, scale);
+  }
+  bool const renormalised = rule.gates == gate_kind::renormalised;
+  sum = __fadd_rn(sum, rule.epsilon);
+  for_strips(r.gate, [&](int i) {
+    float g = r.gate[i];
+    if (renormalised) g = sum == 0.0f ? 0.0f : __fdiv_rn(g, sum);
+    r.gate[i] = __fmul_rn(g, scale);
+  });
+}
+
+__device__ inline void count(int* events, route_event what, int by) {
+  if (by != 0 && lane_of_thread() == 0) atomicAdd(events + static_cast<int>(what), by);
+}
+
+/// Ids from outside: an id that names no expert, and one that the token has already, become -1.
+template <class Rows>
+__device__ void forced_ids(route_job const& job, offset_t t, Rows& r, int* events) {
+  offset_t row = t;
+  bool there = true;
+  if (job.with.token) {
+    row = job.with.token[t];
+    there = row >= 0 && row < job.with.ids.extent(0);
+    if (!there) count(events, route_event::ids_out_of_range, 1);
+  }
+  for (index_t k = 0; k < job.rule.top_k; ++k) {
+    index_t id = there ? job.with.ids(row, k) : -1;
+    if (id < -1 || id >= job.rule.experts) {
+      count(events, route_event::ids_out_of_range, 1);
+      id = -1;
+    }
+    bool before = false;
+    for_strips(r.id, [&](int i) { before |= id >= 0 && element_of(i) < k && r.id[i] == id; });
+    if (__any_sync(all_lanes, before)) {
+      count(events, route_event::ids_repeated, 1);
+      id = -1;
+    }
+    r.id.put(k, id);
+  }
+}
+
+/// The bin of each expert's required bias, cutoff - score, in integer counts of many tokens.
+template <class Rows> __device__ void count_bins(route_job const& job, Rows& r, float cutoff) {
+  float const most = static_cast<float>(job.rule.bins - 1), lowest = job.range[0];
+  float const per_unit =
+      __fdiv_rn(static_cast<float>(job.rule.bins), __fadd_rn(job.range[1], -lowest));
+  for_strips(r.z, [&](int i) {
+    if (!(r.z[i] > -__builtin_inff())) return;
+    float place = __fmul_rn(__fadd_rn(__fadd_rn(cutoff, -r.s[i]), -lowest), per_unit);
+    place = place > 0.0f ? place : 0.0f;
+    place = place < most ? place : most;
+    atomicAdd(&job.out.histogram(element_of(i), static_cast<offset_t>(place)), 1);
+  });
+}
+
+/// One token, by one warp. `staged` takes its shares where importance is wanted.
+template <class Rows>
+__device__ void route_token(route_job const& job, offset_t t, Rows& r, float* staged,
+                            index_t* counts, int* events) {
+  route_rule const& rule = job.rule;
+  float const none = -__builtin_inff();
+  auto const top_k = static_cast<index_t>(rule.top_k);
+  auto const write = [&](bool routed) {
+    for_strips(r.id, [&](int i) {
+      index_t const k = element_of(i);
+      if (k >= top_k) return;
+      index_t const id = routed ? r.id[i] : -1;
+      job.out.expert(t, k) = id;
+      job.out.gate(t, k) = routed ? r.gate[i] : 0.0f;
+      if (job.out.recorded) job.out.recorded(t, k) = static_cast<std::int16_t>(id);
+    });
+  };
+  auto const write_z = [&](float z) {
+    if (job.out.z && lane_of_thread() == 0) job.out.z[t] = z;
+  };
+  if (job.with.valid && job.with.valid[t] == 0) {
+    if (rule.importance) stage_nothing(staged, r.z);
+    write_z(0.0f);
+    return write(false);
+  }
+  for_strips(r.id, [&](int i) { r.id[i] = -1; });
+  if (job.with.ids) forced_ids(job, t, r, events);
+  bool const forced = bool(job.with.ids);
+  int non_finite = 0;
+  float const peak = read_logits(job, t, r, non_finite);
+  float total = 0.0f, z = 0.0f, cutoff = none;
+  bool second_dropped = false;
+  if (!(peak > none)) {
+    if (rule.importance) stage_nothing(staged, r.z);
+    for_strips(r.gate, [&](int i) { r.gate[i] = 0.0f; });
+  } else {
+    if (rule.exponentials) {
+      total = exponentials(r.z, r.s, peak);
+      if (rule.z) z = __fadd_rn(peak, math::log(total));
+      if (rule.importance && rule.score == score_kind::logits) { stage_shares(staged, r.s, total); }
+    }
+    if (rule.scores) {
+      float sum = 1.0f;
+      if (rule.score == score_kind::softmax) {
+        for_strips(r.s, [&](int i) { r.s[i] = __fdiv_rn(r.s[i], total); });
+      } else {
+        sum = all_scores(rule.score, r.z, r.s, peak, total);
+      }
+      if (rule.importance && rule.score != score_kind::logits) { stage_shares(staged, r.s, sum); }
+    }
+    if (!forced) {
+      make_keys(rule, r);
+      if (rule.groups > 1) {
+        keep_best_groups(rule, r);
+        if (rule.bins > 0) all_scores(rule.score, r.z, r.s, peak, total);  // the same bits again
+      }
+      for_strips(r.id, [&](int i) { r.id[i] = -1; });
+      cutoff = take_best(r.key, top_k, [&](index_t k, index_t e) { r.id.put(k, e); });
+    }
+    for_strips(r.chosen, [&](int i) { r.chosen[i] = none; });
+    for (index_t k = 0; k < top_k; ++k) {
+      index_t const e = r.id.pick(k);
+      if (e >= 0) r.chosen.put(k, r.z.pick(e));
+    }
+    if (rule.random_second && r.id.pick(1) >= 0) {
+      make_gates(rule, r, 1.0f, peak, total);
+      std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
+      float const draw = uniform_of(random_at(job.options.seed, position, 0).word[0]);
+      second_dropped = !(__fmul_rn(2.0f, r.gate.pick(1)) > draw);
+    }
+    make_gates(rule, r, rule.scale, peak, total);
+    if (second_dropped) {
+      r.id.put(1, -1);
+      r.gate.put(1, 0.0f);
+    }
+  }
+  int unfilled = 0;
+  for_strips(r.id, [&](int i) {
+    if (element_of(i) >= top_k) return;
+    if (r.id[i] >= 0) {
+      if (counts != nullptr) atomicAdd(counts + r.id[i], 1);
+    } else {
+      ++unfilled;
+    }
+  });
+  unfilled = __reduce_add_sync(all_lanes, unfilled);
+  write(true);
+  write_z(z);
+  if (rule.bins > 0 && cutoff > none) count_bins(job, r, cutoff);
+  count(events, route_event::tokens, 1);
+  count(events, route_event::non_finite_tokens, non_finite > 0 ? 1 : 0);
+  count(events, route_event::non_finite_logits, non_finite);
+  count(events, route_event::empty_tokens, unfilled == top_k ? 1 : 0);
+  count(events, route_event::unfilled_slots, unfilled);
+  count(events, route_event::second_dropped, second_dropped ? 1 : 0);
+}
+
+/// The warps of a block take the tokens of one token block in turn; after each turn their shares are
+/// added in token order.
+template <int Strips>
+SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) route_tokens(route_job job) {
+  constexpr int warps = tuning::threads / warp_lanes, events_of = static_cast<int>(route_events);
+  __shared__ int events[events_of];
+  __shared__ float shared_stage[Strips > 0 ? warps * Strips * warp_lanes : 1];
+  int const warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  offset_t const padded = job.rule.padded;
+  float* const stage =
+      Strips > 0 ? shared_stage : job.scratch.stage + offset_t{blockIdx.x} * warps * padded;
+  offset_t const pitch = Strips > 0 ? Strips * warp_lanes : padded;
+  for (offset_t block = blockIdx.x; block < job.blocks.count(); block += gridDim.x) {
+    float* const importance = job.scratch.importance + block * job.rule.experts;
+    index_t* const counts = job.scratch.counts + block * job.rule.experts;
+    for (offset_t e = threadIdx.x; job.load && e < job.rule.experts; e += tuning::threads) {
+      importance[e] = 0.0f;
+      counts[e] = 0;
+    }
+    if (threadIdx.x < events_of) events[threadIdx.x] = 0;
+    __syncthreads();
+    offset_t const last = job.blocks.last(block);
+    for (offset_t at = job.blocks.first(block); at < last; at += warps) {
+      offset_t const t = at + warp;
+      float* const staged = stage + warp * pitch;
+      if (t < last) {
+        index_t* const counted = job.load ? counts : nullptr;
+        if constexpr (Strips > 0) {
+          route_rows<register_row<float, Strips>, register_row<float, 1>, register_row<index_t, 1>>
+              r;
+          route_token(job, t, r, staged, counted, events);
+        } else {
+          offset_t const mine = offset_t{blockIdx.x} * warps + warp;
+          int const strips = static_cast<int>(padded / warp_lanes);
+          int const strips_k = static_cast<int>(job.rule.padded_k / warp_lanes);
+          float* const f = job.scratch.rows + mine * (3 * padded + 2 * job.rule.padded_k);
+          index_t* const ids = job.scratch.ids + mine * job.rule.padded;
+          route_rows<memory_row<float>, memory_row<float>, memory_row<index_t>> r{
+              {f, strips},
+              {f + padded, strips},
+              {f + 2 * padded, strips},
+              {f + 3 * padded, strips_k},
+              {f + 3 * padded + job.rule.padded_k, strips_k},
+              {ids, strips}};
+          route_token(job, t, r, staged, counted, events);
+        }
+      }
+      if (!job.rule.importance) continue;
+      __syncthreads();
+      offset_t const here = min(last - at, offset_t{warps});
+      for (offset_t e = threadIdx.x; e < job.rule.experts; e += tuning::threads) {
+        float sum = importance[e];
+        for (offset_t w = 0; w < here; ++w) sum = __fadd_rn(sum, stage[w * pitch + e]);
+        importance[e] = sum;
+      }
+      __syncthreads();
+    }
+    __syncthreads();
+    if (threadIdx.x < events_of) {
+      job.scratch.report[block * events_of + threadIdx.x] = events[threadIdx.x];
+    }
+    __syncthreads();
+  }
+}
+
+/// Adds the blocks' sums, in order, sequence by sequence: a thread has one expert.
+SHUNT_KERNEL void add_route_blocks(route_job job) {
+  routing<space::device> const& out = job.out;
+  bool const more = job.options.accumulate;
+  offset_t const experts = job.rule.experts, each = job.blocks.each;
+  for (offset_t e = grid_thread(); e < experts; e += grid_threads()) {
+    float importance = more && out.importance ? out.importance[e] : 0.0f;
+    index_t counts = more && out.counts ? out.counts[e] : 0;
+    for (offset_t n = 0; n < job.blocks.sequences; ++n) {
+      float sum = more && out.sequence_importance ? out.sequence_importance(n, e) : 0.0f;
+      index_t mine = more && out.sequence_counts ? out.sequence_counts(n, e) : 0;
+      for (offset_t i = n * each; i < (n + 1) * each; ++i) {
+        float const p = job.scratch.importance[i * experts + e];
+        importance = __fadd_rn(importance, p);
+        sum = __fadd_rn(sum, p);
+        counts += job.scratch.counts[i * experts + e];
+        mine += job.scratch.counts[i * experts + e];
+      }
+      if (out.sequence_importance) out.sequence_importance(n, e) = sum;
+      if (out.sequence_counts) out.sequence_counts(n, e) = mine;
+    }
+    if (out.importance) out.importance[e] = importance;
+    if (out.counts) out.counts[e] = counts;
+  }
+}
+
+/// Adds the blocks' reports: a thread has one event.
+SHUNT_KERNEL void add_route_reports(route_job job) {
+  routing<space::device> const& out = job.out;
+  bool const more = job.options.accumulate;
+  for (offset_t k = grid_thread(); k < route_events; k += grid_threads()) {
+    std::int64_t total = 0;
+    for (offset_t n = 0; n < job.blocks.sequences; ++n) {
+      std::int64_t here = 0;
+      for (offset_t i = n * job.blocks.each; i < (n + 1) * job.blocks.each; ++i) {
+        here += job.scratch.report[i * route_events + k];
+      }
+      total += here;
+      if (k == 0 && out.sequence_tokens) {
+        out.sequence_tokens[n] = (more ? out.sequence_tokens[n] : 0) + static_cast<index_t>(here);
+      }
+    }
+    if (k == 0 && out.tokens) {
+      out.tokens[0] = (more ? out.tokens[0] : 0) + static_cast<index_t>(total);
+    }
+    if (out.report) out.report[k] = (more ? out.report[k] : 0) + total;
+  }
+}
+
+/// Before a histogram: its range, from the bias, and zeros where nothing is added to.
+SHUNT_KERNEL void begin_histogram(route_job job) {
+  offset_t const bins = job.rule.bins, all = bins * job.rule.experts;
+  for (offset_t i = grid_thread(); !job.options.accumulate && i < all; i += grid_threads()) {
+    job.out.histogram(i / bins, i % bins) = 0;
+  }
+  if (grid_thread() != 0) return;
+  bool any = false;
+  float lowest = 0.0f, highest = 0.0f;
+  for (offset_t e = 0; e < job.with.choice_bias.extent(0); ++e) {
+    float const b = job.with.choice_bias[e];
+    if (!(math::abs(b) < __builtin_inff())) continue;
+    lowest = !any || b < lowest ? b : lowest;
+    highest = !any || b > highest ? b : highest;
+    any = true;
+  }
+  job.range[0] = __fadd_rn(lowest, -1.0f);
+  job.range[1] = __fadd_rn(highest, 1.0f);
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda

@@ -1,0 +1,100 @@
+#pragma once
+#include <cstdint>
+
+#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/macros.hpp"
+#include "shunt/core/shape.hpp"
+#include "shunt/route/options.hpp"
+
+/// What a call of the router comes down to, said once for all backends.
+namespace shunt::detail {
+
+inline constexpr std::int64_t route_strip = 32;  // partial sums of a row: rows are padded to strips
+SHUNT_HD constexpr std::int64_t strips_of(std::int64_t n) noexcept {
+  return (n + route_strip - 1) / route_strip * route_strip;
+}
+
+/// What the kernels need to know of a call, worked out once.
+struct route_rule {
+  std::int64_t experts = 0, top_k = 0;
+  std::int64_t padded = 0, padded_k = 0;  ///< both, up to whole strips
+  score_kind score = score_kind::softmax;
+  gate_kind gates = gate_kind::raw;
+  float scale = 1.0f, epsilon = 0.0f;
+  std::int64_t groups = 1, top_groups = 1;
+  group_rule group_by = group_rule::best;
+  float jitter = 0.0f;
+  bool random_second = false;
+
+  float const* choice_bias = nullptr;
+  /// Renormalised softmax without epsilon is the softmax of the chosen logits: no other logit matters.
+  bool chosen_logits = false;
+  bool choose_by_score = false;  ///< else by the logit: the same order, never rounded to a tie
+  bool exponentials = false;     ///< the softmax denominator is needed
+  bool scores = false;           ///< every expert's score is needed
+  bool importance = false, z = false;
+
+  std::int64_t bins = 0;  ///< of the histogram; 0: none wanted
+  float lowest = 0.0f, bins_per_unit = 0.0f;
+};
+
+inline namespace SHUNT_HOST_ABI {
+
+/// What a call comes down to for its kernels.
+inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
+                          route_options const& o) noexcept {
+  route_rule r;
+  r.experts = experts;
+  r.top_k = top_k;
+  r.padded = strips_of(experts);
+  r.padded_k = strips_of(top_k);
+  r.score = o.score;
+  r.gates = o.gates;
+  r.scale = o.scale;
+  r.epsilon = o.epsilon;
+  r.groups = o.groups;
+  r.top_groups = o.top_groups;
+  r.group_by = o.group_by;
+  r.jitter = o.jitter;
+  r.random_second = o.random_second;
+  r.chosen_logits =
+      o.score == score_kind::softmax && o.gates == gate_kind::renormalised && !(o.epsilon > 0.0f);
+  return r;
+}
+
+/// bias: of the choice; null where there is none.
+inline void set_choice(route_rule& r, float const* bias) noexcept {
+  r.choice_bias = bias;
+  r.choose_by_score =
+      r.choice_bias != nullptr || (r.groups > 1 && r.group_by == group_rule::sum_of_two_best);
+  r.scores = r.scores || r.importance || r.bins > 0 || r.choose_by_score;
+  bool const softmax = r.score == score_kind::softmax;
+  r.exponentials = r.exponentials || r.z || (softmax && (r.scores || !r.chosen_logits)) ||
+                   (r.importance && r.score == score_kind::logits);
+}
+
+/// Tokens are taken in blocks of this many, whatever the thread count: each block sums its own load,
+/// and the blocks' sums are added in order.
+inline constexpr std::int64_t route_block = 32;
+
+constexpr std::int64_t blocks_of(std::int64_t tokens, std::int64_t sequences) noexcept {
+  return sequences * ((tokens / sequences + route_block - 1) / route_block);
+}
+
+/// Blocks of tokens: `sequences` runs of `length` tokens, each cut into blocks of its own.
+struct token_blocks {
+  std::int64_t sequences, length, each;
+  token_blocks(std::int64_t tokens, std::int64_t n) noexcept
+      : sequences(n), length(tokens / n), each((tokens / n + route_block - 1) / route_block) {}
+  [[nodiscard]] SHUNT_HD std::int64_t count() const noexcept { return sequences * each; }
+  [[nodiscard]] SHUNT_HD std::int64_t first(std::int64_t block) const noexcept {
+    return block / each * length + block % each * route_block;
+  }
+  [[nodiscard]] SHUNT_HD std::int64_t last(std::int64_t block) const noexcept {
+    std::int64_t const end = (block / each + 1) * length, full = first(block) + route_block;
+    return full < end ? full : end;
+  }
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::detail
