@@ -55,9 +55,9 @@ struct block {
   std::byte* shared = nullptr;  // address 0 of the shared window
   std::int64_t shared_bytes = 0;
   std::array<barrier_state, 17> barriers;  // the last is a cluster's
-  std::uint32_t barrier_epoch = 0;      // counts completed whole-block barriers
-  bool apart = false;                   // lanes of a warp arrive at aligned barriers one by one
-  std::shared_ptr<void> shared_shadow;  // of the checks
+  std::uint32_t barrier_epoch = 0;         // counts completed whole-block barriers
+  bool apart = false;                      // lanes of a warp arrive at aligned barriers one by one
+  std::shared_ptr<void> shared_shadow;     // of the checks
   traffic counts;
 
   /// Runs every warp a turn. True once the block has finished.

@@ -236,7 +236,7 @@ void builder::begin(std::vector<std::int32_t> register_offsets, std::int32_t reg
   register_offsets_ = std::move(register_offsets);
   scratch_ = register_bytes;
   code_.frame_bytes = register_bytes + 16 * lanes_per_warp + 64;  // the carry flags come last
-  constant(~0u, 32);  // row 0: always true
+  constant(~0u, 32);                                              // row 0: always true
 }
 
 void builder::finish(std::vector<std::int32_t> const& op_of) {

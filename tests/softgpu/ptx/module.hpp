@@ -49,7 +49,7 @@ struct variable {
   int alignment = 1;
   bool is_extern = false;
   bool is_array = false;
-  bool is_managed = false;  // .attribute(.managed)
+  bool is_managed = false;            // .attribute(.managed)
   std::vector<std::uint8_t> initial;  // shorter than bytes: the rest is zero
   std::vector<relocation> relocations;
   bool initialised = false;
