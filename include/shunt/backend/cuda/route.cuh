@@ -68,6 +68,9 @@ struct route_job {
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::cuda
 
+// In this order: the kernels are made of the steps.
+#include "shunt/backend/cuda/route_steps.cuh"
+
 #include "shunt/backend/cuda/route_kernels.cuh"
 
 namespace shunt::cuda {

@@ -1,0 +1,186 @@
+#pragma once
+// Part of route.cuh: what becomes of one token's row, step by step as on the host, on the same 32
+// partial sums.
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+using shunt::detail::route_rule;
+
+/// What one warp works on: rows of E and of K elements.
+template <class Floats, class Choices, class Ids> struct route_rows {
+  Floats z, s, key;
+  Choices chosen, gate;
+  Ids id;
+};
+
+__device__ inline float logit_at(route_job const& job, offset_t t, index_t e) {
+  offset_t const at = t * job.stride + e;
+  switch (job.type) {
+    case logit_type::f32: return static_cast<float const*>(job.logits)[at];
+    case logit_type::bf16: return to_float(static_cast<bf16 const*>(job.logits)[at]);
+    case logit_type::fp16: break;
+  }
+  return to_float(static_cast<fp16 const*>(job.logits)[at]);
+}
+
+/// Reads, jitters and sanitises the row; returns its peak and counts what was not finite.
+template <class Rows>
+__device__ float read_logits(route_job const& job, offset_t t, Rows& r, int& non_finite) {
+  float const infinity = __builtin_inff();
+  float peak = -infinity;
+  int bad = 0;
+  for_strips(r.z, [&](int i) {
+    index_t const e = element_of(i);
+    float x = -infinity;
+    if (e < job.rule.experts) {
+      x = logit_at(job, t, e);
+      if (job.rule.jitter > 0.0f) {
+        std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
+        auto const words =
+            random_at(job.options.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
+        std::uint32_t word = words.word[0];
+#pragma unroll
+        for (int w = 1; w < 4; ++w) {
+          std::uint32_t const here = words.word[w];
+          if (e % 4 == w) word = here;
+        }
+        float const noise = uniform_of(word);
+        x = __fmul_rn(x, math::fma(noise, 2.0f * job.rule.jitter, 1.0f - job.rule.jitter));
+      }
+      bad += x < infinity ? 0 : 1;
+      x = x < infinity ? x : x == infinity ? 0x1.fffffep127f : -infinity;
+    }
+    peak = peak < x ? x : peak;
+    r.z[i] = x;
+  });
+  non_finite = __reduce_add_sync(all_lanes, bad);
+  return warp_largest(peak);
+}
+
+/// to = exp(from - peak); their sum.
+template <class Row> __device__ float exponentials(Row& from, Row& to, float peak) {
+  float part = 0.0f;
+  for_strips(from, [&](int i) {
+    float const e = math::exp(__fadd_rn(from[i], -peak));
+    part = __fadd_rn(part, e);
+    to[i] = e;
+  });
+  return warp_sum(part);
+}
+
+__device__ inline float score_of(score_kind kind, float z, float peak, float total) {
+  switch (kind) {
+    case score_kind::softmax: return __fdiv_rn(math::exp(__fadd_rn(z, -peak)), total);
+    case score_kind::sigmoid: return math::sigmoid(z);
+    case score_kind::sqrt_softplus:
+      return z < -17.0f ? math::exp(__fmul_rn(z, 0.5f)) : math::sqrt(math::softplus(z));
+    case score_kind::logits: break;
+  }
+  return z > -__builtin_inff() ? z : 0.0f;
+}
+
+/// Scores of the logits in `from`; their sum.
+template <class Row>
+__device__ float all_scores(score_kind kind, Row& from, Row& to, float peak, float total) {
+  float part = 0.0f;
+  for_strips(from, [&](int i) {
+    float const s = score_of(kind, from[i], peak, total);
+    part = __fadd_rn(part, s);
+    to[i] = s;
+  });
+  return warp_sum(part);
+}
+
+/// Each expert's probability to where the block sums them.
+template <class Row> __device__ void stage_shares(float* staged, Row& s, float sum) {
+  for_strips(s, [&](int i) { staged[element_of(i)] = sum == 0.0f ? 0.0f : __fdiv_rn(s[i], sum); });
+}
+template <class Row> __device__ void stage_nothing(float* staged, Row const& like) {
+  for_strips(like, [&](int i) { staged[element_of(i)] = 0.0f; });
+}
+
+template <class Rows> __device__ void make_keys(route_rule const& rule, Rows& r) {
+  float const none = -__builtin_inff();
+  bool const by_score = rule.choose_by_score && rule.score != score_kind::logits;
+  for_strips(r.z, [&](int i) {
+    float const score = r.s[i], logit = r.z[i];  // values: a choice of places stays in memory
+    float key = by_score ? score : logit;
+    index_t const e = element_of(i);
+    if (rule.choice_bias != nullptr && e < rule.experts) key = __fadd_rn(key, rule.choice_bias[e]);
+    r.key[i] = key == key && logit > none ? key : none;
+  });
+}
+
+/// Masks the keys of every group but the best. The groups' ranks take the place of the scores.
+template <class Rows> __device__ void keep_best_groups(route_rule const& rule, Rows& r) {
+  float const none = -__builtin_inff();
+  auto const size = static_cast<index_t>(rule.experts / rule.groups);
+  for_strips(r.s, [&](int i) { r.s[i] = none; });
+  for (index_t g = 0; g < rule.groups; ++g) {
+    // The group's two best, each of its own element.
+    float first = none, second = none;
+    for_strips(r.key, [&](int i) {
+      index_t const e = element_of(i);
+      float const x = e / size == g && e < rule.experts ? r.key[i] : none;
+      float const less = first < x ? first : x;
+      second = second < less ? less : second;
+      first = first < x ? x : first;
+    });
+    float const best = warp_largest(first);
+    float rank = best;
+    if (rule.group_by == group_rule::sum_of_two_best && best > none) {
+      unsigned const holders = __ballot_sync(all_lanes, first == best);
+      bool const holder = lane_of_thread() == __ffs(static_cast<int>(holders)) - 1;
+      float const next = warp_largest(holder ? second : first);
+      rank = next > none ? __fadd_rn(best, next) : best;
+    }
+    r.s.put(g, rank);
+  }
+  // The best become NaN, which no rank is and which no comparison finds again.
+  for (index_t i = 0; i < rule.top_groups; ++i) {
+    best_place const best = largest_of(r.s);
+    if (!(best.value > none)) break;
+    r.s.put(best.at, __builtin_nanf(""));
+  }
+  for (index_t g = 0; g < rule.groups; ++g) {
+    float const rank = r.s.pick(g);
+    if (rank != rank) continue;
+    for_strips(r.key, [&](int i) {
+      if (element_of(i) / size == g) r.key[i] = none;
+    });
+  }
+}
+
+/// gate = scale · softmax of v; 0 where v is -Inf.
+template <class Row> __device__ void soften(Row& v, Row& gate, float scale) {
+  float peak = -__builtin_inff();
+  for_strips(v, [&](int i) { peak = peak < v[i] ? v[i] : peak; });
+  peak = warp_largest(peak);
+  if (!(peak > -__builtin_inff())) {
+    for_strips(gate, [&](int i) { gate[i] = 0.0f; });
+    return;
+  }
+  float const total = exponentials(v, gate, peak);
+  for_strips(gate, [&](int i) { gate[i] = __fmul_rn(__fdiv_rn(gate[i], total), scale); });
+}
+
+template <class Rows>
+__device__ void make_gates(route_rule const& rule, Rows& r, float scale, float peak, float total) {
+  if (rule.chosen_logits) return soften(r.chosen, r.gate, scale);
+  float sum = all_scores(rule.score, r.chosen, r.gate, peak, total);
+  if (rule.gates == gate_kind::softmax_chosen) {
+    float const none = -__builtin_inff();
+    for_strips(r.gate, [&](int i) { r.gate[i] = r.chosen[i] > none ? r.gate[i] : none; });
+    return soften(r.gate, r.gate, scale);
+  }
+  bool const renormalised = rule.gates == gate_kind::renormalised;
+  sum = __fadd_rn(sum, rule.epsilon);
+  for_strips(r.gate, [&](int i) {
+    float g = r.gate[i];
+    if (renormalised) g = sum == 0.0f ? 0.0f : __fdiv_rn(g, sum);
+    r.gate[i] = __fmul_rn(g, scale);
+  });
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
