@@ -99,14 +99,14 @@ TEST(Runner, MayRunItsWorkersOneAfterAnother) {
 }
 
 TEST(Policy, BadOnesAreRefusedWithASentence) {
-  EXPECT_STREQ(check::policy({.threads = -1}).message(),
+  EXPECT_STREQ(check::policy(on_host{.threads = -1}).message(),
                "on_host.threads is -1; it must be 0 or more");
   host_runner const broken{.workers = 0};
-  EXPECT_STREQ(check::policy({.runner = &broken}).message(),
+  EXPECT_STREQ(check::policy(on_host{.runner = &broken}).message(),
                "on_host.runner has 0 workers and no run; it must have at least 1 and a run "
                "function");
   if (host::available_isa() < isa::avx512) {
-    status const bad = check::policy({.instructions = isa::avx512});
+    status const bad = check::policy(on_host{.instructions = isa::avx512});
     EXPECT_EQ(bad.code(), error::unsupported);
     EXPECT_NE(std::string(bad.message()).find("avx512"), std::string::npos);
   }
