@@ -146,11 +146,15 @@ __global__ void contend(int* out) {
     state.guarded = state.guarded + 1;
     state.lock.release();
   }
-  unsigned char expected = 0;  // a byte within a word
+#if CUDART_VERSION >= 13000  // a byte within a word; the libraries of 12.4 know words only
+  unsigned char expected = 0;
   cuda::atomic_ref<unsigned char, cuda::thread_scope_device> byte(
       reinterpret_cast<unsigned char*>(out + 8)[t % 4]);
   expected = byte.load();
   while (!byte.compare_exchange_weak(expected, static_cast<unsigned char>(expected + 1))) {}
+#else
+  atomicAdd(out + 8, 1 << 8 * (t % 4));
+#endif
   state.done.arrive_and_wait();
   if (t == 0) {
     out[0] = state.tickets.load();
