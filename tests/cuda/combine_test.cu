@@ -11,12 +11,6 @@
 namespace shunt::test {
 namespace {
 
-template <class T> std::vector<T> values(offset_t count, std::uint64_t seed) {
-  dice d(seed);
-  std::vector<T> v(static_cast<std::size_t>(count));
-  for (T& x : v) x = from_float<T>(static_cast<float>(d.normal()));
-  return v;
-}
 template <class T> view<T, 2> matrix(std::vector<T>& m, offset_t rows, offset_t columns) {
   return {m.data(), {{rows, columns}}};
 }

@@ -14,19 +14,6 @@ struct triple {
   std::uint8_t at[3];
 };
 
-template <class T> std::vector<T> values(offset_t count, std::uint64_t seed) {
-  dice d(seed);
-  std::vector<T> v(static_cast<std::size_t>(count));
-  for (T& x : v) {
-    if constexpr (storage<T>) {
-      x = from_float<T>(static_cast<float>(d.normal()));
-    } else {
-      std::uint64_t const bits = d.bits();
-      std::memcpy(&x, &bits, sizeof x);
-    }
-  }
-  return v;
-}
 /// [rows, columns] inside a buffer whose rows are `stride` apart, `shift` elements from its start.
 template <class T>
 auto inside(on_device<T> const& m, offset_t shift, offset_t rows, offset_t columns,

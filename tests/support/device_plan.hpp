@@ -1,9 +1,11 @@
 #pragma once
+#include <cstring>
 #include <vector>
 
 #include "shunt/dispatch.cuh"
 #include "support/device.hpp"
 #include "support/planned.hpp"
+#include "support/random.hpp"
 
 namespace shunt::test {
 
@@ -26,6 +28,21 @@ struct device_planned {
     slot_row.fill({from.slot_row.begin(), from.slot_row.end()});
   }
 };
+
+/// Normal numbers, or, of elements that are no numbers, any bytes.
+template <class T> std::vector<T> values(offset_t count, std::uint64_t seed) {
+  dice d(seed);
+  std::vector<T> v(static_cast<std::size_t>(count));
+  for (T& x : v) {
+    if constexpr (storage<T>) {
+      x = from_float<T>(static_cast<float>(d.normal()));
+    } else {
+      std::uint64_t const bits = d.bits();
+      std::memcpy(&x, &bits, sizeof x);
+    }
+  }
+  return v;
+}
 
 /// Two results are the same bits; a NaN is as good as another (devices make their own).
 template <class T>

@@ -64,9 +64,7 @@ SHUNT_KERNEL void count_choice(choice_job job) {
         if (job.options.dense_gate) job.options.dense_gate(t, e) = job.options.gate(e, c);
       }
     }
-    auto const total = [](index_t& n) { n = __reduce_add_sync(all_lanes, n); };
-    total(sum.rows), total(sum.unrouted), total(sum.out_of_range), total(sum.invalid);
-    total(sum.repeated);
+    warp_totals(sum.rows, sum.unrouted, sum.out_of_range, sum.invalid, sum.repeated);
     if (lane_of_thread() == 0) {
       job.scratch.wanted[e] = sum.rows;
       sum.rows = 0;  // lay_choice counts them

@@ -57,8 +57,7 @@ __device__ inline void count_chunk(plan_job const& job, offset_t chunk) {
   __syncwarp();
   plan_counts mine;
   walk_chunk(job, chunk, mine, [](offset_t, std::uint32_t, index_t) {});
-  auto const sum = [](index_t& n) { n = __reduce_add_sync(all_lanes, n); };
-  sum(mine.unrouted), sum(mine.foreign), sum(mine.zero), sum(mine.out_of_range), sum(mine.invalid);
+  warp_totals(mine.unrouted, mine.foreign, mine.zero, mine.out_of_range, mine.invalid);
   if (lane_of_thread() == 0) job.scratch.totals[chunk] = mine;
 }
 
@@ -69,11 +68,7 @@ __device__ inline void scan_expert(plan_job const& job, offset_t e) {
   for (offset_t at = 0; at < job.chunks.count; at += warp_lanes) {
     offset_t const chunk = at + lane_of_thread();
     index_t const here = chunk < job.chunks.count ? counts[chunk] : 0;
-    index_t upto = here;
-    for (int step = 1; step < warp_lanes; step *= 2) {
-      index_t const left = __shfl_up_sync(all_lanes, upto, step);
-      if (lane_of_thread() >= step) upto += left;
-    }
+    index_t const upto = warp_prefix(here);
     if (chunk < job.chunks.count) counts[chunk] = before + upto - here;
     before += __shfl_sync(all_lanes, upto, warp_lanes - 1);
   }
@@ -85,19 +80,12 @@ __device__ inline void lay_segments(plan_job const& job) {
   plan_options<space::device> const& o = job.options;
   plan_counts sum;
   offset_t end = 0, listed = 0;
-  auto const scan = [](offset_t n) {
-    for (int step = 1; step < warp_lanes; step *= 2) {
-      offset_t const left = __shfl_up_sync(all_lanes, n, step);
-      if (lane_of_thread() >= step) n += left;
-    }
-    return n;
-  };
   for (offset_t at = 0; at < job.experts; at += warp_lanes) {
     offset_t const e = at + lane_of_thread();
     index_t const wanted = e < job.experts ? job.scratch.wanted[e] : 0;
     index_t const kept = min(wanted, job.capacity);
     offset_t const segment = shunt::detail::rounded_up(kept, o.segment_multiple);
-    offset_t const rows = scan(segment), slots = scan(wanted);
+    offset_t const rows = warp_prefix(segment), slots = warp_prefix(offset_t{wanted});
     if (e < job.experts) {
       job.plan.offset[e + 1] = static_cast<index_t>(end + rows);
       if (job.lists) job.scratch.start[e] = listed + slots - wanted;
@@ -118,9 +106,8 @@ __device__ inline void lay_segments(plan_job const& job) {
   for (offset_t c = lane_of_thread(); c < job.chunks.count; c += warp_lanes) {
     shunt::detail::add_counts(sum, job.scratch.totals[c]);
   }
-  auto const total = [](index_t& n) { n = __reduce_add_sync(all_lanes, n); };
-  total(sum.rows), total(sum.padding), total(sum.dropped), total(sum.unrouted), total(sum.foreign);
-  total(sum.zero), total(sum.out_of_range), total(sum.invalid);
+  warp_totals(sum.rows, sum.padding, sum.dropped, sum.unrouted, sum.foreign, sum.zero,
+              sum.out_of_range, sum.invalid);
   if (lane_of_thread() == 0) o.report.totals[0] = sum;
 }
 

@@ -35,6 +35,26 @@ template <int V, class T> __device__ void store(float const (&from)[V], T* to) {
   *reinterpret_cast<pack<T, V>*>(to) = p;
 }
 
+/// The lanes' partial sums by halves, as every row reduction ends; the same in all lanes.
+__device__ inline float warp_sum(float part) {
+  for (int half = warp_lanes / 2; half > 0; half /= 2) {
+    part = __fadd_rn(part, __shfl_xor_sync(all_lanes, part, half));
+  }
+  return part;
+}
+/// Sums of integers over the warp, each to all lanes.
+template <class... Count> __device__ void warp_totals(Count&... n) {
+  ((n = __reduce_add_sync(all_lanes, n)), ...);
+}
+/// The sum over this lane and those below it.
+template <class T> __device__ T warp_prefix(T n) {
+  for (int step = 1; step < warp_lanes; step *= 2) {
+    T const left = __shfl_up_sync(all_lanes, n, step);
+    if (lane_of_thread() >= step) n += left;
+  }
+  return n;
+}
+
 /// <a, b> in the order of every row reduction: a lane is one of the 32 strided partial sums. All
 /// lanes of the warp take part and get the sum.
 template <class A, class B> __device__ float row_dot(A const* a, B const* b, offset_t n) {
@@ -42,10 +62,7 @@ template <class A, class B> __device__ float row_dot(A const* a, B const* b, off
   for (offset_t i = lane_of_thread(); i < n; i += warp_lanes) {
     part = __fmaf_rn(to_float(a[i]), to_float(b[i]), part);
   }
-  for (int half = warp_lanes / 2; half > 0; half /= 2) {
-    part = __fadd_rn(part, __shfl_xor_sync(all_lanes, part, half));
-  }
-  return part;
+  return warp_sum(part);
 }
 
 /// How much of a row may be moved at once: as many bytes, 16 at most, as the addresses, strides and

@@ -61,7 +61,6 @@ struct route_job {
   shunt::detail::route_rule rule;
   shunt::detail::token_blocks blocks;
   route_scratch scratch;
-  float* range = nullptr;
   bool load = false;  // importance or counts are wanted
 };
 
@@ -105,7 +104,6 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
                 .blocks = shunt::detail::token_blocks(tokens, sequences),
                 .scratch = carve_route(work, {tokens, experts, top_k, sequences})};
   if (status bad = work.check(who); !bad.ok()) return bad;
-  job.range = job.scratch.range;
   job.rule.z = bool(c.out.z);
   job.rule.importance = c.out.importance || c.out.sequence_importance;
   job.load = job.rule.importance || c.out.counts || c.out.sequence_counts;

@@ -36,9 +36,9 @@ __device__ void forced_ids(route_job const& job, offset_t t, Rows& r, int* event
 
 /// The bin of each expert's required bias, cutoff - score, in integer counts of many tokens.
 template <class Rows> __device__ void count_bins(route_job const& job, Rows& r, float cutoff) {
-  float const most = static_cast<float>(job.rule.bins - 1), lowest = job.range[0];
+  float const most = static_cast<float>(job.rule.bins - 1), lowest = job.scratch.range[0];
   float const per_unit =
-      __fdiv_rn(static_cast<float>(job.rule.bins), __fadd_rn(job.range[1], -lowest));
+      __fdiv_rn(static_cast<float>(job.rule.bins), __fadd_rn(job.scratch.range[1], -lowest));
   for_strips(r.z, [&](int i) {
     if (!(r.z[i] > -__builtin_inff())) return;
     float place = __fmul_rn(__fadd_rn(__fadd_rn(cutoff, -r.s[i]), -lowest), per_unit);
@@ -105,7 +105,8 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
         if (rule.bins > 0) all_scores(rule.score, r.z, r.s, peak, total);  // the same bits again
       }
       for_strips(r.id, [&](int i) { r.id[i] = -1; });
-      cutoff = take_best(r.key, top_k, [&](index_t k, index_t e) { r.id.put(k, e); });
+      take_best(r.key, top_k, [&](index_t k, index_t e) { r.id.put(k, e); });
+      if (rule.bins > 0) cutoff = largest_of(r.key).value;
     }
     for_strips(r.chosen, [&](int i) { r.chosen[i] = none; });
     for (index_t k = 0; k < top_k; ++k) {
@@ -136,7 +137,7 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
   unfilled = __reduce_add_sync(all_lanes, unfilled);
   write(true);
   write_z(z);
-  if (rule.bins > 0 && cutoff > none) count_bins(job, r, cutoff);
+  if (cutoff > none) count_bins(job, r, cutoff);
   count(events, route_event::tokens, 1);
   count(events, route_event::non_finite_tokens, non_finite > 0 ? 1 : 0);
   count(events, route_event::non_finite_logits, non_finite);
@@ -275,8 +276,8 @@ SHUNT_KERNEL void begin_histogram(route_job job) {
     highest = !any || b > highest ? b : highest;
     any = true;
   }
-  job.range[0] = __fadd_rn(lowest, -1.0f);
-  job.range[1] = __fadd_rn(highest, 1.0f);
+  job.scratch.range[0] = __fadd_rn(lowest, -1.0f);
+  job.scratch.range[1] = __fadd_rn(highest, 1.0f);
 }
 
 }  // namespace SHUNT_HOST_ABI

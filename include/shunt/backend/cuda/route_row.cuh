@@ -64,12 +64,6 @@ template <class Row, class Each> __device__ void for_strips(Row const& row, Each
 }
 __device__ inline index_t element_of(int strip) { return strip * warp_lanes + lane_of_thread(); }
 
-__device__ inline float warp_sum(float part) {
-  for (int half = warp_lanes / 2; half > 0; half /= 2) {
-    part = __fadd_rn(part, __shfl_xor_sync(all_lanes, part, half));
-  }
-  return part;
-}
 __device__ inline float warp_largest(float x) {
   for (int half = warp_lanes / 2; half > 0; half /= 2) {
     float const other = __shfl_xor_sync(all_lanes, x, half);
@@ -98,9 +92,9 @@ template <class Row> __device__ best_place largest_of(Row& row) {
 }
 
 /// The `count` largest of key, best first, ids by put(k, id), -1 where only -Inf is left. Taken keys
-/// become -Inf. Returns the next best, which was not taken.
+/// become -Inf.
 template <class Keys, class Put>
-__device__ float take_best(Keys& key, index_t count, Put const& put) {
+__device__ void take_best(Keys& key, index_t count, Put const& put) {
   float const none = -__builtin_inff();
   for (index_t k = 0; k < count; ++k) {
     best_place const best = largest_of(key);
@@ -108,7 +102,6 @@ __device__ float take_best(Keys& key, index_t count, Put const& put) {
     put(k, found ? best.at : -1);
     if (found) key.put(best.at, none);
   }
-  return largest_of(key).value;
 }
 
 }  // namespace shunt::cuda
