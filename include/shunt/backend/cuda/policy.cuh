@@ -4,8 +4,9 @@
 #include "shunt/core/policy.hpp"
 #include "shunt/core/status.hpp"
 
-/// A kernel. Hidden, so that each of several shared libraries that include Shunt launches its own.
-#define SHUNT_KERNEL __global__ __attribute__((visibility("hidden")))
+/// A kernel. Static, so that each of several translation units and shared libraries that include Shunt
+/// launches its own.
+#define SHUNT_KERNEL static __global__
 
 namespace shunt {
 inline namespace SHUNT_HOST_ABI {
