@@ -59,8 +59,7 @@ requires expert_weights<W, P>
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::forward(on, from, weights, rows, to, act, options);
-  return {};
+  return detail::experts_on<P>::forward(on, from, weights, rows, to, act, options);
 }
 
 /// The gradient of grouped_gemm to its rows.
@@ -99,8 +98,7 @@ requires expert_weights<W, P>
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::dgrad(on, from, weights, rows, to, options);
-  return {};
+  return detail::experts_on<P>::dgrad(on, from, weights, rows, to, options);
 }
 
 /// The gradient of grouped_gemm to its weights and biases.
@@ -140,8 +138,7 @@ grouped_wgrad(P const& on, D dc, A a, std::type_identity_t<segments<P::memory>> 
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::wgrad(on, left, right, rows, to, options);
-  return {};
+  return detail::experts_on<P>::wgrad(on, left, right, rows, to, options);
 }
 
 /// Interleaves the rows of weights by 16, so that a product reads them as they lie. Made once; then
@@ -166,8 +163,7 @@ requires expert_weights<W, P>
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::pack(on, from, to.data());
-  return {};
+  return detail::experts_on<P>::pack(on, from, to.data());
 }
 
 /// An activation of rows that are at hand, times the rows' factors.
@@ -196,8 +192,7 @@ template <execution P, input<P, 2> Pre, output<P, 2> Out, any_activation Act>
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::activate(on, from, to, act, options);
-  return {};
+  return detail::experts_on<P>::activate(on, from, to, act, options);
 }
 
 /// The gradient through an activation and its row factors, with what the products around it need: of
@@ -237,8 +232,7 @@ template <execution P, input<P, 2> D, input<P, 2> Pre, output<P, 2> Out, any_act
       !bad.ok()) {
     return bad;
   }
-  detail::experts_on<P>::activate_backward(on, from, kept, to, act, options);
-  return {};
+  return detail::experts_on<P>::activate_backward(on, from, kept, to, act, options);
 }
 
 }  // namespace shunt

@@ -6,52 +6,17 @@
 #include "shunt/core/numeric.hpp"
 #include "shunt/core/policy.hpp"
 #include "shunt/core/shape.hpp"
-#include "shunt/experts/stored.hpp"
+#include "shunt/experts/gemm_types.hpp"
 
 namespace shunt::host {
 
-/// A factor for row r: factor[r], or with slots factor[slot[r]], 0 where the slot is -1. Null: 1.
-struct gemm_scale {
-  float const* factor = nullptr;
-  index_t const* slot = nullptr;
-};
-
-/// Rows of tokens or of experts' work. With `slot` they are gathered: row r lies at row
-/// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by its
-/// factor (rounded to float) before use.
-struct gemm_rows {
-  void const* data = nullptr;
-  stored type = stored::f32;
-  std::int64_t stride = 0;  ///< elements from row to row
-  index_t const* slot = nullptr;
-  index_t top_k = 1;
-  gemm_scale scale{};
-};
-
-/// How the caller's 2I rows of a gated matrix lie: logical row n is of half n / half_rows (0 gate,
-/// 1 up). block 0: one half behind the other; b: blocks of b rows in turn. half_rows 0: no pairs.
-struct gemm_pairs {
-  std::int64_t half_rows = 0;
-  std::int64_t block = 0;
-  bool up_first = false;
-};
-
-/// E matrices W[e][n][k]: at data + e * expert_stride, or at each[e]; element (n, k) at
-/// n * row_stride + k * column_stride. Packed: see gemm_packed_size.
-template <class Void> struct gemm_experts {
-  Void* data = nullptr;
-  Void* const* each = nullptr;
-  stored type = stored::f32;
-  std::int64_t expert_stride = 0, row_stride = 0, column_stride = 1;
-  bool packed = false;
-  gemm_pairs pairs{};
-};
-
-enum class gemm_kind : std::uint8_t {
-  forward,  ///< c[r][n]  = sum over k of a[r][k] w[e][n][k]
-  dgrad,    ///< c[r][k]  = sum over n of a[r][n] w[e][n][k]
-  wgrad     ///< dw[e][n][k] (+)= sum over r of a[r][n] b[r][k]
-};
+using shunt::detail::gemm_experts;
+using shunt::detail::gemm_kind;
+using shunt::detail::gemm_pairs;
+using shunt::detail::gemm_panel;
+using shunt::detail::gemm_rows;
+using shunt::detail::gemm_scale;
+using shunt::detail::gemm_store;
 
 struct gemm_job;
 
@@ -88,22 +53,11 @@ struct gemm_job {
 };
 
 /// Numbers of the blocking. The result does not depend on them.
-inline constexpr std::int64_t gemm_panel = 16;   ///< columns of a panel: one cache line of floats
 inline constexpr std::int64_t gemm_depth = 256;  ///< k of a block: a panel takes 16 KB, half an L1
 inline constexpr std::int64_t gemm_block_rows = 96;   ///< a multiple of every region's tile
 inline constexpr std::int64_t gemm_block_panels = 8;  ///< so that 96 x 128 sums take 48 KB of L2
 
 inline constexpr std::int64_t gemm_group_panels = 4;  ///< packed together where rows run along them
-
-/// The context of finish_store: c = sum, times the row's factor, or c + that, rounded to what c is
-/// stored as.
-struct gemm_store {
-  void* data = nullptr;
-  stored type = stored::f32;
-  std::int64_t stride = 0;
-  bool add = false;
-  gemm_scale scale{};
-};
 
 }  // namespace shunt::host
 

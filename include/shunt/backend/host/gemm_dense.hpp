@@ -8,21 +8,17 @@
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-template <storage T> gemm_rows rows_of(view<T const, 2> x) noexcept {
-  return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
-}
-
 /// a times w or its transpose, stored to out; a and out have the same rows.
 template <storage A, storage W, storage Out>
 void dense_product(on_host const& on, gemm_kind kind, view<A const, 2> a, view<W const, 2> w,
                    view<Out, 2> out, bool add) noexcept {
-  gemm_store const to{out.data(), stored_as<Out>, out.stride(0), add, {}};
+  gemm_store const to = shunt::detail::gemm_store_of(out, add);
   gemm_job job;
   job.kind = kind;
   job.rows = a.extent(0);
   job.outs = w.extent(0);
   job.ins = w.extent(1);
-  job.a = rows_of(a);
+  job.a = shunt::detail::gemm_rows_of(a);
   job.w.data = w.data();
   job.w.type = stored_as<W>;
   job.w.row_stride = w.stride(0);
@@ -50,14 +46,14 @@ void dense_dgrad(on_host const& on, view<Y const, 2> dy, view<W const, 2> w, vie
 template <storage Y, storage X>
 void dense_wgrad(on_host const& on, view<Y const, 2> dy, view<X const, 2> x, view<float, 2> dw,
                  bool add = false) noexcept {
-  gemm_store const to{dw.data(), stored::f32, dw.stride(0), add, {}};
+  gemm_store const to = shunt::detail::gemm_store_of(dw, add);
   gemm_job job;
   job.kind = gemm_kind::wgrad;
   job.rows = dy.extent(0);
   job.outs = dw.extent(0);
   job.ins = dw.extent(1);
-  job.a = rows_of(dy);
-  job.b = rows_of(x);
+  job.a = shunt::detail::gemm_rows_of(dy);
+  job.b = shunt::detail::gemm_rows_of(x);
   job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
   job.finish_context = &to;
   gemm(on, job);

@@ -1,13 +1,8 @@
 // No include guard: operands brought into the form that the tile reads: floats, panels of 16 columns.
 
-/// Calls body with a null T const* whose T is what `type` says.
-template <class Body> SHUNT_LANES void with_stored(stored type, Body&& body) noexcept {
-  switch (type) {
-    case stored::f32: body(static_cast<float const*>(nullptr)); break;
-    case stored::bf16: body(static_cast<bf16 const*>(nullptr)); break;
-    case stored::fp16: body(static_cast<fp16 const*>(nullptr)); break;
-  }
-}
+#define SHUNT_PLACE SHUNT_LANES
+#include "shunt/experts/gemm_places.inl"
+#undef SHUNT_PLACE
 
 /// `count` elements widened to float.
 template <class T>
@@ -56,18 +51,6 @@ SHUNT_LANES void zero_row(float* to, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) to[i] = 0.0f;
 }
 
-/// The place of row r, or null where it reads as zeros.
-template <class T> SHUNT_LANES T const* row_of(gemm_rows const& rows, std::int64_t r) noexcept {
-  T const* const data = static_cast<T const*>(rows.data);
-  if (rows.slot == nullptr) return data + r * rows.stride;
-  index_t const slot = rows.slot[r];
-  return slot < 0 ? nullptr : data + static_cast<std::int64_t>(slot / rows.top_k) * rows.stride;
-}
-SHUNT_LANES float scale_of(gemm_scale const& scale, std::int64_t r) noexcept {
-  if (scale.factor == nullptr) return 1.0f;
-  std::int64_t const at = scale.slot == nullptr ? r : scale.slot[r];
-  return at < 0 ? 0.0f : scale.factor[at];
-}
 SHUNT_LANES bool in_place(gemm_rows const& rows) noexcept {
   return rows.type == stored::f32 && rows.slot == nullptr && rows.scale.factor == nullptr;
 }
@@ -200,33 +183,4 @@ SHUNT_LANES void pack_along(T const* row, std::int64_t count, float* to,
     zero_row(to, panel_columns);
     widen_row(row + j, count - j, to);
   }
-}
-
-/// Where logical row n of a gated matrix lies among the caller's rows.
-SHUNT_LANES std::int64_t physical_row(gemm_pairs const& pairs, std::int64_t n) noexcept {
-  std::int64_t const half = pairs.half_rows;
-  if (half == 0) return n;
-  bool const up = n >= half;
-  bool const second = up != pairs.up_first;
-  std::int64_t const j = up ? n - half : n;
-  if (pairs.block == 0) return second ? half + j : j;
-  std::int64_t const start = j / pairs.block * pairs.block;
-  std::int64_t const width = half - start < pairs.block ? half - start : pairs.block;
-  return 2 * start + (second ? width : 0) + (j - start);
-}
-
-template <class T, class Void>
-SHUNT_LANES T* expert_of(gemm_experts<Void> const& w, std::int64_t e) noexcept {
-  return w.each != nullptr ? static_cast<T*>(w.each[e])
-                           : static_cast<T*>(w.data) + e * w.expert_stride;
-}
-
-/// Panels of a packed matrix: each half of a gated one starts a panel of its own.
-SHUNT_LANES std::int64_t packed_panel(gemm_pairs const& pairs, std::int64_t n) noexcept {
-  std::int64_t const half = pairs.half_rows;
-  if (half == 0 || n < half) return n / panel_columns;
-  return (half + panel_columns - 1) / panel_columns + (n - half) / panel_columns;
-}
-SHUNT_LANES std::int64_t packed_lane(gemm_pairs const& pairs, std::int64_t n) noexcept {
-  return (pairs.half_rows == 0 || n < pairs.half_rows ? n : n - pairs.half_rows) % panel_columns;
 }

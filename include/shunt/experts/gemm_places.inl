@@ -1,0 +1,53 @@
+// No include guard: where the elements of a product's operands lie. Compiled once in each instruction-set
+// region and once for devices: SHUNT_PLACE says what these functions are.
+
+/// Calls body with a null T const* whose T is what `type` says.
+template <class Body> SHUNT_PLACE void with_stored(stored type, Body&& body) noexcept {
+  switch (type) {
+    case stored::f32: body(static_cast<float const*>(nullptr)); break;
+    case stored::bf16: body(static_cast<bf16 const*>(nullptr)); break;
+    case stored::fp16: body(static_cast<fp16 const*>(nullptr)); break;
+  }
+}
+
+/// The place of row r, or null where it reads as zeros.
+template <class T> SHUNT_PLACE T const* row_of(gemm_rows const& rows, std::int64_t r) noexcept {
+  T const* const data = static_cast<T const*>(rows.data);
+  if (rows.slot == nullptr) return data + r * rows.stride;
+  index_t const slot = rows.slot[r];
+  return slot < 0 ? nullptr : data + static_cast<std::int64_t>(slot / rows.top_k) * rows.stride;
+}
+SHUNT_PLACE float scale_of(gemm_scale const& scale, std::int64_t r) noexcept {
+  if (scale.factor == nullptr) return 1.0f;
+  std::int64_t const at = scale.slot == nullptr ? r : scale.slot[r];
+  return at < 0 ? 0.0f : scale.factor[at];
+}
+
+/// Where logical row n of a gated matrix lies among the caller's rows.
+SHUNT_PLACE std::int64_t physical_row(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  std::int64_t const half = pairs.half_rows;
+  if (half == 0) return n;
+  bool const up = n >= half;
+  bool const second = up != pairs.up_first;
+  std::int64_t const j = up ? n - half : n;
+  if (pairs.block == 0) return second ? half + j : j;
+  std::int64_t const start = j / pairs.block * pairs.block;
+  std::int64_t const width = half - start < pairs.block ? half - start : pairs.block;
+  return 2 * start + (second ? width : 0) + (j - start);
+}
+
+template <class T, class Void>
+SHUNT_PLACE T* expert_of(gemm_experts<Void> const& w, std::int64_t e) noexcept {
+  return w.each != nullptr ? static_cast<T*>(w.each[e])
+                           : static_cast<T*>(w.data) + e * w.expert_stride;
+}
+
+/// Panels of a packed matrix: each half of a gated one starts a panel of its own.
+SHUNT_PLACE std::int64_t packed_panel(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  std::int64_t const half = pairs.half_rows;
+  if (half == 0 || n < half) return n / gemm_panel;
+  return (half + gemm_panel - 1) / gemm_panel + (n - half) / gemm_panel;
+}
+SHUNT_PLACE std::int64_t packed_lane(gemm_pairs const& pairs, std::int64_t n) noexcept {
+  return (pairs.half_rows == 0 || n < pairs.half_rows ? n : n - pairs.half_rows) % gemm_panel;
+}

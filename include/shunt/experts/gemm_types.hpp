@@ -1,0 +1,73 @@
+#pragma once
+#include <cstdint>
+
+#include "shunt/core/shape.hpp"
+#include "shunt/core/view.hpp"
+#include "shunt/experts/stored.hpp"
+
+/// The operands of a product with their element types put aside: what the backends' GEMMs are told.
+namespace shunt::detail {
+
+/// A factor for row r: factor[r], or with slots factor[slot[r]], 0 where the slot is -1. Null: 1.
+struct gemm_scale {
+  float const* factor = nullptr;
+  index_t const* slot = nullptr;
+};
+
+/// Rows of tokens or of experts' work. With `slot` they are gathered: row r lies at row
+/// slot[r] / top_k, and reads as zeros where slot[r] is -1. With `scale` row r is multiplied by its
+/// factor (rounded to float) before use.
+struct gemm_rows {
+  void const* data = nullptr;
+  stored type = stored::f32;
+  std::int64_t stride = 0;  ///< elements from row to row
+  index_t const* slot = nullptr;
+  index_t top_k = 1;
+  gemm_scale scale{};
+};
+
+/// How the caller's 2I rows of a gated matrix lie: logical row n is of half n / half_rows (0 gate,
+/// 1 up). block 0: one half behind the other; b: blocks of b rows in turn. half_rows 0: no pairs.
+struct gemm_pairs {
+  std::int64_t half_rows = 0;
+  std::int64_t block = 0;
+  bool up_first = false;
+};
+
+/// E matrices W[e][n][k]: at data + e * expert_stride, or at each[e]; element (n, k) at
+/// n * row_stride + k * column_stride. Packed: panels of gemm_panel rows, each half of a pair in
+/// panels of its own.
+template <class Void> struct gemm_experts {
+  Void* data = nullptr;
+  Void* const* each = nullptr;
+  stored type = stored::f32;
+  std::int64_t expert_stride = 0, row_stride = 0, column_stride = 1;
+  bool packed = false;
+  gemm_pairs pairs{};
+};
+
+inline constexpr std::int64_t gemm_panel = 16;  ///< columns of a panel: one cache line of floats
+
+enum class gemm_kind : std::uint8_t {
+  forward,  ///< c[r][n]  = sum over k of a[r][k] w[e][n][k]
+  dgrad,    ///< c[r][k]  = sum over n of a[r][n] w[e][n][k]
+  wgrad     ///< dw[e][n][k] (+)= sum over r of a[r][n] b[r][k]
+};
+
+/// Where sums go: c = sum, times the row's factor, or c + that, rounded to what c is stored as.
+struct gemm_store {
+  void* data = nullptr;
+  stored type = stored::f32;
+  std::int64_t stride = 0;
+  bool add = false;
+  gemm_scale scale{};
+};
+
+template <storage T, space S> gemm_rows gemm_rows_of(view<T const, 2, S> x) noexcept {
+  return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
+}
+template <storage T, space S> gemm_store gemm_store_of(view<T, 2, S> x, bool add) noexcept {
+  return {x.data(), stored_as<T>, x.stride(0), add, {}};
+}
+
+}  // namespace shunt::detail
