@@ -27,14 +27,14 @@ TEST(Angle, MatchesTheLibraryFunctions) {
   test::dice d(1);
   for (int i = 0; i < 20000; ++i) {
     double const x = d.uniform(-1e5, 1e5), y = d.uniform(-300, 300);
-    auto const turn = host::sine_cosine_of(x);
+    auto const turn = nn::detail::sine_cosine_of(x);
     EXPECT_NEAR(turn.sine, std::sin(x), 3e-16 + 2e-16);
     EXPECT_NEAR(turn.cosine, std::cos(x), 3e-16 + 2e-16);
-    EXPECT_NEAR(host::exponential_of(y) / std::exp(y), 1.0, 1e-15);
-    EXPECT_NEAR(host::logarithm_of(std::exp(y)), y, 1e-15 * (1 + std::abs(y)));
+    EXPECT_NEAR(nn::detail::exponential_of(y) / std::exp(y), 1.0, 1e-15);
+    EXPECT_NEAR(nn::detail::logarithm_of(std::exp(y)), y, 1e-15 * (1 + std::abs(y)));
   }
-  EXPECT_EQ(host::power_of(0.5, 10), 0x1p-10);
-  EXPECT_EQ(host::power_of(0.9, 0), 1.0);
+  EXPECT_EQ(nn::detail::power_of(0.5, 10), 0x1p-10);
+  EXPECT_EQ(nn::detail::power_of(0.9, 0), 1.0);
 }
 
 TEST(Rotary, TableHoldsTheAngles) {

@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/attention.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
@@ -10,15 +12,7 @@ struct attention_options {
   float scale = 0.0f;  ///< of the scores; 0: 1 / sqrt(head width)
 };
 
-/// B sequences of S tokens; heads a multiple of kv_heads (grouped queries).
-struct attention_shape {
-  index_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
-};
-
 namespace detail {
-constexpr host::attention_sizes sizes_of(attention_shape const& s) noexcept {
-  return {s.batch, s.length, s.heads, s.kv_heads, s.head_dim};
-}
 inline float scale_of(attention_options const& options, offset_t head_dim) noexcept {
   if (options.scale != 0.0f || head_dim == 0) return options.scale;
   return 1.0f / __builtin_sqrtf(static_cast<float>(head_dim));
@@ -43,18 +37,14 @@ inline status groups(char const* name, offset_t heads, offset_t kv_heads) noexce
 }
 }  // namespace detail
 
-/// Scratch of attention() and of attention_backward(), for this policy's threads.
-[[nodiscard]] inline std::size_t attention_bytes(on_host const& on,
-                                                 attention_shape const& s) noexcept {
-  auto a = arena<>::measuring();
-  (void)host::carve_attention(a, on, detail::sizes_of(s));
-  return a.needed();
+/// Scratch of attention() and of attention_backward(): on a host, for this policy's threads.
+template <execution P>
+[[nodiscard]] std::size_t attention_bytes(P const& on, attention_shape const& s) noexcept {
+  return detail::attention_on<P>::forward_bytes(on, s);
 }
-[[nodiscard]] inline std::size_t attention_backward_bytes(on_host const& on,
-                                                          attention_shape const& s) noexcept {
-  auto a = arena<>::measuring();
-  (void)host::carve_attention_backward(a, on, detail::sizes_of(s));
-  return a.needed();
+template <execution P>
+[[nodiscard]] std::size_t attention_backward_bytes(P const& on, attention_shape const& s) noexcept {
+  return detail::attention_on<P>::backward_bytes(on, s);
 }
 
 /// Causal attention: out_i = Σ_{j ≤ i} softmax_j(scale · q_i·k_j) v_j, each head for itself; heads
@@ -70,7 +60,8 @@ inline status groups(char const* name, offset_t heads, offset_t kv_heads) noexce
 /// Source   Dao et al., "FlashAttention", NeurIPS 2022; Ainslie et al., "GQA", EMNLP 2023
 template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, output<P, 4> O>
 status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
-                 view<float, 3, P::memory> log_sum, arena<P::memory> work,
+                 std::type_identity_t<view<float, 3, P::memory>> log_sum,
+                 std::type_identity_t<arena<P::memory>> work,
                  attention_options const& options = {}) noexcept {
   using type = element_t<Q>;
   static_assert(storage<type>, "shunt::nn::attention: float, bf16 or fp16 only");
@@ -102,41 +93,8 @@ status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("attention", heads, kv_heads); !bad.ok()) return bad;
-  host::attention_sizes const s{batch, length, heads, kv_heads, head_dim};
-  auto const scratch = host::carve_attention(work, on, s);
-  if (status bad = work.check("attention"); !bad.ok()) return bad;
-  offset_t const keys_stride = s.padded() * head_dim, values_stride = s.padded() * s.wide();
-  host::attention_pack(on,
-                       host::attention_pack_args<type, float>{
-                           k.data(), k.stride(0), k.stride(1), k.stride(2), v.data(), v.stride(0),
-                           v.stride(1), v.stride(2), scratch.keys, keys_stride, scratch.values,
-                           values_stride, kv_heads, head_dim, s.wide(), 0},
-                       batch, length);
-  host::attention(on,
-                  host::attention_args<type, float>{q.data(),
-                                                    q.stride(0),
-                                                    q.stride(1),
-                                                    q.stride(2),
-                                                    scratch.keys,
-                                                    keys_stride,
-                                                    scratch.values,
-                                                    values_stride,
-                                                    out.data(),
-                                                    out.stride(0),
-                                                    out.stride(1),
-                                                    out.stride(2),
-                                                    log_sum.data(),
-                                                    log_sum.stride(0),
-                                                    log_sum.stride(1),
-                                                    log_sum.stride(2),
-                                                    kv_heads,
-                                                    heads / kv_heads,
-                                                    head_dim,
-                                                    s.wide(),
-                                                    0,
-                                                    detail::scale_of(options, head_dim)},
-                  batch, length, scratch.rows);
-  return {};
+  return detail::attention_on<P>::template forward<type>(
+      on, {q, k, v, out, log_sum, detail::scale_of(options, head_dim)}, work);
 }
 
 /// Gradients of attention, p = e^(score − log_sum), δ_i = d_out_i·out_i:
@@ -150,8 +108,9 @@ status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
 template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, input<P, 4> O, input<P, 4> DO,
           output<P, 4> DQ, output<P, 4> DK, output<P, 4> DV>
 status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
-                          view<float const, 3, P::memory> log_sum, DO&& d_out_in, DQ&& d_q_in,
-                          DK&& d_k_in, DV&& d_v_in, arena<P::memory> work,
+                          std::type_identity_t<view<float const, 3, P::memory>> log_sum,
+                          DO&& d_out_in, DQ&& d_q_in, DK&& d_k_in, DV&& d_v_in,
+                          std::type_identity_t<arena<P::memory>> work,
                           attention_options const& options = {}) noexcept {
   using type = element_t<Q>;
   static_assert(storage<type>, "shunt::nn::attention_backward: float, bf16 or fp16 only");
@@ -187,53 +146,8 @@ status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("attention_backward", heads, kv_heads); !bad.ok()) return bad;
-  host::attention_sizes const s{batch, length, heads, kv_heads, head_dim};
-  float* const scratch = host::carve_attention_backward(work, on, s);
-  if (status bad = work.check("attention_backward"); !bad.ok()) return bad;
-  host::attention_backward(on,
-                           host::attention_backward_args<type>{q.data(),
-                                                               q.stride(0),
-                                                               q.stride(1),
-                                                               q.stride(2),
-                                                               k.data(),
-                                                               k.stride(0),
-                                                               k.stride(1),
-                                                               k.stride(2),
-                                                               v.data(),
-                                                               v.stride(0),
-                                                               v.stride(1),
-                                                               v.stride(2),
-                                                               out.data(),
-                                                               out.stride(0),
-                                                               out.stride(1),
-                                                               out.stride(2),
-                                                               d_out.data(),
-                                                               d_out.stride(0),
-                                                               d_out.stride(1),
-                                                               d_out.stride(2),
-                                                               d_q.data(),
-                                                               d_q.stride(0),
-                                                               d_q.stride(1),
-                                                               d_q.stride(2),
-                                                               d_k.data(),
-                                                               d_k.stride(0),
-                                                               d_k.stride(1),
-                                                               d_k.stride(2),
-                                                               d_v.data(),
-                                                               d_v.stride(0),
-                                                               d_v.stride(1),
-                                                               d_v.stride(2),
-                                                               log_sum.data(),
-                                                               log_sum.stride(0),
-                                                               log_sum.stride(1),
-                                                               log_sum.stride(2),
-                                                               length,
-                                                               heads / kv_heads,
-                                                               head_dim,
-                                                               s.wide(),
-                                                               detail::scale_of(options, head_dim)},
-                           s, scratch);
-  return {};
+  return detail::attention_on<P>::template backward<type>(
+      on, {q, k, v, out, d_out, d_q, d_k, d_v, log_sum, detail::scale_of(options, head_dim)}, work);
 }
 
 }  // namespace SHUNT_HOST_ABI

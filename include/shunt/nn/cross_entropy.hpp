@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/cross_entropy.hpp"
 #include "shunt/nn/embedding.hpp"
 #include "shunt/nn/linear.hpp"
@@ -25,7 +27,7 @@ struct cross_entropy_options {
 [[nodiscard]] inline std::size_t cross_entropy_bytes(offset_t tokens,
                                                      offset_t vocabulary) noexcept {
   auto a = arena<>::measuring();
-  (void)host::carve_cross_entropy(a, tokens, vocabulary);
+  (void)detail::carve_cross_entropy(a, tokens, vocabulary);
   return a.needed();
 }
 
@@ -36,11 +38,14 @@ struct cross_entropy_options {
 /// Order    softmax: 32 strided partial sums, then halves; d_weight: chains over the tokens of each
 ///          256, these added in order: the same bits on any thread count and ISA
 /// Aliasing d_x overlaps nothing
-/// Errors   extents that do not fit, null pointers, a target that is V or more, arena too small
+/// Errors   extents that do not fit, null pointers, a target that is V or more (on a device: ignored),
+///          arena too small
 /// Cost     T·V·H multiply-adds for each of loss, d_x and d_weight; scratch cross_entropy_bytes()
 template <execution P, input<P, 2> X, input<P, 2> W>
-status cross_entropy(P const& on, X&& x_in, W&& weight_in, view<index_t const, 1, P::memory> target,
-                     cross_entropy_out<element_t<X>, P::memory> const& out, arena<P::memory> work,
+status cross_entropy(P const& on, X&& x_in, W&& weight_in,
+                     std::type_identity_t<view<index_t const, 1, P::memory>> target,
+                     cross_entropy_out<element_t<X>, P::memory> const& out,
+                     std::type_identity_t<arena<P::memory>> work,
                      cross_entropy_options const& options = {}) noexcept {
   using type = element_t<X>;
   static_assert(storage<type>, "shunt::nn::cross_entropy: float, bf16 or fp16 only");
@@ -79,27 +84,44 @@ status cross_entropy(P const& on, X&& x_in, W&& weight_in, view<index_t const, 1
       return bad;
     }
   }
-  auto const scratch = host::carve_cross_entropy(work, tokens, vocabulary);
+  auto const scratch = detail::carve_cross_entropy(work, tokens, vocabulary);
   if (status bad = first_of(detail::ids_below("cross_entropy.target", target, vocabulary),
                             work.check("cross_entropy"));
       !bad.ok()) {
     return bad;
   }
-  offset_t valid = options.divisor;
-  if (valid == 0) {
-    for (offset_t t = 0; t < tokens; ++t) valid += target[t] < 0 ? 0 : 1;
-  }
   float* const loss = out.loss.data() != nullptr ? out.loss.data() : scratch.loss;
-  float const scale = valid == 0 ? 0.0f : options.scale / static_cast<float>(valid);
-  if (tokens == 0 && out.d_weight.data() != nullptr && !options.accumulate) {
-    host::dense_wgrad(on, view<float const, 2>(nullptr, {{0, vocabulary}}), x, out.d_weight);
+  using backend = detail::cross_entropy_on<P>;
+  status done = backend::count(on, target, vocabulary, options.divisor, scratch.valid);
+  if (tokens == 0 && out.d_weight.data() != nullptr && !options.accumulate && done.ok()) {
+    view<float const, 2, P::memory> const none(nullptr, {{0, vocabulary}});
+    done = linear_wgrad(on, none, x, out.d_weight);
   }
-  host::cross_entropy(on,
-                      host::cross_entropy_job<type>{x, weight, target, loss, out.d_x, out.d_weight,
-                                                    options.accumulate, scale},
-                      scratch.logits);
-  SHUNT_ISA_PICK(on, nn::mean_of_losses)(loss, tokens, valid, out.mean.data());
-  return {};
+  bool const wanted = out.d_x.data() != nullptr || out.d_weight.data() != nullptr;
+  for (offset_t first = 0; done.ok() && first < tokens; first += detail::cross_entropy_chunk) {
+    offset_t const left = tokens - first;
+    offset_t const rows = left < detail::cross_entropy_chunk ? left : detail::cross_entropy_chunk;
+    auto const part = x.slice(first, rows);
+    view<float, 2, P::memory> const z(scratch.logits, {{rows, vocabulary}});
+    view<float const, 2, P::memory> const d_z = z;
+    done = linear(on, part, weight, z);
+    if (done.ok()) {
+      done = backend::rows(
+          on,
+          {scratch.logits, vocabulary, target.data() + first * target.stride(0), target.stride(0),
+           loss + first, 1, vocabulary, options.scale, scratch.valid},
+          rows, wanted);
+    }
+    if (done.ok() && out.d_x.data() != nullptr) {
+      done = linear_dgrad(on, d_z, weight, out.d_x.slice(first, rows));
+    }
+    if (done.ok() && out.d_weight.data() != nullptr) {
+      done = linear_wgrad(on, d_z, part, out.d_weight,
+                          {.accumulate = options.accumulate || first > 0});
+    }
+  }
+  if (!done.ok()) return done;
+  return backend::mean(on, loss, tokens, scratch.valid, out.mean.data());
 }
 
 }  // namespace SHUNT_HOST_ABI

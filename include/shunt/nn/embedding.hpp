@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/embedding.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
@@ -7,8 +9,11 @@ namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
 
 namespace detail {
-/// Every id names an entry, or none (negative).
-inline status ids_below(char const* name, view<index_t const, 1> id, offset_t entries) noexcept {
+/// Every id names an entry, or none (negative). What a device holds is not read here: there an id
+/// that names no entry is as good as none.
+template <space S>
+status ids_below(char const* name, view<index_t const, 1, S> id, offset_t entries) noexcept {
+  if constexpr (S != space::host) return {};
   for (offset_t t = 0; t < id.extent(0); ++t) {
     if (id[t] >= entries) {
       return status::fail(error::bad_argument,
@@ -24,10 +29,11 @@ inline status ids_below(char const* name, view<index_t const, 1> id, offset_t en
 /// Shapes   table [V,H] · id [T] → rows [T,H]
 /// Types    table and rows of one storage type
 /// Aliasing rows overlaps nothing
-/// Errors   extents that differ, null pointers, an id that is V or more
+/// Errors   extents that differ, null pointers, an id that is V or more (on a device: as a negative)
 /// Cost     reads and writes T·H once; allocates nothing
 template <execution P, input<P, 2> Table, output<P, 2> Rows>
-status embedding(P const& on, Table&& table_in, view<index_t const, 1, P::memory> id,
+status embedding(P const& on, Table&& table_in,
+                 std::type_identity_t<view<index_t const, 1, P::memory>> id,
                  Rows&& rows_in) noexcept {
   using type = element_t<Table>;
   static_assert(storage<type>, "shunt::nn::embedding: float, bf16 or fp16 only");
@@ -44,11 +50,11 @@ status embedding(P const& on, Table&& table_in, view<index_t const, 1, P::memory
   }
   if (status bad = detail::ids_below("embedding.id", id, table.extent(0)); !bad.ok()) return bad;
   if (rows.empty()) return {};
-  host::embedding(on,
-                  host::embedding_args<type>{table.data(), table.stride(0), id.data(), id.stride(0),
-                                             rows.data(), rows.stride(0), rows.extent(1)},
-                  rows.extent(0));
-  return {};
+  return detail::embedding_on<P>::forward(
+      on,
+      detail::embedding_args<type>{table.data(), table.stride(0), table.extent(0), id.data(),
+                                   id.stride(0), rows.data(), rows.stride(0), rows.extent(1)},
+      rows.extent(0));
 }
 
 struct embedding_backward_options {
@@ -61,8 +67,9 @@ struct embedding_backward_options {
 /// Errors   as embedding()
 /// Cost     reads d_rows once; parallel over columns
 template <execution P, input<P, 2> Rows>
-status embedding_backward(P const& on, Rows&& d_rows_in, view<index_t const, 1, P::memory> id,
-                          view<float, 2, P::memory> d_table,
+status embedding_backward(P const& on, Rows&& d_rows_in,
+                          std::type_identity_t<view<index_t const, 1, P::memory>> id,
+                          std::type_identity_t<view<float, 2, P::memory>> d_table,
                           embedding_backward_options const& options = {}) noexcept {
   using type = element_t<Rows>;
   static_assert(storage<type>, "shunt::nn::embedding_backward: float, bf16 or fp16 only");
@@ -82,11 +89,11 @@ status embedding_backward(P const& on, Rows&& d_rows_in, view<index_t const, 1, 
     return bad;
   }
   if (d_table.empty()) return {};
-  host::embedding_backward(on, host::embedding_backward_args<type>{
-                                   d_rows.data(), d_rows.stride(0), id.data(), id.stride(0),
-                                   d_table.data(), d_table.stride(0), d_table.extent(0),
-                                   id.extent(0), d_table.extent(1), options.accumulate});
-  return {};
+  return detail::embedding_on<P>::backward(
+      on, detail::embedding_backward_args<type>{d_rows.data(), d_rows.stride(0), id.data(),
+                                                id.stride(0), d_table.data(), d_table.stride(0),
+                                                d_table.extent(0), id.extent(0), d_table.extent(1),
+                                                options.accumulate});
 }
 
 }  // namespace SHUNT_HOST_ABI

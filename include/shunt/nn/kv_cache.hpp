@@ -4,32 +4,9 @@
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
 
-/// Keys and values of past tokens, in memory of the caller's, laid out as attention reads them: the
-/// keys of each sequence and head in panels [key / 64][D][64], the values in rows padded to 32.
-/// The memory needs no initial value. One per layer.
-template <class T, space S = space::host> struct kv_cache {
-  T* memory = nullptr;
-  index_t batch = 0, capacity = 0, kv_heads = 0, head_dim = 0;  ///< capacity: tokens a sequence
-
-  [[nodiscard]] constexpr offset_t padded() const noexcept {
-    return host::attention_padded(capacity, host::attention_keys);
-  }
-  [[nodiscard]] constexpr offset_t wide() const noexcept {
-    return host::attention_padded(head_dim, host::attention_strip);
-  }
-  /// Elements that `memory` must have.
-  [[nodiscard]] constexpr offset_t elements() const noexcept {
-    return offset_t{batch} * kv_heads * padded() * (head_dim + wide());
-  }
-  [[nodiscard]] constexpr T* keys() const noexcept { return memory; }
-  [[nodiscard]] constexpr T* values() const noexcept {
-    return memory + offset_t{batch} * kv_heads * padded() * head_dim;
-  }
-};
-
 namespace detail {
-template <class T>
-status cache_fits(char const* who, kv_cache<T> const& cache, offset_t batch, offset_t tokens,
+template <class T, space S>
+status cache_fits(char const* who, kv_cache<T, S> const& cache, offset_t batch, offset_t tokens,
                   offset_t first_position) noexcept {
   if (cache.memory == nullptr && cache.elements() > 0) {
     return status::fail(error::null_pointer,
@@ -72,21 +49,13 @@ status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::m
     return bad;
   }
   if (k.empty()) return {};
-  host::attention_pack(on,
-                       host::attention_pack_args<type, type>{
-                           k.data(), k.stride(0), k.stride(1), k.stride(2), v.data(), v.stride(0),
-                           v.stride(1), v.stride(2), cache.keys(), cache.padded() * cache.head_dim,
-                           cache.values(), cache.padded() * cache.wide(), cache.kv_heads,
-                           cache.head_dim, cache.wide(), first_position},
-                       batch, length);
-  return {};
+  return detail::attention_on<P>::template append<type>(on, k, v, cache, first_position);
 }
 
 /// Scratch of cache_attend.
-[[nodiscard]] inline std::size_t cache_attend_bytes(on_host const& on, index_t head_dim) noexcept {
-  auto a = arena<>::measuring();
-  (void)host::carve_attention_rows(a, on, host::attention_padded(head_dim, host::attention_strip));
-  return a.needed();
+template <execution P>
+[[nodiscard]] std::size_t cache_attend_bytes(P const& on, index_t head_dim) noexcept {
+  return detail::attention_on<P>::cached_bytes(on, head_dim);
 }
 
 /// Attention of S new queries a sequence, at positions first_position …, over everything that the
@@ -97,7 +66,7 @@ status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::m
 /// Cost     reads the cache once for each group of heads; scratch cache_attend_bytes()
 template <execution P, input<P, 4> Q, output<P, 4> O>
 status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> const& cache,
-                    index_t first_position, O&& out_in, arena<P::memory> work,
+                    index_t first_position, O&& out_in, std::type_identity_t<arena<P::memory>> work,
                     attention_options const& options = {}) noexcept {
   using type = element_t<Q>;
   static_assert(storage<type>, "shunt::nn::cache_attend: float, bf16 or fp16 only");
@@ -115,33 +84,9 @@ status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> con
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("cache_attend", heads, cache.kv_heads); !bad.ok()) return bad;
-  float* const rows = host::carve_attention_rows(work, on, cache.wide());
-  if (status bad = work.check("cache_attend"); !bad.ok()) return bad;
-  host::attention(on,
-                  host::attention_args<type, type>{q.data(),
-                                                   q.stride(0),
-                                                   q.stride(1),
-                                                   q.stride(2),
-                                                   cache.keys(),
-                                                   cache.padded() * cache.head_dim,
-                                                   cache.values(),
-                                                   cache.padded() * cache.wide(),
-                                                   out.data(),
-                                                   out.stride(0),
-                                                   out.stride(1),
-                                                   out.stride(2),
-                                                   nullptr,
-                                                   0,
-                                                   0,
-                                                   0,
-                                                   cache.kv_heads,
-                                                   heads / cache.kv_heads,
-                                                   cache.head_dim,
-                                                   cache.wide(),
-                                                   first_position,
-                                                   detail::scale_of(options, cache.head_dim)},
-                  batch, length, rows);
-  return {};
+  return detail::attention_on<P>::template cached<type>(
+      on, {q, {}, {}, out, {}, detail::scale_of(options, cache.head_dim)}, cache, first_position,
+      work);
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/norm.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
@@ -20,25 +22,26 @@ struct rms_norm_options {
 /// Cost     reads and writes each row once or twice from cache; allocates nothing
 /// Source   Zhang and Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019
 template <execution P, input<P, 2> X, input<P, 1> W, output<P, 2> Y>
-status rms_norm(P const& on, X&& x, W&& weight, Y&& y, view<float, 1, P::memory> inverse = {},
+status rms_norm(P const& on, X&& x, W&& weight, Y&& y,
+                std::type_identity_t<view<float, 1, P::memory>> inverse = {},
                 rms_norm_options const& options = {}) noexcept;
 
 template <execution P, input<P, 2> X, input<P, 2> A, output<P, 2> Sum, input<P, 1> W,
           output<P, 2> Y>
 status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
-                    view<float, 1, P::memory> inverse = {},
+                    std::type_identity_t<view<float, 1, P::memory>> inverse = {},
                     rms_norm_options const& options = {}) noexcept;
 
 /// Scratch that rms_norm_backward needs where dw is wanted.
 [[nodiscard]] inline std::size_t rms_norm_backward_bytes(offset_t tokens, offset_t width) noexcept {
   auto a = arena<>::measuring();
-  host::carve_norm_backward(a, tokens, width);
+  (void)detail::carve_norm_backward(a, tokens, width);
   return a.needed();
 }
 
-template <class T> struct rms_norm_backward_options {
-  view<T const, 2> add = {};  ///< [T,H], added to d_x: the gradient that went round the norm
-  bool accumulate = false;    ///< d_weight: add to it instead of overwriting
+template <class T, space S = space::host> struct rms_norm_backward_options {
+  view<T const, 2, S> add = {};  ///< [T,H], added to d_x: the gradient that went round the norm
+  bool accumulate = false;       ///< d_weight: add to it instead of overwriting
 };
 
 /// Gradients of rms_norm, r = inverse: dx = r·w·dy − x·(r³/H)·Σ(dy·w·x), dw = Σ_t dy·x·r.
@@ -49,15 +52,17 @@ template <class T> struct rms_norm_backward_options {
 /// Errors   extents that differ, null pointers, arena too small (says how much)
 /// Cost     reads x and d_y twice from cache; scratch rms_norm_backward_bytes()
 template <execution P, input<P, 2> X, input<P, 1> W, input<P, 2> DY, output<P, 2> DX>
-status rms_norm_backward(P const& on, X&& x, W&& weight, view<float const, 1, P::memory> inverse,
-                         DY&& d_y, DX&& d_x, view<float, 1, P::memory> d_weight,
-                         arena<P::memory> work,
-                         rms_norm_backward_options<element_t<X>> const& options = {}) noexcept;
+status rms_norm_backward(
+    P const& on, X&& x, W&& weight, std::type_identity_t<view<float const, 1, P::memory>> inverse,
+    DY&& d_y, DX&& d_x, std::type_identity_t<view<float, 1, P::memory>> d_weight,
+    std::type_identity_t<arena<P::memory>> work,
+    rms_norm_backward_options<element_t<X>, P::memory> const& options = {}) noexcept;
 
 namespace detail {
-template <class T, class W>
-status checked_rms_norm(on_host const& on, view<T const, 2> x, view<T const, 2> add, view<T, 2> sum,
-                        view<W const, 1> weight, view<T, 2> y, view<float, 1> inverse,
+template <class T, class W, class P>
+status checked_rms_norm(P const& on, view<T const, 2, P::memory> x, view<T const, 2, P::memory> add,
+                        view<T, 2, P::memory> sum, view<W const, 1, P::memory> weight,
+                        view<T, 2, P::memory> y, view<float, 1, P::memory> inverse,
                         rms_norm_options const& options) noexcept {
   static_assert(storage<T> && storage<W>, "shunt::nn::rms_norm: float, bf16 or fp16 only");
   offset_t const tokens = x.extent(0), width = x.extent(1);
@@ -93,18 +98,18 @@ status checked_rms_norm(on_host const& on, view<T const, 2> x, view<T const, 2> 
     return status::fail(error::bad_argument, "rms_norm.epsilon is %g; it must be above 0",
                         static_cast<double>(options.epsilon));
   }
-  host::rms_norm(
+  return norm_on<P>::forward(
       on,
-      host::rms_norm_args<T, W>{x.data(), x.stride(0), adds ? add.data() : nullptr, add.stride(0),
-                                sum.data(), sum.stride(0), weight.data(), y.data(), y.stride(0),
-                                inverse.data(), inverse.stride(0), width, options.epsilon},
+      rms_norm_args<T, W>{x.data(), x.stride(0), adds ? add.data() : nullptr, add.stride(0),
+                          sum.data(), sum.stride(0), weight.data(), y.data(), y.stride(0),
+                          inverse.data(), inverse.stride(0), width, options.epsilon},
       tokens);
-  return {};
 }
 }  // namespace detail
 
 template <execution P, input<P, 2> X, input<P, 1> W, output<P, 2> Y>
-status rms_norm(P const& on, X&& x, W&& weight, Y&& y, view<float, 1, P::memory> inverse,
+status rms_norm(P const& on, X&& x, W&& weight, Y&& y,
+                std::type_identity_t<view<float, 1, P::memory>> inverse,
                 rms_norm_options const& options) noexcept {
   using type = element_t<X>;
   return detail::checked_rms_norm<type, element_t<W>>(
@@ -114,7 +119,8 @@ status rms_norm(P const& on, X&& x, W&& weight, Y&& y, view<float, 1, P::memory>
 template <execution P, input<P, 2> X, input<P, 2> A, output<P, 2> Sum, input<P, 1> W,
           output<P, 2> Y>
 status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
-                    view<float, 1, P::memory> inverse, rms_norm_options const& options) noexcept {
+                    std::type_identity_t<view<float, 1, P::memory>> inverse,
+                    rms_norm_options const& options) noexcept {
   using type = element_t<X>;
   return detail::checked_rms_norm<type, element_t<W>>(on, as_input<P, 2>(x), as_input<P, 2>(add),
                                                       as_output<P, 2>(sum), as_input<P, 1>(weight),
@@ -122,10 +128,12 @@ status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
 }
 
 template <execution P, input<P, 2> X, input<P, 1> W, input<P, 2> DY, output<P, 2> DX>
-status rms_norm_backward(P const& on, X&& x_in, W&& weight_in,
-                         view<float const, 1, P::memory> inverse, DY&& d_y_in, DX&& d_x_in,
-                         view<float, 1, P::memory> d_weight, arena<P::memory> work,
-                         rms_norm_backward_options<element_t<X>> const& options) noexcept {
+status rms_norm_backward(
+    P const& on, X&& x_in, W&& weight_in,
+    std::type_identity_t<view<float const, 1, P::memory>> inverse, DY&& d_y_in, DX&& d_x_in,
+    std::type_identity_t<view<float, 1, P::memory>> d_weight,
+    std::type_identity_t<arena<P::memory>> work,
+    rms_norm_backward_options<element_t<X>, P::memory> const& options) noexcept {
   using type = element_t<X>;
   static_assert(storage<type> && storage<element_t<W>>,
                 "shunt::nn::rms_norm_backward: float, bf16 or fp16 only");
@@ -156,7 +164,7 @@ status rms_norm_backward(P const& on, X&& x_in, W&& weight_in,
   }
   float* partial = nullptr;
   if (d_weight.data() != nullptr) {
-    partial = host::carve_norm_backward(work, tokens, width);
+    partial = detail::carve_norm_backward(work, tokens, width);
     if (status bad = first_of(
             check::rows("rms_norm_backward.d_weight", d_weight),
             check::extent("rms_norm_backward.d_weight", 0, d_weight.extent(0), width, "width of x"),
@@ -165,13 +173,13 @@ status rms_norm_backward(P const& on, X&& x_in, W&& weight_in,
       return bad;
     }
   }
-  host::rms_norm_backward(on,
-                          host::rms_norm_backward_args<type, element_t<W>>{
-                              x.data(), x.stride(0), weight.data(), inverse.data(),
-                              inverse.stride(0), d_y.data(), d_y.stride(0), options.add.data(),
-                              options.add.stride(0), d_x.data(), d_x.stride(0), width},
-                          tokens, d_weight, options.accumulate, partial);
-  return {};
+  return detail::norm_on<P>::backward(
+      on,
+      detail::rms_norm_backward_args<type, element_t<W>>{
+          x.data(), x.stride(0), weight.data(), inverse.data(), inverse.stride(0), d_y.data(),
+          d_y.stride(0), options.add.data(), options.add.stride(0), d_x.data(), d_x.stride(0),
+          width},
+      tokens, d_weight, options.accumulate, partial);
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -1,7 +1,10 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/optimiser.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
+#include "shunt/nn/angle.hpp"
 
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
@@ -9,7 +12,7 @@ inline namespace SHUNT_HOST_ABI {
 /// Scratch of gradient_norm().
 [[nodiscard]] inline std::size_t gradient_norm_bytes(offset_t count) noexcept {
   auto a = arena<>::measuring();
-  (void)host::carve_gradient_norm(a, count);
+  (void)detail::carve_gradient_norm(a, count);
   return a.needed();
 }
 
@@ -19,9 +22,10 @@ inline namespace SHUNT_HOST_ABI {
 ///          thread count and ISA
 /// Cost     reads N once; scratch gradient_norm_bytes()
 template <execution P>
-status gradient_norm(P const& on, view<float const, 1, P::memory> gradient,
-                     view<float, 1, P::memory> norm, arena<P::memory> work) noexcept {
-  float* const partial = host::carve_gradient_norm(work, gradient.extent(0));
+status gradient_norm(P const& on, std::type_identity_t<view<float const, 1, P::memory>> gradient,
+                     std::type_identity_t<view<float, 1, P::memory>> norm,
+                     std::type_identity_t<arena<P::memory>> work) noexcept {
+  float* const partial = detail::carve_gradient_norm(work, gradient.extent(0));
   if (status bad = first_of(check::policy(on), check::rows("gradient_norm.gradient", gradient),
                             check::memory("gradient_norm.norm", norm),
                             check::extent("gradient_norm.norm", 0, norm.extent(0), 1, "one number"),
@@ -29,8 +33,7 @@ status gradient_norm(P const& on, view<float const, 1, P::memory> gradient,
       !bad.ok()) {
     return bad;
   }
-  norm[0] = host::gradient_norm(on, gradient, partial);
-  return {};
+  return detail::optimiser_on<P>::norm(on, gradient, norm.data(), partial);
 }
 
 /// Float master weights with their gradient and moments, and (optional) the copy in the type that
@@ -61,7 +64,8 @@ struct adamw_options {
 /// Source   Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019
 template <execution P, class T>
 status adamw(P const& on, adamw_state<T, P::memory> const& state,
-             view<float const, 1, P::memory> norm, adamw_options const& options) noexcept {
+             std::type_identity_t<view<float const, 1, P::memory>> norm,
+             adamw_options const& options) noexcept {
   static_assert(storage<T>, "shunt::nn::adamw: the copy is float, bf16 or fp16");
   offset_t const count = state.parameter.extent(0);
   auto same = [&](char const* name, auto v) {
@@ -87,32 +91,26 @@ status adamw(P const& on, adamw_state<T, P::memory> const& state,
                           static_cast<double>(beta));
     }
   }
-  float scale = 1.0f;
-  if (norm.data() != nullptr) {
-    if (!(norm[0] < __builtin_inff())) return {};
-    if (options.clip > 0.0f && norm[0] > options.clip) scale = options.clip / norm[0];
-  }
   auto rest = [](float beta) { return static_cast<float>(1.0 - static_cast<double>(beta)); };
   auto unbias = [&](float beta) {
     return static_cast<float>(1.0 /
-                              (1.0 - host::power_of(static_cast<double>(beta), options.step)));
+                              (1.0 - detail::power_of(static_cast<double>(beta), options.step)));
   };
   double const shrink =
       static_cast<double>(options.rate) * static_cast<double>(options.weight_decay);
-  host::adamw(
+  return detail::optimiser_on<P>::adamw(
       on,
-      host::adamw_args<T>{state.gradient.data(), state.parameter.data(), state.first_moment.data(),
-                          state.second_moment.data(), state.copy.data(), scale, options.beta1,
-                          options.beta2, rest(options.beta1), rest(options.beta2),
-                          unbias(options.beta1), unbias(options.beta2), options.epsilon,
-                          options.rate, static_cast<float>(1.0 - shrink)},
+      detail::adamw_args<T>{
+          state.gradient.data(), state.parameter.data(), state.first_moment.data(),
+          state.second_moment.data(), state.copy.data(), norm.data(), options.clip, options.beta1,
+          options.beta2, rest(options.beta1), rest(options.beta2), unbias(options.beta1),
+          unbias(options.beta2), options.epsilon, options.rate, static_cast<float>(1.0 - shrink)},
       count);
-  return {};
 }
 
 /// to = from, rounded: the working copy of master weights.
 template <execution P, class T>
-status working_copy(P const& on, view<float const, 1, P::memory> from,
+status working_copy(P const& on, std::type_identity_t<view<float const, 1, P::memory>> from,
                     view<T, 1, P::memory> to) noexcept {
   if (status bad =
           first_of(check::policy(on), check::rows("working_copy.from", from),
@@ -121,8 +119,7 @@ status working_copy(P const& on, view<float const, 1, P::memory> from,
       !bad.ok()) {
     return bad;
   }
-  host::rounded_copy(on, from, to);
-  return {};
+  return detail::optimiser_on<P>::template copy<T>(on, from, to);
 }
 
 }  // namespace SHUNT_HOST_ABI

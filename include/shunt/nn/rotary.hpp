@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/rotary.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
@@ -28,8 +30,8 @@ struct rotary_options {
 /// Cost     once per model, some 100 operations an entry
 /// Source   Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021
 template <execution P>
-status rotary_fill(P const& on, rotary_table<P::memory> table, double base = 10000.0,
-                   index_t first_position = 0) noexcept {
+status rotary_fill(P const& on, std::type_identity_t<rotary_table<P::memory>> table,
+                   double base = 10000.0, index_t first_position = 0) noexcept {
   if (status bad =
           first_of(check::policy(on), check::rows("rotary_fill.cosine", table.cosine),
                    check::rows("rotary_fill.sine", table.sine),
@@ -44,14 +46,17 @@ status rotary_fill(P const& on, rotary_table<P::memory> table, double base = 100
   if (!(base > 0.0 && base < 1e300)) {
     return status::fail(error::bad_argument, "rotary_fill.base is %g; it must be above 0", base);
   }
-  if (!table.cosine.empty()) host::rotary_table(on, table.cosine, table.sine, base, first_position);
-  return {};
+  if (table.cosine.empty()) return {};
+  double const pairs = static_cast<double>(table.cosine.extent(1));
+  return detail::rotary_on<P>::table(on, table.cosine, table.sine,
+                                     -detail::logarithm_of(base) / pairs, first_position);
 }
 
 namespace detail {
-template <class T>
-status rotate(on_host const& on, char const* who, view<T, 4> x, rotary_table<> const& table,
-              rotary_options const& options, float turn) noexcept {
+template <class T, class P>
+status rotate(P const& on, char const* who, view<T, 4, P::memory> x,
+              rotary_table<P::memory> const& table, rotary_options const& options,
+              float turn) noexcept {
   static_assert(storage<T>, "shunt::nn::rotary: float, bf16 or fp16 only");
   offset_t const positions = table.cosine.extent(0), pairs = table.cosine.extent(1);
   if (status bad = first_of(
@@ -67,13 +72,13 @@ status rotate(on_host const& on, char const* who, view<T, 4> x, rotary_table<> c
     return bad;
   }
   if (x.empty() || pairs == 0) return {};
-  host::rotate(on,
-               host::rotary_args<T>{x.data(), x.stride(0), x.stride(1), x.stride(2), x.extent(1),
-                                    x.extent(2), pairs, options.first_position, table.cosine.data(),
-                                    table.sine.data(), table.cosine.stride(0), table.sine.stride(0),
-                                    turn, options.pairs == rotary_pairs::adjacent},
-               x.extent(0) * x.extent(1));
-  return {};
+  return rotary_on<P>::rotate(
+      on,
+      rotary_args<T>{x.data(), x.stride(0), x.stride(1), x.stride(2), x.extent(1), x.extent(2),
+                     pairs, options.first_position, table.cosine.data(), table.sine.data(),
+                     table.cosine.stride(0), table.sine.stride(0), turn,
+                     options.pairs == rotary_pairs::adjacent},
+      x.extent(0) * x.extent(1));
 }
 }  // namespace detail
 

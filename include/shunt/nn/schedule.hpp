@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/nn/angle.hpp"
+#include "shunt/nn/angle.hpp"
 
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
@@ -25,7 +25,7 @@ struct cosine_schedule {
   if (step >= s.steps) return static_cast<float>(s.floor);
   double const done =
       static_cast<double>(step - s.warm_up) / static_cast<double>(s.steps - s.warm_up);
-  double const cosine = host::sine_cosine_of(done * 3.14159265358979323846).cosine;
+  double const cosine = detail::sine_cosine_of(done * 3.14159265358979323846).cosine;
   double const share = __builtin_fma(cosine, 0.5, 0.5);
   return static_cast<float>(__builtin_fma(s.peak - s.floor, share, s.floor));
 }

@@ -1,21 +1,16 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/core/arena.hpp"
-#include "shunt/core/view.hpp"
+#include "shunt/nn/calls.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-// Blocks. 64 keys stand in the arithmetic (where the online softmax takes a new peak), so every
-// backend keeps them; 48 query rows are eight tiles of six, a matter of speed only.
-inline constexpr offset_t attention_keys = 64;
-inline constexpr offset_t attention_rows = 48;
-inline constexpr offset_t attention_strip = 32;  // rows of values are padded to it
+using shunt::nn::detail::attention_keys;
+using shunt::nn::detail::attention_padded;
+using shunt::nn::detail::attention_strip;
 
-constexpr offset_t attention_padded(offset_t n, offset_t to) noexcept {
-  return (n + to - 1) / to * to;
-}
+inline constexpr offset_t attention_rows = 48;  // eight tiles of six: a matter of speed only
 
 /// Keys and values as they come, [B,S,heads,D] with steps, and where they are packed.
 template <class T, class To> struct attention_pack_args {
@@ -79,6 +74,19 @@ inline namespace SHUNT_HOST_ABI {
 
 struct attention_sizes {
   offset_t batch, length, heads, kv_heads, head_dim;
+  explicit constexpr attention_sizes(shunt::nn::attention_shape const& s) noexcept
+      : batch(s.batch),
+        length(s.length),
+        heads(s.heads),
+        kv_heads(s.kv_heads),
+        head_dim(s.head_dim) {}
+  template <class T>
+  attention_sizes(view<T, 4> q, view<T, 4> k) noexcept
+      : batch(q.extent(0)),
+        length(q.extent(1)),
+        heads(q.extent(2)),
+        kv_heads(k.extent(2)),
+        head_dim(q.extent(3)) {}
   [[nodiscard]] constexpr offset_t wide() const noexcept {
     return attention_padded(head_dim, attention_strip);
   }
@@ -149,3 +157,133 @@ void attention_backward(on_host const& on, attention_backward_args<T> const& a,
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
+
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
+namespace detail {
+
+template <> struct attention_on<on_host> {
+  static std::size_t forward_bytes(on_host const& on, attention_shape const& s) noexcept {
+    auto a = arena<>::measuring();
+    (void)host::carve_attention(a, on, host::attention_sizes(s));
+    return a.needed();
+  }
+  static std::size_t backward_bytes(on_host const& on, attention_shape const& s) noexcept {
+    auto a = arena<>::measuring();
+    (void)host::carve_attention_backward(a, on, host::attention_sizes(s));
+    return a.needed();
+  }
+  static std::size_t cached_bytes(on_host const& on, index_t head_dim) noexcept {
+    auto a = arena<>::measuring();
+    (void)host::carve_attention_rows(a, on, attention_padded(head_dim, attention_strip));
+    return a.needed();
+  }
+
+  template <class T>
+  static status forward(on_host const& on, attention_call<T, space::host> const& c,
+                        arena<> work) noexcept {
+    host::attention_sizes const s(c.q, c.k);
+    auto const scratch = host::carve_attention(work, on, s);
+    if (status bad = work.check("attention"); !bad.ok()) return bad;
+    offset_t const keys_stride = s.padded() * s.head_dim, values_stride = s.padded() * s.wide();
+    host::attention_pack(on,
+                         pack_args<T, float>(c.k, c.v, scratch.keys, keys_stride, scratch.values,
+                                             values_stride, s.wide(), 0),
+                         s.batch, s.length);
+    host::attention(on,
+                    args<T, float>(c, scratch.keys, keys_stride, scratch.values, values_stride,
+                                   s.kv_heads, s.wide(), 0),
+                    s.batch, s.length, scratch.rows);
+    return {};
+  }
+
+  template <class T>
+  static status append(on_host const& on, view<T const, 4> k, view<T const, 4> v,
+                       kv_cache<T> const& cache, offset_t first_position) noexcept {
+    host::attention_pack(
+        on,
+        pack_args<T, T>(k, v, cache.keys(), cache.padded() * cache.head_dim, cache.values(),
+                        cache.padded() * cache.wide(), cache.wide(), first_position),
+        k.extent(0), k.extent(1));
+    return {};
+  }
+
+  /// c's k and v are not there: the cache holds them.
+  template <class T>
+  static status cached(on_host const& on, attention_call<T, space::host> const& c,
+                       kv_cache<T> const& cache, offset_t first_position, arena<> work) noexcept {
+    float* const rows = host::carve_attention_rows(work, on, cache.wide());
+    if (status bad = work.check("cache_attend"); !bad.ok()) return bad;
+    host::attention(
+        on,
+        args<T, T>(c, cache.keys(), cache.padded() * cache.head_dim, cache.values(),
+                   cache.padded() * cache.wide(), cache.kv_heads, cache.wide(), first_position),
+        c.q.extent(0), c.q.extent(1), rows);
+    return {};
+  }
+
+  template <class T>
+  static status backward(on_host const& on, attention_backward_call<T, space::host> const& c,
+                         arena<> work) noexcept {
+    host::attention_sizes const s(c.q, c.k);
+    float* const scratch = host::carve_attention_backward(work, on, s);
+    if (status bad = work.check("attention_backward"); !bad.ok()) return bad;
+    host::attention_backward_args<T> const a{
+        c.q.data(),       c.q.stride(0),        c.q.stride(1),       c.q.stride(2),
+        c.k.data(),       c.k.stride(0),        c.k.stride(1),       c.k.stride(2),
+        c.v.data(),       c.v.stride(0),        c.v.stride(1),       c.v.stride(2),
+        c.out.data(),     c.out.stride(0),      c.out.stride(1),     c.out.stride(2),
+        c.d_out.data(),   c.d_out.stride(0),    c.d_out.stride(1),   c.d_out.stride(2),
+        c.d_q.data(),     c.d_q.stride(0),      c.d_q.stride(1),     c.d_q.stride(2),
+        c.d_k.data(),     c.d_k.stride(0),      c.d_k.stride(1),     c.d_k.stride(2),
+        c.d_v.data(),     c.d_v.stride(0),      c.d_v.stride(1),     c.d_v.stride(2),
+        c.log_sum.data(), c.log_sum.stride(0),  c.log_sum.stride(1), c.log_sum.stride(2),
+        s.length,         s.heads / s.kv_heads, s.head_dim,          s.wide(),
+        c.scale};
+    host::attention_backward(on, a, s, scratch);
+    return {};
+  }
+
+ private:
+  template <class T, class To>
+  static host::attention_pack_args<T, To> pack_args(view<T const, 4> k, view<T const, 4> v,
+                                                    To* keys, offset_t keys_stride, To* values,
+                                                    offset_t values_stride, offset_t wide,
+                                                    offset_t first_position) noexcept {
+    return {k.data(),    k.stride(0), k.stride(1), k.stride(2),   v.data(), v.stride(0),
+            v.stride(1), v.stride(2), keys,        keys_stride,   values,   values_stride,
+            k.extent(2), k.extent(3), wide,        first_position};
+  }
+  template <class T, class K>
+  static host::attention_args<T, K> args(attention_call<T, space::host> const& c, K const* keys,
+                                         offset_t keys_stride, K const* values,
+                                         offset_t values_stride, offset_t kv_heads, offset_t wide,
+                                         offset_t first_position) noexcept {
+    return {c.q.data(),
+            c.q.stride(0),
+            c.q.stride(1),
+            c.q.stride(2),
+            keys,
+            keys_stride,
+            values,
+            values_stride,
+            c.out.data(),
+            c.out.stride(0),
+            c.out.stride(1),
+            c.out.stride(2),
+            c.log_sum.data(),
+            c.log_sum.stride(0),
+            c.log_sum.stride(1),
+            c.log_sum.stride(2),
+            kv_heads,
+            c.q.extent(2) / kv_heads,
+            c.q.extent(3),
+            wide,
+            first_position,
+            c.scale};
+  }
+};
+
+}  // namespace detail
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -2,8 +2,8 @@
 namespace nn {
 
 /// loss = log Σ e^z − z[target]; with `wanted`, z becomes scale · (softmax − one-hot).
-inline void cross_entropy_rows(cross_entropy_args const& a, std::int64_t first, std::int64_t last,
-                               bool wanted) noexcept {
+inline void cross_entropy_rows(cross_entropy_args const& a, float scale, std::int64_t first,
+                               std::int64_t last, bool wanted) noexcept {
   std::int64_t const n = a.vocabulary;
   for (std::int64_t t = first; t < last; ++t) {
     float* const z = a.logits + t * a.logits_row;
@@ -36,11 +36,11 @@ inline void cross_entropy_rows(cross_entropy_args const& a, std::int64_t first, 
     if (!wanted) continue;
     float const share = 1.0f / total;
     float const there = fma(fill(z[target]), fill(share), fill(-1.0f))[0];
-    vf const factor = fill(share * a.scale);
+    vf const factor = fill(share * scale);
     for (std::int64_t i = 0; i < n; i += lanes) {
       store_up_to(z + i, load_up_to(z + i, n - i) * factor, n - i);
     }
-    z[target] = there * a.scale;
+    z[target] = there * scale;
   }
 }
 

@@ -1,28 +1,13 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/core/view.hpp"
+#include "shunt/nn/calls.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-template <class T> struct embedding_args {
-  T const* table;
-  offset_t table_row;
-  index_t const* id;
-  offset_t id_step;
-  T* rows;
-  offset_t row, width;
-};
-template <class T> struct embedding_backward_args {
-  T const* rows;
-  offset_t row;
-  index_t const* id;
-  offset_t id_step;
-  float* table;
-  offset_t table_row, entries, tokens, width;
-  bool accumulate;
-};
+using shunt::nn::detail::embedding_args;
+using shunt::nn::detail::embedding_backward_args;
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
@@ -49,3 +34,24 @@ void embedding_backward(on_host const& on, embedding_backward_args<T> const& a) 
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
+
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
+namespace detail {
+
+template <> struct embedding_on<on_host> {
+  template <class T>
+  static status forward(on_host const& on, embedding_args<T> const& a, offset_t tokens) noexcept {
+    host::embedding(on, a, tokens);
+    return {};
+  }
+  template <class T>
+  static status backward(on_host const& on, embedding_backward_args<T> const& a) noexcept {
+    host::embedding_backward(on, a);
+    return {};
+  }
+};
+
+}  // namespace detail
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

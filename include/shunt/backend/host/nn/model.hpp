@@ -1,10 +1,10 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/nn/angle.hpp"
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/core/random.hpp"
 #include "shunt/core/view.hpp"
+#include "shunt/nn/angle.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
@@ -17,8 +17,9 @@ inline void fill_normal(on_host const& on, view<float, 1> values, std::uint64_t 
       random_words const r = random_at(seed, static_cast<std::uint64_t>(first + i));
       double const u = (static_cast<double>(r.word[0]) + 0.5) * 0x1p-32;
       double const turn = static_cast<double>(r.word[1]) * (0x1p-32 * 6.283185307179586);
-      double const radius = __builtin_sqrt(-2.0 * logarithm_of(u));
-      values[i] = static_cast<float>(deviation * (radius * sine_cosine_of(turn).cosine));
+      double const radius = __builtin_sqrt(-2.0 * shunt::nn::detail::logarithm_of(u));
+      values[i] =
+          static_cast<float>(deviation * (radius * shunt::nn::detail::sine_cosine_of(turn).cosine));
     }
   });
 }

@@ -1,19 +1,12 @@
 #pragma once
-#include "shunt/backend/host/nn/angle.hpp"
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/core/arena.hpp"
-#include "shunt/core/view.hpp"
+#include "shunt/nn/calls.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-template <class T> struct adamw_args {
-  float const* gradient;
-  float *parameter, *first_moment, *second_moment;
-  T* copy;  // null: none
-  float scale, beta1, beta2, rest1, rest2, unbias1, unbias2, epsilon, rate, keep;
-};
+using shunt::nn::detail::adamw_args;
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
@@ -24,15 +17,10 @@ template <class T> struct adamw_args {
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-inline constexpr offset_t norm_piece = 4096;  // elements of one partial sum of squares: fixed
-
-inline float* carve_gradient_norm(arena<>& a, offset_t count) noexcept {
-  return a.take<float>((count + norm_piece - 1) / norm_piece);
-}
-
 inline float gradient_norm(on_host const& on, view<float const, 1> g, float* partial) noexcept {
+  using shunt::nn::detail::norm_piece;
   auto* const squares = SHUNT_ISA_PICK(on, nn::sum_of_squares);
-  offset_t const count = g.extent(0), pieces = (count + norm_piece - 1) / norm_piece;
+  offset_t const count = g.extent(0), pieces = shunt::nn::detail::pieces_of(count, norm_piece);
   parallel_ranges(on, count, norm_piece, [&](offset_t first, offset_t last, int) {
     partial[first / norm_piece] = squares(g.data() + first, last - first);
   });
@@ -41,8 +29,10 @@ inline float gradient_norm(on_host const& on, view<float const, 1> g, float* par
 
 template <class T> void adamw(on_host const& on, adamw_args<T> const& a, offset_t count) noexcept {
   auto* const kernel = SHUNT_ISA_PICK(on, nn::adamw_range<T>);
+  float const scale = a.scale();
+  if (scale < 0.0f) return;
   parallel_ranges(on, count, 1 << 14,
-                  [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
+                  [&](offset_t first, offset_t last, int) { kernel(a, scale, first, last); });
 }
 
 template <class T>
@@ -55,3 +45,29 @@ void rounded_copy(on_host const& on, view<float const, 1> from, view<T, 1> to) n
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
+
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
+namespace detail {
+
+template <> struct optimiser_on<on_host> {
+  static status norm(on_host const& on, view<float const, 1> gradient, float* norm,
+                     float* partial) noexcept {
+    *norm = host::gradient_norm(on, gradient, partial);
+    return {};
+  }
+  template <class T>
+  static status adamw(on_host const& on, adamw_args<T> const& a, offset_t count) noexcept {
+    host::adamw(on, a, count);
+    return {};
+  }
+  template <class T>
+  static status copy(on_host const& on, view<float const, 1> from, view<T, 1> to) noexcept {
+    host::rounded_copy(on, from, to);
+    return {};
+  }
+};
+
+}  // namespace detail
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -1,21 +1,13 @@
 #pragma once
-#include "shunt/backend/host/nn/angle.hpp"
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/core/view.hpp"
+#include "shunt/nn/angle.hpp"
+#include "shunt/nn/calls.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-template <class T> struct rotary_args {
-  T* x;
-  offset_t batch_step, token_step, head_step;
-  offset_t length, heads, pairs, first_position;
-  float const *cosine, *sine;
-  offset_t cosine_row, sine_row;
-  float turn;
-  bool adjacent;
-};
+using shunt::nn::detail::rotary_args;
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
@@ -33,16 +25,15 @@ void rotate(on_host const& on, rotary_args<T> const& a, offset_t tokens) noexcep
                   [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
 }
 
-inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double base,
+/// `step`: of the logarithm of the frequency, from one pair to the next.
+inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double step,
                          offset_t first_position) noexcept {
-  offset_t const pairs = cosine.extent(1);
-  double const step = -logarithm_of(base) / static_cast<double>(pairs);
   parallel_ranges(on, cosine.extent(0), 64, [&](offset_t first, offset_t last, int) {
-    for (offset_t i = 0; i < pairs; ++i) {
-      double const frequency = exponential_of(step * static_cast<double>(i));
+    for (offset_t i = 0; i < cosine.extent(1); ++i) {
+      double const frequency = shunt::nn::detail::exponential_of(step * static_cast<double>(i));
       for (offset_t p = first; p < last; ++p) {
-        sine_cosine const turn =
-            sine_cosine_of(static_cast<double>(first_position + p) * frequency);
+        auto const turn =
+            shunt::nn::detail::sine_cosine_of(static_cast<double>(first_position + p) * frequency);
         cosine(p, i) = static_cast<float>(turn.cosine);
         sine(p, i) = static_cast<float>(turn.sine);
       }
@@ -52,3 +43,24 @@ inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
+
+namespace shunt::nn {
+inline namespace SHUNT_HOST_ABI {
+namespace detail {
+
+template <> struct rotary_on<on_host> {
+  static status table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double step,
+                      offset_t first_position) noexcept {
+    host::rotary_table(on, cosine, sine, step, first_position);
+    return {};
+  }
+  template <class T>
+  static status rotate(on_host const& on, rotary_args<T> const& a, offset_t tokens) noexcept {
+    host::rotate(on, a, tokens);
+    return {};
+  }
+};
+
+}  // namespace detail
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::nn

@@ -2,18 +2,21 @@
 #include <cstdint>
 
 #include "shunt/backend/host/abi.hpp"
+#include "shunt/core/macros.hpp"
 
-/// Double arithmetic of our own for the few places that need it outside kernels (rotary tables,
-/// schedules): the C library's differ in the last bit from machine to machine.
-namespace shunt::host {
+/// Double arithmetic of our own for the few places that need it (rotary tables, schedules, first
+/// weights): the C library's differ in the last bit from machine to machine. Hosts and devices share
+/// it: no product feeds a plain addition but exact ones.
+namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
+namespace detail {
 
 struct sine_cosine {
   double sine, cosine;
 };
 
 /// Of any |x| below 1e9 or so, to about 1e-16 · |x|.
-inline sine_cosine sine_cosine_of(double x) noexcept {
+SHUNT_HD inline sine_cosine sine_cosine_of(double x) noexcept {
   constexpr double two_over_pi = 0x1.45f306dc9c883p-1;
   constexpr double half_pi_high = 0x1.921fb54400000p+0;  // 33 bits: a multiple of it is exact
   constexpr double half_pi_low = 0x1.0b4611a626331p-34;
@@ -36,7 +39,7 @@ inline sine_cosine sine_cosine_of(double x) noexcept {
   }
 }
 
-inline double exponential_of(double x) noexcept {
+SHUNT_HD inline double exponential_of(double x) noexcept {
   constexpr double ln2_high = 0x1.62e42fefa0000p-1, ln2_low = 0x1.cf79abc9e3b3ap-40;
   if (x < -700.0) return 0.0;
   if (x > 700.0) x = 700.0;
@@ -51,7 +54,7 @@ inline double exponential_of(double x) noexcept {
 }
 
 /// Of x > 0: y with e^y = x, by Newton's steps.
-inline double logarithm_of(double x) noexcept {
+SHUNT_HD inline double logarithm_of(double x) noexcept {
   std::uint64_t const bits = __builtin_bit_cast(std::uint64_t, x);
   double y = (static_cast<double>(bits) * 0x1p-52 - 1023.0) * 0.6931471805599453;
   for (int i = 0; i < 6; ++i) y += __builtin_fma(x, exponential_of(-y), -1.0);
@@ -59,7 +62,7 @@ inline double logarithm_of(double x) noexcept {
 }
 
 /// base^n by squaring.
-inline double power_of(double base, std::int64_t n) noexcept {
+SHUNT_HD inline double power_of(double base, std::int64_t n) noexcept {
   double result = 1.0;
   for (; n > 0; n >>= 1, base *= base) {
     if ((n & 1) != 0) result *= base;
@@ -67,5 +70,6 @@ inline double power_of(double base, std::int64_t n) noexcept {
   return result;
 }
 
+}  // namespace detail
 }  // namespace SHUNT_HOST_ABI
-}  // namespace shunt::host
+}  // namespace shunt::nn
