@@ -1,0 +1,233 @@
+#pragma once
+#include "shunt/backend/cuda/gemm.cuh"
+#include "shunt/experts/activations.hpp"
+#include "shunt/experts/gemm_operands.hpp"
+#include "shunt/experts/options.hpp"
+
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+/// d_bias[n] (+)= sum of the expert's rows of dc, in row order: a thread has one n of one expert.
+SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
+                                 view<float, 2, space::device> d_bias, bool add) {
+  offset_t const all = job.experts * job.outs;
+  for (offset_t at = grid_thread(); at < all; at += grid_threads()) {
+    offset_t const e = at / job.outs, n = at % job.outs;
+    offset_t const first = job.offset[e], last = job.offset[e + 1];
+    if ((job.skip != nullptr && job.skip[e] != 0) || (job.skip_empty && first == last)) continue;
+    float sum = 0.0f;
+    for (offset_t r = first; r < last; ++r) {
+      auto const* const line = line_of(job.a, r);
+      if (line == nullptr) continue;
+      with_stored(job.a.type, [&](auto* tag) {
+        using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+        float const x = to_float(static_cast<element const*>(line)[n]);
+        sum = job.a.scale.factor != nullptr ? __fmaf_rn(scale_of(job.a.scale, r), x, sum)
+                                            : __fadd_rn(sum, x);
+      });
+    }
+    float& to = d_bias(e, physical_row(pairs, n));
+    to = add ? __fadd_rn(to, sum) : sum;
+  }
+}
+
+/// One packed panel's element a thread.
+template <class T>
+SHUNT_KERNEL void pack_elements(gemm_experts<void const> from, offset_t experts, offset_t outs,
+                                offset_t ins, offset_t panels, T* packed) {
+  offset_t const half = from.pairs.half_rows, most = half != 0 ? half : outs;
+  offset_t const half_panels = (half + gemm_panel - 1) / gemm_panel;
+  offset_t const all = experts * panels * ins * gemm_panel;
+  for (offset_t i = grid_thread(); i < all; i += grid_threads()) {
+    offset_t const lane = i % gemm_panel, k = i / gemm_panel % ins;
+    offset_t const panel = i / gemm_panel / ins % panels, e = i / gemm_panel / ins / panels;
+    bool const up = half != 0 && panel >= half_panels;
+    offset_t const n = (up ? panel - half_panels : panel) * gemm_panel + lane;
+    T value{};
+    if (n < most) {
+      offset_t const row = physical_row(from.pairs, (up ? half : 0) + n);
+      value = expert_of<T const>(from, e)[row * from.row_stride + k * from.column_stride];
+    }
+    packed[i] = value;
+  }
+}
+
+/// Activations by rows: pre [R, columns or 2 columns], all else [R, columns].
+template <class Act> struct activation_job {
+  Act act;
+  index_t const* in_use = nullptr;  ///< the end of the last segment; null: all rows
+  offset_t rows = 0, columns = 0;
+  gemm_rows pre{}, d_act{};
+  gemm_store d_pre{}, out{};
+  gemm_scale scale{};
+  float* d_scale = nullptr;
+  offset_t d_scale_stride = 1;
+};
+
+__device__ inline float element(gemm_rows const& from, offset_t row, offset_t column) noexcept {
+  float x = 0.0f;
+  with_stored(from.type, [&](auto* tag) {
+    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    x = to_float(static_cast<element const*>(from.data)[row * from.stride + column]);
+  });
+  return x;
+}
+
+/// out = activation(pre) times the row's factor.
+template <class Act> SHUNT_KERNEL void activate_rows(activation_job<Act> job) {
+  offset_t const rows = job.in_use != nullptr ? *job.in_use : job.rows;
+  for (offset_t i = grid_thread(); i < rows * job.columns; i += grid_threads()) {
+    offset_t const r = i / job.columns, c = i % job.columns;
+    float const gate = element(job.pre, r, c);
+    float const up = job.act.gated() ? element(job.pre, r, job.columns + c) : gate;
+    put(job.out, r, c, __fmul_rn(job.act.value(gate, up), scale_of(job.scale, r)));
+  }
+}
+
+/// The gradients: a warp has one row.
+template <class Act> SHUNT_KERNEL void activate_rows_backward(activation_job<Act> job) {
+  offset_t const rows = job.in_use != nullptr ? *job.in_use : job.rows;
+  bool const gated = job.act.gated();
+  for (offset_t r = grid_warp(); r < rows; r += grid_warps()) {
+    bool const padding = job.scale.slot != nullptr && job.scale.slot[r] < 0;
+    float const scale = scale_of(job.scale, r);
+    float dot = 0.0f;
+    for (offset_t base = 0; base < job.columns; base += warp_lanes) {
+      offset_t const c = base + lane_of_thread();
+      float value = 0.0f, d_gate = 0.0f, d_up = 0.0f, d_act = 0.0f;
+      if (c < job.columns && !padding) {
+        float const gate = element(job.pre, r, c);
+        slopes_of_pair const s =
+            job.act.slopes(gate, gated ? element(job.pre, r, job.columns + c) : gate);
+        d_act = element(job.d_act, r, c);
+        value = s.value;
+        d_gate = s.gate;
+        d_up = s.up;
+      }
+      dot = __fmaf_rn(d_act, value, dot);
+      if (c >= job.columns) continue;
+      float const d = __fmul_rn(d_act, scale);
+      put(job.d_pre, r, c, padding ? 0.0f : __fmul_rn(d, d_gate));
+      if (gated) put(job.d_pre, r, job.columns + c, padding ? 0.0f : __fmul_rn(d, d_up));
+      if (job.out.data != nullptr) put(job.out, r, c, padding ? 0.0f : __fmul_rn(value, scale));
+    }
+    dot = warp_sum(dot);
+    if (job.d_scale != nullptr && lane_of_thread() == 0) {
+      job.d_scale[r * job.d_scale_stride] = padding ? 0.0f : dot;
+    }
+  }
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
+
+namespace shunt::detail {
+
+template <> struct experts_on<on_cuda> {
+  static constexpr space S = space::device;
+  template <class T, int Rank> using memory = view<T, Rank, S>;
+
+  template <storage A, storage W, storage C, any_activation Act>
+  static status forward(on_cuda const& on, memory<A const, 2> a, expert_matrix<W, S> const& w,
+                        segments<S> rows, memory<C, 2> c, Act const& act,
+                        gemm_options<S> const& options) noexcept {
+    cuda::gemm_job job = job_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns());
+    job.a = gemm_rows_of(a, options.gather);
+    job.w = gemm_weights_of(w);
+    auto const own = cuda::activation_of(act);
+    if (own.gated() && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
+    job.paired = job.w.pairs.half_rows != 0;
+    cuda::finish_forward<std::remove_const_t<decltype(own)>> to{.act = own};
+    to.c = gemm_store_of(c, false);
+    to.c.scale = gemm_scale_of(options.scale);
+    to.pre = gemm_store_of(options.pre);
+    to.bias = gemm_bias_of(options.bias, job.w.pairs);
+    to.round_pre = options.round_pre;
+    return cuda::gemm(on, "grouped_gemm", job, to);
+  }
+
+  template <storage D, storage W, storage A>
+  static status dgrad(on_cuda const& on, memory<D const, 2> dc, expert_matrix<W, S> const& w,
+                      segments<S> rows, memory<A, 2> da, dgrad_options<S> const& options) noexcept {
+    cuda::gemm_job job = job_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns());
+    job.a = gemm_rows_of(dc, options.gather);
+    job.w = gemm_weights_of(w);
+    cuda::finish_store to{gemm_store_of(da, options.add)};
+    to.to.scale = gemm_scale_of(options.scale);
+    return cuda::gemm(on, "grouped_dgrad", job, to);
+  }
+
+  template <storage D, storage A>
+  static status wgrad(on_cuda const& on, memory<D const, 2> dc, memory<A const, 2> a,
+                      segments<S> rows, expert_gradient<S> const& dw,
+                      wgrad_options<S> const& options) noexcept {
+    cuda::gemm_job job = job_of(gemm_kind::wgrad, rows, 0, dw.rows(), dw.columns());
+    job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
+    job.b = gemm_rows_of(a, options.gather_a);
+    job.skip = options.frozen.data();
+    job.skip_empty = options.add;
+    cuda::finish_gradient const to{gemm_gradients_of(dw), options.add};
+    status const done = cuda::gemm(on, "grouped_wgrad", job, to);
+    if (!done.ok() || !options.d_bias) return done;
+    return cuda::launch_threads(on, "grouped_wgrad", job.experts * job.outs, cuda::bias_gradients,
+                                job, to.dw.pairs, options.d_bias, options.add);
+  }
+
+  template <storage W>
+  static status pack(on_cuda const& on, expert_matrix<W, S> const& w, W* packed) noexcept {
+    return cuda::launch_threads(on, "pack_weights", w.packed_elements(), cuda::pack_elements<W>,
+                                gemm_weights_of(w), w.experts(), w.rows(), w.columns(),
+                                w.packed_panels(), packed);
+  }
+
+  template <storage Pre, storage C, any_activation Act>
+  static status activate(on_cuda const& on, memory<Pre const, 2> pre, memory<C, 2> c,
+                         Act const& act, activation_options<S> const& options) noexcept {
+    auto job = activation_job_of(act, options, c.extent(0), c.extent(1));
+    job.pre = gemm_rows_of(pre);
+    job.out = gemm_store_of(c, false);
+    return cuda::launch_threads(on, "activation_forward", job.rows * job.columns,
+                                cuda::activate_rows<decltype(job.act)>, job);
+  }
+
+  template <storage D, storage Pre, storage Out, any_activation Act>
+  static status activate_backward(on_cuda const& on, memory<D const, 2> d_act,
+                                  memory<Pre const, 2> pre, memory<Out, 2> d_pre, Act const& act,
+                                  activation_options<S> const& options) noexcept {
+    auto job = activation_job_of(act, options, d_pre.extent(0), d_act.extent(1));
+    job.pre = gemm_rows_of(pre);
+    job.d_act = gemm_rows_of(d_act);
+    job.d_pre = gemm_store_of(d_pre, false);
+    job.out = gemm_store_of(options.act);
+    job.d_scale = options.d_scale.data();
+    job.d_scale_stride = options.d_scale.stride(0);
+    return cuda::launch_warps(on, "activation_backward", job.rows,
+                              cuda::activate_rows_backward<decltype(job.act)>, job);
+  }
+
+ private:
+  static cuda::gemm_job job_of(gemm_kind kind, segments<S> rows, offset_t most, offset_t outs,
+                               offset_t ins) noexcept {
+    cuda::gemm_job job;
+    job.kind = kind;
+    job.experts = rows.experts();
+    job.offset = rows.offset.data();
+    job.rows = most;
+    job.outs = outs;
+    job.ins = ins;
+    return job;
+  }
+  template <class Act>
+  static auto activation_job_of(Act const& act, activation_options<S> const& options, offset_t rows,
+                                offset_t columns) noexcept {
+    auto const own = cuda::activation_of(act);
+    cuda::activation_job<std::remove_const_t<decltype(own)>> job{.act = own};
+    if (options.rows.offset) job.in_use = options.rows.offset.data() + options.rows.experts();
+    job.rows = rows;
+    job.columns = columns;
+    job.scale = gemm_scale_of(options.scale);
+    return job;
+  }
+};
+
+}  // namespace shunt::detail

@@ -1,0 +1,143 @@
+#pragma once
+#include "shunt/backend/cuda/gemm_job.cuh"
+#include "shunt/experts/activations.hpp"
+
+/// What becomes of the sums of a product: each of these is called once for each output.
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+/// An activation in a kernel. Shunt's own are told apart at run time, so that they share one kernel;
+/// a user's own gets its own.
+template <class Act> struct device_activation {
+  Act own;
+  [[nodiscard]] SHUNT_HD bool gated() const noexcept { return Act::gated; }
+  [[nodiscard]] __device__ slopes_of_pair slopes(float g, float u) const noexcept {
+    if constexpr (Act::gated) {
+      return own.slopes(g, u);
+    } else {
+      slope_of_one const s = own.slope(g);
+      return {s.value, s.slope, 0.0f};
+    }
+  }
+  [[nodiscard]] __device__ float value(float g, float u) const noexcept {
+    if constexpr (Act::gated) {
+      return own.value(g, u);
+    } else {
+      return own.value(g);
+    }
+  }
+};
+template <> struct device_activation<activation> {
+  activation own;
+  [[nodiscard]] SHUNT_HD bool gated() const noexcept { return own.kind >= activation_kind::swiglu; }
+  [[nodiscard]] __device__ slopes_of_pair slopes(float g, float u) const noexcept {
+    auto const plain = [](slope_of_one s) { return slopes_of_pair{s.value, s.slope, 0.0f}; };
+    switch (own.kind) {
+      case activation_kind::identity: return {g, 1.0f, 0.0f};
+      case activation_kind::relu: return plain(math::relu_slope(g));
+      case activation_kind::relu2: return plain(math::relu2_slope(g));
+      case activation_kind::gelu: return plain(math::gelu_slope(g));
+      case activation_kind::gelu_tanh: return plain(math::gelu_tanh_slope(g));
+      case activation_kind::swiglu: return math::swiglu_slopes(g, u);
+      case activation_kind::geglu: return math::geglu_slopes(g, u);
+      case activation_kind::swiglu_clamped: return math::swiglu_clamped_slopes(g, u, own.a, own.b);
+      case activation_kind::swiglu_capped: return math::swiglu_capped_slopes(g, u, own.a);
+      case activation_kind::situ_glu: return math::situ_glu_slopes(g, u, own.a, own.b);
+    }
+    return {};
+  }
+  [[nodiscard]] __device__ float value(float g, float u) const noexcept {
+    return slopes(g, u).value;
+  }
+};
+/// The activation as kernels take it.
+template <any_activation A> [[nodiscard]] auto activation_of(A const& act) noexcept {
+  if constexpr (std::same_as<A, activation> || requires { A::kind; }) {
+    return device_activation<activation>{activation(act)};
+  } else {
+    return device_activation<A>{act};
+  }
+}
+
+/// One sum to its place.
+__device__ inline void put(gemm_store const& to, offset_t row, offset_t column,
+                           float sum) noexcept {
+  with_stored(to.type, [&](auto* tag) {
+    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    element* const at = static_cast<element*>(to.data) + row * to.stride + column;
+    float x = sum;
+    if (to.scale.factor != nullptr) {
+      float const scale = scale_of(to.scale, row);
+      x = to.add ? __fmaf_rn(x, scale, to_float(*at)) : __fmul_rn(x, scale);
+    } else if (to.add) {
+      x = __fadd_rn(to_float(*at), x);
+    }
+    *at = from_float<element>(x);
+  });
+}
+
+/// Stored, as gemm_store says.
+struct finish_store {
+  gemm_store to;
+  __device__ void operator()(gemm_job const&, gemm_tile const& tile, offset_t row, offset_t column,
+                             float sum, float) const noexcept {
+    put(to, tile.first + row, column, sum);
+  }
+};
+/// The same, of a weight gradient without experts.
+struct finish_matrix {
+  gemm_store to;
+  __device__ void operator()(gemm_job const&, gemm_tile const&, offset_t row, offset_t column,
+                             float sum, float) const noexcept {
+    put(to, row, column, sum);
+  }
+};
+
+/// Sums + bias, kept as pre-activations where asked, activation, row factor, output. The activation
+/// sees what was kept: rounded.
+template <class Act> struct finish_forward {
+  gemm_store c{}, pre{};
+  gemm_experts<void const> bias{};
+  Act act;
+  bool round_pre = false;
+
+  __device__ float kept(gemm_tile const& tile, offset_t row, offset_t n, float sum) const noexcept {
+    if (bias.data != nullptr || bias.each != nullptr) {
+      with_stored(bias.type, [&](auto* tag) {
+        using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+        element const* const b = expert_of<element const>(bias, tile.expert);
+        sum = __fadd_rn(sum, to_float(b[physical_row(bias.pairs, n) * bias.row_stride]));
+      });
+    }
+    if (pre.data != nullptr) put(pre, row, n, sum);
+    if (pre.data == nullptr && !round_pre) return sum;
+    with_stored(pre.data != nullptr ? pre.type : c.type, [&](auto* tag) {
+      using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+      sum = to_float(from_float<element>(sum));
+    });
+    return sum;
+  }
+  __device__ void operator()(gemm_job const& job, gemm_tile const& tile, offset_t r,
+                             offset_t column, float first, float second) const noexcept {
+    offset_t const row = tile.first + r, half = job.outs / 2;
+    first = kept(tile, row, column, first);
+    if (job.paired) second = kept(tile, row, half + column, second);
+    put(c, row, column, act.value(first, second));
+    if (job.paired && !act.gated()) put(c, row, half + column, act.value(second, 0.0f));
+  }
+};
+
+/// Sums to the caller's weight gradients, wherever their rows lie.
+struct finish_gradient {
+  gemm_experts<void> dw{};
+  bool add = false;
+  __device__ void operator()(gemm_job const&, gemm_tile const& tile, offset_t row, offset_t column,
+                             float sum, float) const noexcept {
+    float* const at = expert_of<float>(dw, tile.expert) +
+                      physical_row(dw.pairs, row) * dw.row_stride + column * dw.column_stride;
+    *at = add ? __fadd_rn(*at, sum) : sum;
+  }
+};
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
