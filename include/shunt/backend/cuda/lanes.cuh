@@ -35,12 +35,19 @@ template <int V, class T> __device__ void store(float const (&from)[V], T* to) {
   *reinterpret_cast<pack<T, V>*>(to) = p;
 }
 
-/// The lanes' partial sums by halves, as every row reduction ends; the same in all lanes.
-__device__ inline float warp_sum(float part) {
+/// The lanes' values combined by halves; the same in all lanes.
+template <class T, class Op> __device__ T warp_fold(T part, Op const& op) {
   for (int half = warp_lanes / 2; half > 0; half /= 2) {
-    part = __fadd_rn(part, __shfl_xor_sync(all_lanes, part, half));
+    part = op(part, __shfl_xor_sync(all_lanes, part, half));
   }
   return part;
+}
+/// The lanes' partial sums, as every row reduction ends.
+__device__ inline float warp_sum(float part) {
+  return warp_fold(part, [](float a, float b) { return __fadd_rn(a, b); });
+}
+__device__ inline float warp_largest(float x) {
+  return warp_fold(x, [](float a, float b) { return a < b ? b : a; });
 }
 /// Sums of integers over the warp, each to all lanes.
 template <class... Count> __device__ void warp_totals(Count&... n) {
@@ -62,6 +69,14 @@ template <class A, class B> __device__ float row_dot(A const* a, B const* b, off
   for (offset_t i = lane_of_thread(); i < n; i += warp_lanes) {
     part = __fmaf_rn(to_float(a[i]), to_float(b[i]), part);
   }
+  return warp_sum(part);
+}
+
+/// The sum of a row, in the same order.
+__device__ inline float row_sum(float const* row, offset_t n) {
+  float part = 0.0f;
+#pragma unroll 8
+  for (offset_t i = lane_of_thread(); i < n; i += warp_lanes) part = __fadd_rn(part, row[i]);
   return warp_sum(part);
 }
 

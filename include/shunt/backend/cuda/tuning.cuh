@@ -6,6 +6,10 @@ namespace shunt::cuda::tuning {
 /// multiprocessor to several blocks. Reasoned.
 inline constexpr int threads = 256;
 
+/// Threads of the only block of a job that one block must do, where its warps have work: as many as a
+/// block may have. Reasoned.
+inline constexpr int lone_block = 1024;
+
 /// Words of 16 bytes that a lane keeps when it copies a token to its rows: a warp moves 4 KiB, a row
 /// of 2048 bf16, with all loads in flight. Reasoned.
 inline constexpr int words_in_flight = 8;
@@ -19,5 +23,13 @@ inline constexpr int most_chunks = 1024;
 /// Slots up to which a plan is made by one block in one launch: about as long as the launches that
 /// this saves. Reasoned.
 inline constexpr int slots_of_one_block = 16384;
+
+/// Single elements that a lane loads before it uses the first: 1 KiB of floats a warp in flight, for
+/// rows whose sums leave a lane every 32nd element. Reasoned.
+inline constexpr int elements_in_flight = 8;
+
+/// Blocks that share a table's entries among them: each reads all ids, which they then do about this
+/// often, from L2. Reasoned.
+inline constexpr int embedding_blocks = 1024;
 
 }  // namespace shunt::cuda::tuning

@@ -1,0 +1,5 @@
+#pragma once
+/// rotary.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/nn/rotary.hpp"
+
+#include "shunt/backend/cuda/nn/rotary.cuh"

@@ -1,0 +1,225 @@
+// Attention and the key/value cache on a device: the host's bits, forward and backward, in every form
+// of grouping and layout, and a captured graph that is replayed.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "shunt/nn/kv_cache.cuh"
+#include "support/device_plan.hpp"
+#include "support/says.hpp"
+
+namespace shunt::test {
+namespace {
+
+using nn::attention_shape;
+
+constexpr attention_shape shapes[] = {
+    {0, 5, 2, 1, 8},   {2, 0, 2, 1, 8},    {1, 1, 1, 1, 1},    {3, 1, 4, 2, 8},   {1, 2, 1, 1, 33},
+    {2, 63, 2, 2, 16}, {1, 64, 3, 1, 8},   {1, 65, 2, 1, 20},  {2, 70, 6, 2, 32}, {1, 47, 7, 7, 5},
+    {1, 90, 5, 1, 64}, {1, 130, 2, 1, 72}, {1, 66, 1, 1, 130}, {1, 9, 80, 1, 4},
+};
+std::string name_of(attention_shape const& s) {
+  return "B" + std::to_string(s.batch) + " S" + std::to_string(s.length) + " heads" +
+         std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " D" +
+         std::to_string(s.head_dim);
+}
+offset_t width_of(attention_shape const& s) {
+  return offset_t{s.heads + 2 * s.kv_heads} * s.head_dim;
+}
+offset_t tokens_of(attention_shape const& s) { return offset_t{s.batch} * s.length; }
+
+/// q, k and v as parts of one projection, as a model has them.
+template <space S, class T> view<T, 4, S> part(T* all, attention_shape const& s, int which) {
+  offset_t const d = s.head_dim, row = width_of(s);
+  offset_t const from = which == 0 ? 0 : s.heads + (which - 1) * s.kv_heads;
+  return {all + from * d,
+          {{s.batch, s.length, which == 0 ? s.heads : s.kv_heads, d}},
+          {{s.length * row, row, d, 1}}};
+}
+template <space S, class T> view<T, 4, S> heads(T* x, attention_shape const& s) {
+  return {x, {{s.batch, s.length, s.heads, s.head_dim}}};
+}
+template <class T> std::vector<T> room(offset_t n) {
+  return std::vector<T>(static_cast<std::size_t>(n), from_float<T>(3.0f));
+}
+
+/// One problem on both sides: the host's results, and the device's memory.
+template <class T> struct scene {
+  attention_shape s;
+  nn::attention_options options;
+  std::vector<T> qkv, out, d_out, d_qkv;
+  std::vector<float> log_sum;
+  on_device<T> g_qkv, g_out, g_d_out, g_d_qkv;
+  on_device<float> g_log_sum;
+
+  explicit scene(attention_shape const& is, float scale = 0.0f)
+      : s(is),
+        options{.scale = scale},
+        qkv(values<T>(tokens_of(s) * width_of(s), 1)),
+        out(room<T>(tokens_of(s) * s.heads * s.head_dim)),
+        d_out(values<T>(static_cast<offset_t>(out.size()), 2)),
+        d_qkv(room<T>(static_cast<offset_t>(qkv.size()))),
+        log_sum(room<float>(tokens_of(s) * s.heads)),
+        g_qkv(qkv),
+        g_out(out),
+        g_d_out(d_out),
+        g_d_qkv(d_qkv),
+        g_log_sum(log_sum) {}
+
+  template <space S, class P>
+  status forward(P const& on, T* in, T* to, view<float, 3, S> sums, arena<S> work) const {
+    return nn::attention(on, part<S>(in, s, 0), part<S>(in, s, 1), part<S>(in, s, 2),
+                         heads<S>(to, s), sums, work, options);
+  }
+  template <space S, class P>
+  status backward(P const& on, T* in, T* made, T* gradient, view<float const, 3, S> sums, T* to,
+                  arena<S> work) const {
+    return nn::attention_backward(on, part<S>(in, s, 0), part<S>(in, s, 1), part<S>(in, s, 2),
+                                  heads<S>(made, s), sums, heads<S>(gradient, s), part<S>(to, s, 0),
+                                  part<S>(to, s, 1), part<S>(to, s, 2), work, options);
+  }
+  status host_forward() {
+    std::vector<std::byte> work(nn::attention_bytes(on_host{}, s));
+    view<float, 3> const sums(log_sum.data(), {{s.batch, s.heads, s.length}});
+    return forward<space::host>(on_host{}, qkv.data(), out.data(), sums, work);
+  }
+  status host_backward() {
+    std::vector<std::byte> work(nn::attention_backward_bytes(on_host{}, s));
+    view<float const, 3> const sums(log_sum.data(), {{s.batch, s.heads, s.length}});
+    return backward<space::host>(on_host{}, qkv.data(), out.data(), d_out.data(), sums,
+                                 d_qkv.data(), work);
+  }
+  status device_forward(on_cuda const& on = {}) {
+    return forward<space::device>(on, g_qkv.data(), g_out.data(),
+                                  g_log_sum.as(s.batch, s.heads, s.length), {});
+  }
+  status device_backward(arena<space::device> work, on_cuda const& on = {}) {
+    return backward<space::device>(on, g_qkv.data(), g_out.data(), g_d_out.data(),
+                                   g_log_sum.as(s.batch, s.heads, s.length), g_d_qkv.data(), work);
+  }
+};
+on_device<std::byte> backward_work(attention_shape const& s) {
+  return on_device<std::byte>(static_cast<offset_t>(nn::attention_backward_bytes(on_cuda{}, s)));
+}
+
+template <class T> class CudaAttention : public testing::Test {};
+using types = testing::Types<float, bf16>;
+TYPED_TEST_SUITE(CudaAttention, types);
+
+TYPED_TEST(CudaAttention, ForwardAndBackwardHaveTheHostsBits) {
+  for (attention_shape const& s : shapes) {
+    SCOPED_TRACE(name_of(s));
+    scene<TypeParam> q(s, s.length == 65 ? 0.3f : 0.0f);
+    EXPECT_EQ(nn::attention_bytes(on_cuda{}, s), 0u);
+    ASSERT_TRUE(q.host_forward().ok());
+    status done = q.device_forward();
+    ASSERT_TRUE(done.ok()) << done.message();
+    EXPECT_TRUE(same_values(q.g_out.host(), q.out));
+    EXPECT_TRUE(same_values(q.g_log_sum.host(), q.log_sum));
+    auto const work = backward_work(s);
+    ASSERT_TRUE(q.host_backward().ok());
+    done = q.device_backward({work.data(), work.size()});
+    ASSERT_TRUE(done.ok()) << done.message();
+    EXPECT_TRUE(same_values(q.g_d_qkv.host(), q.d_qkv));
+  }
+}
+
+TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheHostsBits) {
+  using T = TypeParam;
+  for (attention_shape const& s : {shapes[3], shapes[5], shapes[8], shapes[11], shapes[12]}) {
+    SCOPED_TRACE(name_of(s));
+    scene<T> q(s);
+    ASSERT_TRUE(q.host_forward().ok());
+    nn::kv_cache<T, space::device> cache{nullptr, s.batch, s.length + 3, s.kv_heads, s.head_dim};
+    on_device<T> const memory(cache.elements());
+    cache.memory = memory.data();
+    auto const all = [&](int which) { return part<space::device>(q.g_qkv.data(), s, which); };
+    auto const cut = [](auto x, index_t first, index_t count) {
+      return view<typename decltype(x)::element_type, 4, space::device>(
+          x.data() + first * x.stride(1), {{x.extent(0), count, x.extent(2), x.extent(3)}},
+          x.strides());
+    };
+    EXPECT_EQ(nn::cache_attend_bytes(on_cuda{}, s.head_dim), 0u);
+    for (index_t first = 0, each = s.length * 2 / 3 + 1; first < s.length;
+         first += each, each = 7) {
+      index_t const count = std::min(each, s.length - first);
+      ASSERT_TRUE(nn::cache_append(on_cuda{}, cut(all(1), first, count), cut(all(2), first, count),
+                                   cache, first)
+                      .ok());
+      auto const to = cut(heads<space::device>(q.g_out.data(), s), first, count);
+      status const done =
+          nn::cache_attend(on_cuda{}, cut(all(0), first, count), cache, first, to, {});
+      ASSERT_TRUE(done.ok()) << done.message();
+    }
+    EXPECT_TRUE(same_values(q.g_out.host(), q.out));
+  }
+}
+
+TEST(CudaAttention, ATokenDoesNotDependOnLaterOnesWhateverTheyHold) {
+  attention_shape const s{1, 40, 2, 1, 8};
+  scene<float> q(s);
+  ASSERT_TRUE(q.device_forward().ok());
+  auto const want = q.g_out.host();
+  auto spoilt = q.qkv;
+  std::fill(spoilt.begin() + 30 * width_of(s), spoilt.end(),
+            std::numeric_limits<float>::infinity());
+  q.g_qkv.fill(spoilt);
+  ASSERT_TRUE(q.device_forward().ok());
+  auto const got = q.g_out.host();
+  auto const first = [](std::vector<float> const& x) {
+    return std::vector<float>(x.begin(), x.begin() + 30 * 16);
+  };
+  EXPECT_TRUE(same_values(first(got), first(want)));
+}
+
+TEST(CudaAttention, CapturedForwardAndBackwardReplayedWithOtherValues) {
+  attention_shape const s{2, 67, 4, 2, 24};
+  scene<float> q(s);
+  auto const work = backward_work(s);
+  cudaStream_t stream;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  ASSERT_TRUE(q.device_forward({stream}).ok());
+  ASSERT_TRUE(q.device_backward({work.data(), work.size()}, {stream}).ok());
+  cudaGraph_t graph;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t exec;
+  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  for (std::uint64_t seed : {7, 8}) {
+    q.qkv = values<float>(static_cast<offset_t>(q.qkv.size()), seed);
+    q.g_qkv.fill(q.qkv);
+    ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    ASSERT_TRUE(q.host_forward().ok());
+    ASSERT_TRUE(q.host_backward().ok());
+    EXPECT_TRUE(same_values(q.g_out.host(), q.out));
+    EXPECT_TRUE(same_values(q.g_d_qkv.host(), q.d_qkv));
+  }
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
+}
+
+TEST(CudaAttention, RefusalsAreSentencesAndEnqueueNothing) {
+  attention_shape const s{1, 8, 3, 2, 8};
+  scene<float> q(s);
+  says(q.device_forward(), error::bad_shape,
+       "attention: 3 heads and 2 key/value heads; the first must be a multiple of the second, both "
+       "at least 1");
+  scene<float> r({1, 8, 2, 2, 8});
+  says(r.device_backward({}), error::arena_too_small,
+       "attention_backward: the arena has 0 bytes; it must have 128 (ask an arena that is "
+       "measuring)");
+  nn::kv_cache<float, space::device> const none{nullptr, 1, 8, 1, 8};
+  auto const k = view<float, 4, space::device>(q.g_qkv.data(), {{1, 8, 1, 8}});
+  says(nn::cache_append(on_cuda{}, k, k, none, 0), error::null_pointer,
+       "cache_append.cache: the pointer is null; it must point to 2560 elements");
+  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_TRUE(same_values(q.g_out.host(), q.out));
+  EXPECT_TRUE(same_values(r.g_d_qkv.host(), r.d_qkv));
+}
+
+}  // namespace
+}  // namespace shunt::test
