@@ -13,9 +13,9 @@ namespace detail {
 /// that names no entry is as good as none.
 template <space S>
 status ids_below(char const* name, view<index_t const, 1, S> id, offset_t entries) noexcept {
-  if constexpr (S != space::host) return {};
-  for (offset_t t = 0; t < id.extent(0); ++t) {
-    if (id[t] >= entries) {
+  if constexpr (S == space::host) {
+    for (offset_t t = 0; t < id.extent(0); ++t) {
+      if (id[t] < entries) continue;
       return status::fail(error::bad_argument,
                           "%s: entry %lld is %d; it must be below %lld (negative: none)", name,
                           static_cast<long long>(t), id[t], static_cast<long long>(entries));
