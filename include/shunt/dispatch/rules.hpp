@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "shunt/core/macros.hpp"
-#include "shunt/core/numeric.hpp"
+#include "shunt/core/ordered.hpp"
 #include "shunt/dispatch/plan.hpp"
 
 /// What makes a plan, said once for all backends: what an id means, and who has the better claim.
@@ -53,13 +53,6 @@ class shard_map {
   std::uint32_t first_;
   offset_t real_, all_;
 };
-
-/// Bits of a gate in an order of unsigned numbers; every NaN is below all gates, -0 equals +0.
-SHUNT_HD inline std::uint32_t claim_of(float gate) noexcept {
-  if (gate != gate) return 0;
-  auto const bits = bit_copy<std::uint32_t>(gate == 0.0f ? 0.0f : gate);
-  return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-}
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail

@@ -1,6 +1,7 @@
 #pragma once
 /// The other way round: each expert chooses its tokens.
 #include <cstddef>
+#include <type_traits>
 
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
@@ -64,8 +65,9 @@ template <execution P>
 /// Source   Zhou et al. 2022, "Mixture-of-experts with expert choice routing"
 template <execution P, input<P, 2> Logits>
 [[nodiscard]] status route_expert_choice(
-    P const& on, Logits logits, expert_choice<P::memory> const& out, arena<P::memory> work,
-    route_options const& options = {}, view<std::uint8_t const, 1, P::memory> valid = {}) noexcept {
+    P const& on, Logits logits, expert_choice<P::memory> const& out,
+    std::type_identity_t<arena<P::memory>> work, route_options const& options = {},
+    std::type_identity_t<view<std::uint8_t const, 1, P::memory>> valid = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   offset_t const chosen = out.token.extent(1);
   if (status bad = check::policy(on); !bad.ok()) return bad;
@@ -103,8 +105,9 @@ template <execution P, input<P, 2> Logits>
 template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
 [[nodiscard]] status route_expert_choice_backward(
     P const& on, Logits logits, expert_choice<P::memory> const& chosen,
-    view<float const, 2, P::memory> d_gate, DLogits d_logits, arena<P::memory> work,
-    route_options const& options = {}, view<std::uint8_t const, 1, P::memory> valid = {}) noexcept {
+    std::type_identity_t<view<float const, 2, P::memory>> d_gate, DLogits d_logits,
+    std::type_identity_t<arena<P::memory>> work, route_options const& options = {},
+    std::type_identity_t<view<std::uint8_t const, 1, P::memory>> valid = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   auto const out = as_output<P, 2>(d_logits);
   offset_t const tokens = in.extent(0), experts = in.extent(1), each = chosen.token.extent(1);

@@ -3,8 +3,16 @@
 
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/core/macros.hpp"
+#include "shunt/core/math.hpp"
 #include "shunt/core/shape.hpp"
 #include "shunt/route/options.hpp"
+#include "shunt/route/routing.hpp"
+
+namespace shunt::math {
+#define SHUNT_MATH SHUNT_HD inline
+#include "shunt/route/score_functions.inl"
+#undef SHUNT_MATH
+}  // namespace shunt::math
 
 /// What a call of the router comes down to, said once for all backends.
 namespace shunt::detail {
@@ -93,6 +101,34 @@ struct token_blocks {
   [[nodiscard]] SHUNT_HD std::int64_t last(std::int64_t block) const noexcept {
     std::int64_t const end = (block / each + 1) * length, full = first(block) + route_block;
     return full < end ? full : end;
+  }
+};
+
+/// An id from outside that is neither an expert's nor -1; and a row that no table of ids has.
+SHUNT_HD constexpr bool is_wild(index_t id, std::int64_t experts) noexcept {
+  return id < -1 || id >= experts;
+}
+template <space S>
+SHUNT_HD constexpr bool has_row(expert_ids<S> const& ids, std::int64_t row) noexcept {
+  return row >= 0 && row < ids.extent(0);
+}
+
+/// The histogram's range: from one below the least finite bias to one above the largest.
+struct bias_range {
+  float lowest, highest;
+
+  static SHUNT_HD bias_range none() noexcept { return {__builtin_inff(), -__builtin_inff()}; }
+  SHUNT_HD void add(float b) noexcept {
+    if (!(math::abs(b) < __builtin_inff())) return;
+    lowest = b < lowest ? b : lowest;
+    highest = b > highest ? b : highest;
+  }
+  [[nodiscard]] SHUNT_HD bias_range widened() const noexcept {
+    bool const any = lowest <= highest;
+    return {(any ? lowest : 0.0f) - 1.0f, (any ? highest : 0.0f) + 1.0f};
+  }
+  [[nodiscard]] SHUNT_HD float bins_per_unit(std::int64_t bins) const noexcept {
+    return static_cast<float>(bins) / (highest - lowest);
   }
 };
 

@@ -181,7 +181,7 @@ __device__ inline int block_rank(bool holds, int* counts, int& all) {
 __device__ inline std::uint32_t claim_of_slot(plan_job const& job, index_t slot) {
   index_t const k = slot % job.plan.top_k;
   if (job.options.drop == drop_policy::by_choice) return ~static_cast<std::uint32_t>(k);
-  return shunt::detail::claim_of(job.options.gate(slot / job.plan.top_k, k));
+  return shunt::detail::order_of(job.options.gate(slot / job.plan.top_k, k));
 }
 
 /// Of each expert's list, the slots with the best claims get rows, in slot order: one block an expert

@@ -9,6 +9,11 @@
 namespace shunt::cuda {
 inline namespace SHUNT_HOST_ABI {
 
+/// Threads of a block of `warps` warps, or of as many as it may have.
+inline int threads_for(offset_t warps) noexcept {
+  return static_cast<int>(std::clamp<offset_t>(warps, 1, tuning::lone_block / 32)) * 32;
+}
+
 /// The one place where kernels are launched. Every kernel loops over its work by the size of the
 /// grid, so that more blocks than a grid can have are no error. No blocks: nothing to do.
 template <class... Parameters, class... Arguments>

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "shunt/backend/cuda/launch.cuh"
+#include "shunt/backend/cuda/route_balance.cuh"
 #include "shunt/backend/cuda/route_row.cuh"
 #include "shunt/core/math.hpp"
 #include "shunt/core/random.hpp"
@@ -11,7 +12,12 @@
 namespace shunt::cuda {
 inline namespace SHUNT_HOST_ABI {
 
+/// How logits, or their gradients, are stored: an argument, as one kernel serves all.
 enum class logit_type : std::uint8_t { f32, bf16, fp16 };
+template <class T>
+inline constexpr logit_type logit_type_of = std::is_same_v<T, float>  ? logit_type::f32
+                                            : std::is_same_v<T, bf16> ? logit_type::bf16
+                                                                      : logit_type::fp16;
 
 /// Up to these numbers a token's rows live in registers; beyond, in scratch of the warps of
 /// `general_blocks` blocks.
@@ -19,34 +25,35 @@ inline constexpr offset_t most_register_experts = 1024, most_register_choices = 
                           general_blocks = 64;
 
 struct route_scratch {
-  float* importance;     // [blocks, E]
-  index_t* counts;       // [blocks, E]
-  std::int64_t* report;  // [blocks, route_events]
-  float* range;          // [2] of the histogram
-  float *stage, *rows;   // of the general path's warps
+  float* importance;                 // [blocks, E]
+  index_t* counts;                   // [blocks, E]
+  std::int64_t* report;              // [blocks, route_events]
+  shunt::detail::bias_range* range;  // [1] of the histogram
+  float *stage, *rows;               // of the general path's warps: its rows of E, then those of K
   index_t* ids;
 };
 
 inline bool in_registers(offset_t experts, offset_t top_k) noexcept {
   return experts <= most_register_experts && top_k <= most_register_choices;
 }
+/// Blocks of the general path, for `blocks` of work.
+inline offset_t general_grid(offset_t blocks) noexcept { return std::min(blocks, general_blocks); }
 
 inline route_scratch carve_route(arena<space::device>& a,
                                  shunt::detail::route_sizes const& n) noexcept {
   offset_t const blocks = shunt::detail::blocks_of(n.tokens, n.sequences);
   offset_t const padded = shunt::detail::strips_of(n.experts),
                  padded_k = shunt::detail::strips_of(n.top_k);
-  offset_t const warps = in_registers(n.experts, n.top_k)
-                             ? 0
-                             : std::min(blocks, general_blocks) * (tuning::threads / warp_lanes);
+  offset_t const warps =
+      in_registers(n.experts, n.top_k) ? 0 : general_grid(blocks) * (tuning::threads / warp_lanes);
   route_scratch s;
   s.importance = a.take<float>(blocks * n.experts);
   s.counts = a.take<index_t>(blocks * n.experts);
   s.report = a.take<std::int64_t>(blocks * route_events);
-  s.range = a.take<float>(2);
+  s.range = a.take<shunt::detail::bias_range>(1);
   s.stage = a.take<float>(warps * padded);
-  s.rows = a.take<float>(warps * (3 * padded + 2 * padded_k));
-  s.ids = a.take<index_t>(warps * padded);
+  s.rows = a.take<float>(warps * (3 * padded + 3 * padded_k));
+  s.ids = a.take<index_t>(warps * padded_k);
   return s;
 }
 
@@ -75,14 +82,15 @@ struct route_job {
 namespace shunt::cuda {
 inline namespace SHUNT_HOST_ABI {
 
-/// The kernel whose registers hold this many experts.
-inline auto* route_kernel(offset_t experts, offset_t top_k) noexcept {
-  if (!in_registers(experts, top_k)) return &route_tokens<0>;
-  return experts <= 64    ? &route_tokens<2>
-         : experts <= 128 ? &route_tokens<4>
-         : experts <= 256 ? &route_tokens<8>
-         : experts <= 512 ? &route_tokens<16>
-                          : &route_tokens<32>;
+/// f(integral_constant<int, Strips>), of the kernel whose registers hold this many strips of a row; 0:
+/// of the general one.
+template <class F> auto with_strips(offset_t experts, offset_t top_k, F const& f) noexcept {
+  if (!in_registers(experts, top_k)) return f(std::integral_constant<int, 0>{});
+  return experts <= 64    ? f(std::integral_constant<int, 2>{})
+         : experts <= 128 ? f(std::integral_constant<int, 4>{})
+         : experts <= 256 ? f(std::integral_constant<int, 8>{})
+         : experts <= 512 ? f(std::integral_constant<int, 16>{})
+                          : f(std::integral_constant<int, 32>{});
 }
 
 template <class T>
@@ -94,9 +102,7 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
   arena<space::device> work = c.work;
   route_job job{.logits = c.logits.data(),
                 .stride = c.logits.stride(0),
-                .type = std::is_same_v<T, float>  ? logit_type::f32
-                        : std::is_same_v<T, bf16> ? logit_type::bf16
-                                                  : logit_type::fp16,
+                .type = logit_type_of<T>,
                 .out = c.out,
                 .options = c.options,
                 .with = c.with,
@@ -115,8 +121,11 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
   }
   shunt::detail::set_choice(job.rule, c.with.ids ? nullptr : c.with.choice_bias.data());
   offset_t const blocks = job.blocks.count();
-  offset_t const grid = in_registers(experts, top_k) ? blocks : std::min(blocks, general_blocks);
-  if (done.ok()) done = launch(on, who, grid, tuning::threads, route_kernel(experts, top_k), job);
+  offset_t const grid = in_registers(experts, top_k) ? blocks : general_grid(blocks);
+  if (done.ok()) {
+    done = launch(on, who, grid, tuning::threads,
+                  with_strips(experts, top_k, [](auto n) { return &route_tokens<n.value>; }), job);
+  }
   if (done.ok() && job.load) done = launch_threads(on, who, experts, add_route_blocks, job);
   if (done.ok() && (c.out.tokens || c.out.report || c.out.sequence_tokens)) {
     done = launch(on, who, 1, warp_lanes, add_route_reports, job);

@@ -1,6 +1,7 @@
 #pragma once
-// Part of route.cuh: its kernels; the steps of a row stand in route_steps.cuh. A warp has one token, a block the 32 tokens whose load is summed
-// in order. The steps are those of the host's route_row, on the same 32 partial sums.
+// Part of route.cuh: its kernels; the steps of a row stand in route_steps.cuh. A warp has one token, a
+// block the 32 tokens whose load is summed in order. The steps are those of the host's route_row, on
+// the same 32 partial sums.
 namespace shunt::cuda {
 inline namespace SHUNT_HOST_ABI {
 
@@ -15,12 +16,12 @@ __device__ void forced_ids(route_job const& job, offset_t t, Rows& r, int* event
   bool there = true;
   if (job.with.token) {
     row = job.with.token[t];
-    there = row >= 0 && row < job.with.ids.extent(0);
+    there = shunt::detail::has_row(job.with.ids, row);
     if (!there) count(events, route_event::ids_out_of_range, 1);
   }
   for (index_t k = 0; k < job.rule.top_k; ++k) {
     index_t id = there ? job.with.ids(row, k) : -1;
-    if (id < -1 || id >= job.rule.experts) {
+    if (shunt::detail::is_wild(id, job.rule.experts)) {
       count(events, route_event::ids_out_of_range, 1);
       id = -1;
     }
@@ -36,9 +37,8 @@ __device__ void forced_ids(route_job const& job, offset_t t, Rows& r, int* event
 
 /// The bin of each expert's required bias, cutoff - score, in integer counts of many tokens.
 template <class Rows> __device__ void count_bins(route_job const& job, Rows& r, float cutoff) {
-  float const most = static_cast<float>(job.rule.bins - 1), lowest = job.scratch.range[0];
-  float const per_unit =
-      __fdiv_rn(static_cast<float>(job.rule.bins), __fadd_rn(job.scratch.range[1], -lowest));
+  float const most = static_cast<float>(job.rule.bins - 1), lowest = job.scratch.range->lowest;
+  float const per_unit = job.scratch.range->bins_per_unit(job.rule.bins);
   for_strips(r.z, [&](int i) {
     if (!(r.z[i] > -__builtin_inff())) return;
     float place = __fmul_rn(__fadd_rn(__fadd_rn(cutoff, -r.s[i]), -lowest), per_unit);
@@ -90,29 +90,14 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
       if (rule.importance && rule.score == score_kind::logits) { stage_shares(staged, r.s, total); }
     }
     if (rule.scores) {
-      float sum = 1.0f;
-      if (rule.score == score_kind::softmax) {
-        for_strips(r.s, [&](int i) { r.s[i] = __fdiv_rn(r.s[i], total); });
-      } else {
-        sum = all_scores(rule.score, r.z, r.s, peak, total);
-      }
+      float const sum = make_scores(rule, r, peak, total);
       if (rule.importance && rule.score != score_kind::logits) { stage_shares(staged, r.s, sum); }
     }
     if (!forced) {
-      make_keys(rule, r);
-      if (rule.groups > 1) {
-        keep_best_groups(rule, r);
-        if (rule.bins > 0) all_scores(rule.score, r.z, r.s, peak, total);  // the same bits again
-      }
-      for_strips(r.id, [&](int i) { r.id[i] = -1; });
-      take_best(r.key, top_k, [&](index_t k, index_t e) { r.id.put(k, e); });
+      choose(rule, r);
       if (rule.bins > 0) cutoff = largest_of(r.key).value;
     }
-    for_strips(r.chosen, [&](int i) { r.chosen[i] = none; });
-    for (index_t k = 0; k < top_k; ++k) {
-      index_t const e = r.id.pick(k);
-      if (e >= 0) r.chosen.put(k, r.z.pick(e));
-    }
+    gather_chosen(rule, r);
     if (rule.random_second && r.id.pick(1) >= 0) {
       make_gates(rule, r, 1.0f, peak, total);
       std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
@@ -173,25 +158,7 @@ SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) route_tokens(route_job j
       float* const staged = stage + warp * pitch;
       if (t < last) {
         index_t* const counted = job.load ? counts : nullptr;
-        if constexpr (Strips > 0) {
-          route_rows<register_row<float, Strips>, register_row<float, 1>, register_row<index_t, 1>>
-              r;
-          route_token(job, t, r, staged, counted, events);
-        } else {
-          offset_t const mine = offset_t{blockIdx.x} * warps + warp;
-          int const strips = static_cast<int>(padded / warp_lanes);
-          int const strips_k = static_cast<int>(job.rule.padded_k / warp_lanes);
-          float* const f = job.scratch.rows + mine * (3 * padded + 2 * job.rule.padded_k);
-          index_t* const ids = job.scratch.ids + mine * job.rule.padded;
-          route_rows<memory_row<float>, memory_row<float>, memory_row<index_t>> r{
-              {f, strips},
-              {f + padded, strips},
-              {f + 2 * padded, strips},
-              {f + 3 * padded, strips_k},
-              {f + 3 * padded + job.rule.padded_k, strips_k},
-              {ids, strips}};
-          route_token(job, t, r, staged, counted, events);
-        }
+        with_rows<Strips>(job, [&](auto& r) { route_token(job, t, r, staged, counted, events); });
       }
       if (!job.rule.importance) continue;
       __syncthreads();
@@ -266,18 +233,9 @@ SHUNT_KERNEL void begin_histogram(route_job job) {
   for (offset_t i = grid_thread(); !job.options.accumulate && i < all; i += grid_threads()) {
     job.out.histogram(i / bins, i % bins) = 0;
   }
-  if (grid_thread() != 0) return;
-  bool any = false;
-  float lowest = 0.0f, highest = 0.0f;
-  for (offset_t e = 0; e < job.with.choice_bias.extent(0); ++e) {
-    float const b = job.with.choice_bias[e];
-    if (!(math::abs(b) < __builtin_inff())) continue;
-    lowest = !any || b < lowest ? b : lowest;
-    highest = !any || b > highest ? b : highest;
-    any = true;
-  }
-  job.scratch.range[0] = __fadd_rn(lowest, -1.0f);
-  job.scratch.range[1] = __fadd_rn(highest, 1.0f);
+  if (grid_warp() != 0) return;
+  auto const range = balance::range_of(job.with.choice_bias);
+  if (lane_of_thread() == 0) *job.scratch.range = range;
 }
 
 }  // namespace SHUNT_HOST_ABI

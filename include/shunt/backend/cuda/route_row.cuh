@@ -33,6 +33,14 @@ template <class T, int Strips> struct register_row {
       at[i] = here ? value : was;
     }
   }
+  /// Adds to element e; to none where e is -1.
+  __device__ void add(index_t e, T value) {
+#pragma unroll
+    for (int i = 0; i < Strips; ++i) {
+      T const was = at[i];
+      at[i] = i * warp_lanes + lane_of_thread() == e ? was + value : was;
+    }
+  }
 };
 
 /// In memory, of any length.
@@ -51,6 +59,9 @@ template <class T> struct memory_row {
   __device__ void put(index_t e, T value) {
     if (lane_of_thread() == e % warp_lanes) at[e] = value;
   }
+  __device__ void add(index_t e, T value) {
+    if (lane_of_thread() == e % warp_lanes) at[e] += value;  // no lane is -1
+  }
 };
 
 /// each(strip) for every strip of a row.
@@ -63,14 +74,6 @@ template <class Row, class Each> __device__ void for_strips(Row const& row, Each
   }
 }
 __device__ inline index_t element_of(int strip) { return strip * warp_lanes + lane_of_thread(); }
-
-__device__ inline float warp_largest(float x) {
-  for (int half = warp_lanes / 2; half > 0; half /= 2) {
-    float const other = __shfl_xor_sync(all_lanes, x, half);
-    x = x < other ? other : x;
-  }
-  return x;
-}
 
 struct best_place {
   float value;

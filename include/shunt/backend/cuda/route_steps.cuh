@@ -9,9 +9,32 @@ using shunt::detail::route_rule;
 /// What one warp works on: rows of E and of K elements.
 template <class Floats, class Choices, class Ids> struct route_rows {
   Floats z, s, key;
-  Choices chosen, gate;
+  Choices chosen, gate, slope;
   Ids id;
 };
+
+/// f(rows) with the rows of this warp: of so many strips in registers, or, for 0, in its scratch.
+template <int Strips, class F> __device__ void with_rows(route_job const& job, F const& f) {
+  if constexpr (Strips > 0) {
+    route_rows<register_row<float, Strips>, register_row<float, 1>, register_row<index_t, 1>> r;
+    f(r);
+  } else {
+    offset_t const padded = job.rule.padded, padded_k = job.rule.padded_k;
+    int const strips = static_cast<int>(padded / warp_lanes);
+    int const strips_k = static_cast<int>(padded_k / warp_lanes);
+    float* const e = job.scratch.rows + grid_warp() * (3 * padded + 3 * padded_k);
+    float* const k = e + 3 * padded;
+    route_rows<memory_row<float>, memory_row<float>, memory_row<index_t>> r{
+        {e, strips},
+        {e + padded, strips},
+        {e + 2 * padded, strips},
+        {k, strips_k},
+        {k + padded_k, strips_k},
+        {k + 2 * padded_k, strips_k},
+        {job.scratch.ids + grid_warp() * padded_k, strips_k}};
+    f(r);
+  }
+}
 
 __device__ inline float logit_at(route_job const& job, offset_t t, index_t e) {
   offset_t const at = t * job.stride + e;
@@ -21,6 +44,19 @@ __device__ inline float logit_at(route_job const& job, offset_t t, index_t e) {
     case logit_type::fp16: break;
   }
   return to_float(static_cast<fp16 const*>(job.logits)[at]);
+}
+
+/// What a logit is multiplied by, where there is jitter.
+__device__ inline float jitter_of(route_job const& job, offset_t t, index_t e) {
+  std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
+  auto const words = random_at(job.options.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
+  std::uint32_t word = words.word[0];
+#pragma unroll
+  for (int w = 1; w < 4; ++w) {
+    std::uint32_t const here = words.word[w];
+    if (e % 4 == w) word = here;
+  }
+  return math::fma(uniform_of(word), 2.0f * job.rule.jitter, 1.0f - job.rule.jitter);
 }
 
 /// Reads, jitters and sanitises the row; returns its peak and counts what was not finite.
@@ -34,19 +70,7 @@ __device__ float read_logits(route_job const& job, offset_t t, Rows& r, int& non
     float x = -infinity;
     if (e < job.rule.experts) {
       x = logit_at(job, t, e);
-      if (job.rule.jitter > 0.0f) {
-        std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
-        auto const words =
-            random_at(job.options.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
-        std::uint32_t word = words.word[0];
-#pragma unroll
-        for (int w = 1; w < 4; ++w) {
-          std::uint32_t const here = words.word[w];
-          if (e % 4 == w) word = here;
-        }
-        float const noise = uniform_of(word);
-        x = __fmul_rn(x, math::fma(noise, 2.0f * job.rule.jitter, 1.0f - job.rule.jitter));
-      }
+      if (job.rule.jitter > 0.0f) x = __fmul_rn(x, jitter_of(job, t, e));
       bad += x < infinity ? 0 : 1;
       x = x < infinity ? x : x == infinity ? 0x1.fffffep127f : -infinity;
     }
@@ -72,8 +96,7 @@ __device__ inline float score_of(score_kind kind, float z, float peak, float tot
   switch (kind) {
     case score_kind::softmax: return __fdiv_rn(math::exp(__fadd_rn(z, -peak)), total);
     case score_kind::sigmoid: return math::sigmoid(z);
-    case score_kind::sqrt_softplus:
-      return z < -17.0f ? math::exp(__fmul_rn(z, 0.5f)) : math::sqrt(math::softplus(z));
+    case score_kind::sqrt_softplus: return math::sqrt_softplus(z);
     case score_kind::logits: break;
   }
   return z > -__builtin_inff() ? z : 0.0f;
@@ -89,6 +112,15 @@ __device__ float all_scores(score_kind kind, Row& from, Row& to, float peak, flo
     to[i] = s;
   });
   return warp_sum(part);
+}
+
+/// Every score into r.s; what importance divides them by. A softmax's exponentials stand there, and
+/// sum to `total`.
+template <class Rows>
+__device__ float make_scores(route_rule const& rule, Rows& r, float peak, float total) {
+  if (rule.score != score_kind::softmax) return all_scores(rule.score, r.z, r.s, peak, total);
+  for_strips(r.s, [&](int i) { r.s[i] = __fdiv_rn(r.s[i], total); });
+  return 1.0f;
 }
 
 /// Each expert's probability to where the block sums them.
@@ -148,6 +180,23 @@ template <class Rows> __device__ void keep_best_groups(route_rule const& rule, R
     for_strips(r.key, [&](int i) {
       if (element_of(i) / size == g) r.key[i] = none;
     });
+  }
+}
+
+/// The best experts' ids into r.id. With groups the scores are lost.
+template <class Rows> __device__ void choose(route_rule const& rule, Rows& r) {
+  make_keys(rule, r);
+  if (rule.groups > 1) keep_best_groups(rule, r);
+  for_strips(r.id, [&](int i) { r.id[i] = -1; });
+  take_best(r.key, static_cast<index_t>(rule.top_k), [&](index_t k, index_t e) { r.id.put(k, e); });
+}
+
+/// Logits of the chosen; -Inf where there is none.
+template <class Rows> __device__ void gather_chosen(route_rule const& rule, Rows& r) {
+  for_strips(r.chosen, [&](int i) { r.chosen[i] = -__builtin_inff(); });
+  for (index_t k = 0; k < rule.top_k; ++k) {
+    index_t const e = r.id.pick(k);
+    if (e >= 0) r.chosen.put(k, r.z.pick(e));
   }
 }
 

@@ -6,8 +6,8 @@ namespace shunt::cuda::tuning {
 /// multiprocessor to several blocks. Reasoned.
 inline constexpr int threads = 256;
 
-/// Threads of the only block of a job that one block must do, where its warps have work: as many as a
-/// block may have. Reasoned.
+/// Threads at most of a block that is alone with its job (all sequences, or an expert's column): what
+/// a block may have. Reasoned.
 inline constexpr int lone_block = 1024;
 
 /// Words of 16 bytes that a lane keeps when it copies a token to its rows: a warp moves 4 KiB, a row

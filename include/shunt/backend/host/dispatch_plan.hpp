@@ -55,8 +55,8 @@ struct better_claim {
   bool operator()(index_t a, index_t b) const noexcept {
     index_t const ka = a % top_k, kb = b % top_k;
     if (options->drop == drop_policy::by_choice) return ka != kb ? ka < kb : a < b;
-    std::uint32_t const ga = shunt::detail::claim_of(options->gate(a / top_k, ka)),
-                        gb = shunt::detail::claim_of(options->gate(b / top_k, kb));
+    std::uint32_t const ga = shunt::detail::order_of(options->gate(a / top_k, ka)),
+                        gb = shunt::detail::order_of(options->gate(b / top_k, kb));
     return ga != gb ? ga > gb : a < b;
   }
 };

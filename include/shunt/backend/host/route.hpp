@@ -97,7 +97,7 @@ inline void forced_ids(route_inputs<> const& with, std::int64_t t, route_rule co
   std::int64_t row = t;
   if (with.token) {
     row = with.token[t];
-    if (row < 0 || row >= with.ids.extent(0)) {
+    if (!shunt::detail::has_row(with.ids, row)) {
       count(route_event::ids_out_of_range);
       for (std::int64_t k = 0; k < r.top_k; ++k) b.id[k] = -1;
       return;
@@ -105,7 +105,7 @@ inline void forced_ids(route_inputs<> const& with, std::int64_t t, route_rule co
   }
   for (std::int64_t k = 0; k < r.top_k; ++k) {
     index_t id = with.ids(row, k);
-    if (id < -1 || id >= r.experts) {
+    if (shunt::detail::is_wild(id, r.experts)) {
       count(route_event::ids_out_of_range);
       id = -1;
     }

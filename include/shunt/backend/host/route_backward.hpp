@@ -11,7 +11,7 @@ inline void chosen_ids(view<index_t const, 2> expert, std::int64_t t, route_rule
                        route_buffers const& b) noexcept {
   for (std::int64_t k = 0; k < r.top_k; ++k) {
     index_t const id = expert(t, k);
-    b.id[k] = id >= 0 && id < r.experts ? id : -1;
+    b.id[k] = detail::is_wild(id, r.experts) ? -1 : id;
   }
 }
 

@@ -1,14 +1,11 @@
 // No include guard: part of route_kernels.inl. From the gates' gradient to the logits'.
 
-/// ds/dz of a score. A sigmoid's is taken from e^-|z|, so that it keeps its precision in both tails.
+/// ds/dz of a score.
 template <score_kind Kind> SHUNT_LANES vf score_slope(vf z, vf s) noexcept {
   if constexpr (Kind == score_kind::sigmoid) {
-    vf const e = exp(as_float(as_bits(z) | 0x80000000u));
-    vf const t = e + fill(1.0f);
-    return e / (t * t);
+    return sigmoid_slope(z);
   } else {
-    vf const half = s * fill(0.5f);
-    return select(z < fill(-17.0f), half, sigmoid(z) / (s + s));
+    return sqrt_softplus_slope(z, s);
   }
 }
 

@@ -78,10 +78,10 @@ status route(on_host const& on, view<T const, 2> logits, routing<> const& out, a
   r.z = bool(out.z);
   r.importance = out.importance || out.sequence_importance;
   if (out.histogram) {
-    bias_range const range = range_of(with.choice_bias);
+    auto const range = balance::range_of(with.choice_bias);
     r.bins = out.histogram.extent(1);
     r.lowest = range.lowest;
-    r.bins_per_unit = static_cast<float>(r.bins) / (range.highest - range.lowest);
+    r.bins_per_unit = range.bins_per_unit(r.bins);
     if (!options.accumulate) {
       for (std::int64_t e = 0; e < experts; ++e) {
         for (std::int64_t i = 0; i < r.bins; ++i) out.histogram(e, i) = 0;

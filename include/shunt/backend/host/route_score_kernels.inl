@@ -39,10 +39,9 @@ SHUNT_LANES float exponentials(float const* z, float* s, std::int64_t padded, fl
   return sum_of(total);
 }
 
-SHUNT_LANES vf sqrt_softplus(vf z) noexcept {
-  // Far to the left softplus is e^z to the last bit, and its root needs no subnormal number.
-  return select(z < fill(-17.0f), exp(z * fill(0.5f)), sqrt(softplus(z)));
-}
+#define SHUNT_MATH SHUNT_LANES
+#include "shunt/route/score_functions.inl"
+#undef SHUNT_MATH
 
 /// The score of logits z; a masked expert (-Inf) scores 0.
 template <score_kind Kind> SHUNT_LANES vf score_of(vf z, vf peak, vf total) noexcept {

@@ -1,0 +1,5 @@
+#pragma once
+/// stats.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/stats.hpp"
+
+#include "shunt/backend/cuda/stats.cuh"
