@@ -128,7 +128,14 @@ TYPED_TEST(CudaAttention, ForwardAndBackwardHaveTheHostsBits) {
 
 TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheHostsBits) {
   using T = TypeParam;
-  for (attention_shape const& s : {shapes[3], shapes[5], shapes[8], shapes[11], shapes[12]}) {
+  for (attention_shape const& s : {shapes[3],
+                                   shapes[5],
+                                   shapes[8],
+                                   shapes[11],
+                                   shapes[12],
+                                   shapes[13],
+                                   attention_shape{65, 3, 12, 4, 40},
+                                   {1, 12, 1, 1, 260}}) {
     SCOPED_TRACE(name_of(s));
     scene<T> q(s);
     ASSERT_TRUE(q.host_forward().ok());
@@ -143,7 +150,7 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheHostsBits) {
     };
     EXPECT_EQ(nn::cache_attend_bytes(on_cuda{}, s.head_dim), 0u);
     for (index_t first = 0, each = s.length * 2 / 3 + 1; first < s.length;
-         first += each, each = 7) {
+         first += each, each = each == 1 ? 5 : 1) {
       index_t const count = std::min(each, s.length - first);
       ASSERT_TRUE(nn::cache_append(on_cuda{}, cut(all(1), first, count), cut(all(2), first, count),
                                    cache, first)

@@ -3,6 +3,7 @@
 
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/core/macros.hpp"
+#include "shunt/core/random.hpp"
 
 /// Double arithmetic of our own for the few places that need it (rotary tables, schedules, first
 /// weights): the C library's differ in the last bit from machine to machine. Hosts and devices share
@@ -59,6 +60,16 @@ SHUNT_HD inline double logarithm_of(double x) noexcept {
   double y = (static_cast<double>(bits) * 0x1p-52 - 1023.0) * 0.6931471805599453;
   for (int i = 0; i < 6; ++i) y += __builtin_fma(x, exponential_of(-y), -1.0);
   return y;
+}
+
+/// deviation · a normal value that depends on seed and position only (Box and Muller).
+SHUNT_HD inline float normal_at(std::uint64_t seed, std::uint64_t position,
+                                double deviation) noexcept {
+  random_words const r = random_at(seed, position);
+  double const u = (static_cast<double>(r.word[0]) + 0.5) * 0x1p-32;
+  double const turn = static_cast<double>(r.word[1]) * (0x1p-32 * 6.283185307179586);
+  double const radius = __builtin_sqrt(-2.0 * logarithm_of(u));
+  return static_cast<float>(deviation * (radius * sine_cosine_of(turn).cosine));
 }
 
 /// base^n by squaring.

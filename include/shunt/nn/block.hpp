@@ -14,10 +14,9 @@ template <class P, storage T>
                                  view<T const, 2, P::memory> in, view<T, 2, P::memory> pre,
                                  block_scratch<T, P::memory> const& s, view<T, 2, P::memory> y,
                                  steps& step) noexcept {
-  s.everyone[0] = 0;
-  s.everyone[1] = static_cast<index_t>(in.extent(0));
   expert_matrix<T, P::memory> const up(shunt::detail::stack_of_one(w.up), pair_layout{});
-  return step("dense", grouped_gemm(on, in, up, {s.everyone}, s.act, swiglu{},
+  return step("dense", block_on<P>::one_segment(on, s.everyone, in.extent(0))) &&
+         step("dense", grouped_gemm(on, in, up, {s.everyone}, s.act, swiglu{},
                                     {.pre = pre, .round_pre = true})) &&
          step("dense", linear(on, s.act, w.down, y, {.accumulate = true}));
 }
@@ -74,9 +73,9 @@ template <class P, storage T>
   bool const done =
       attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
       step("norm", rms_norm_add(on, x, s.delta, keep.middle, w.feed_norm, keep.feed_in,
-                                keep.feed_inverse, {.epsilon = o.norm_epsilon}));
+                                keep.feed_inverse, {.epsilon = o.norm_epsilon})) &&
+      step("norm", block_on<P>::template copy_rows<T>(on, keep.middle, y));
   if (!done) return step.outcome();
-  host::copy_rows(on, view<T const, 2, P::memory>(keep.middle), y);
   if (n.dense) {
     (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
     return step.outcome();
@@ -85,7 +84,7 @@ template <class P, storage T>
       moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
   if (done_feeding.ok() && o.layer.valid.data() != nullptr) {
     // The layer gives padding a zero output; the block, its residual.
-    host::copy_unmarked_rows(o.layer.valid, view<T const, 2, P::memory>(keep.middle), y);
+    return block_on<P>::template copy_unmarked_rows<T>(on, o.layer.valid, keep.middle, y);
   }
   return done_feeding;
 }

@@ -162,6 +162,8 @@ template <class P> struct embedding_on;
 template <class P> struct cross_entropy_on;
 template <class P> struct optimiser_on;
 template <class P> struct attention_on;
+template <class P> struct block_on;
+template <class P> struct model_on;
 
 }  // namespace detail
 

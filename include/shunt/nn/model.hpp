@@ -33,7 +33,9 @@ status model_init(P const& on, model_config const& config, view<float, 1, P::mem
     return bad;
   }
   double const shrink = 1.0 / __builtin_sqrt(config.layers > 0 ? 2.0 * config.layers : 1.0);
+  status done;
   for_each_parameter(config, [&](model_parameter const& p) {
+    if (!done.ok()) return;
     auto const part = values.slice(p.offset, p.size());
     std::size_t const length = std::strlen(p.name);
     auto const ends = [&](char const* tail) {
@@ -41,37 +43,37 @@ status model_init(P const& on, model_config const& config, view<float, 1, P::mem
       return length >= n && std::strcmp(p.name + length - n, tail) == 0;
     };
     if (!p.decays) {
-      host::fill_with(on, part, 1.0f);
+      done = detail::model_on<P>::fill(on, part, 1.0f);
     } else {
-      host::fill_normal(on, part, seed, p.offset,
-                        ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
+      done = detail::model_on<P>::fill_normal(on, part, seed, p.offset,
+                                              ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
     }
   });
-  return {};
+  return done;
 }
 
 /// Scratch of model_train (and of model_update, which needs less) for B sequences of S tokens.
-template <storage T>
-[[nodiscard]] std::size_t model_train_bytes(on_host const& on, model_config const& config,
-                                            index_t batch, index_t length) noexcept {
-  auto from = arena<>::measuring();
+template <storage T, execution P>
+[[nodiscard]] std::size_t model_train_bytes(P const& on, model_config const& config, index_t batch,
+                                            index_t length) noexcept {
+  auto from = arena<P::memory>::measuring();
   if (!check_config(config).ok()) return 0;
   (void)detail::carve_model<T>(on, from, config, batch, length, true);
   return from.needed();
 }
 /// Scratch of model_evaluate.
-template <storage T>
-[[nodiscard]] std::size_t model_evaluate_bytes(on_host const& on, model_config const& config,
+template <storage T, execution P>
+[[nodiscard]] std::size_t model_evaluate_bytes(P const& on, model_config const& config,
                                                index_t batch, index_t length) noexcept {
-  auto from = arena<>::measuring();
+  auto from = arena<P::memory>::measuring();
   if (!check_config(config).ok()) return 0;
   (void)detail::carve_model<T>(on, from, config, batch, length, false);
   return from.needed();
 }
 /// Scratch of model_decode for B sequences of N new tokens.
-template <storage T>
-[[nodiscard]] std::size_t model_decode_bytes(on_host const& on, model_config const& config,
-                                             index_t batch, index_t tokens) noexcept {
+template <storage T, execution P>
+[[nodiscard]] std::size_t model_decode_bytes(P const& on, model_config const& config, index_t batch,
+                                             index_t tokens) noexcept {
   return model_evaluate_bytes<T>(on, config, batch, tokens);
 }
 
@@ -106,7 +108,11 @@ status model_train(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  host::split_tokens(tokens, s.input.data(), s.target.data(), s.valid.data());
+  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(),
+                                                     s.target.data(), s.valid.data());
+      !bad.ok()) {
+    return bad;
+  }
   auto how = detail::block_options_of<S>(config, s.valid, true, report.hook);
   how.accumulate = options.accumulate;
   if (status bad =
@@ -162,7 +168,11 @@ status model_evaluate(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  host::split_tokens(tokens, s.input.data(), s.target.data(), s.valid.data());
+  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(),
+                                                     s.target.data(), s.valid.data());
+      !bad.ok()) {
+    return bad;
+  }
   auto const how = detail::block_options_of<P::memory>(config, s.valid, false, report.hook);
   if (status bad =
           detail::run_blocks<P, T>(on, config, weights, batch, length, 0, nullptr, s, how, report);
@@ -241,9 +251,10 @@ status model_decode(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  for (offset_t t = 0; t < batch * length; ++t) {
-    s.input[t] = tokens(t / length, t % length);
-    s.valid[t] = s.input[t] >= 0 ? 1 : 0;
+  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(), nullptr,
+                                                     s.valid.data());
+      !bad.ok()) {
+    return bad;
   }
   auto const how = detail::block_options_of<S>(config, s.valid, false, report.hook);
   if (status bad = detail::run_blocks<P, T>(on, config, weights, batch, length, first_position,

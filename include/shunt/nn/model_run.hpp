@@ -110,8 +110,9 @@ template <class P, storage T>
       return bad;
     }
   }
-  for (offset_t b = 0; b < tokens.extent(0); ++b) {
-    for (offset_t s = 0; s < tokens.extent(1); ++s) {
+  if constexpr (P::memory == space::host) {  // what a device holds is not read here
+    for (offset_t i = 0; i < tokens.size(); ++i) {
+      offset_t const b = i / tokens.extent(1), s = i % tokens.extent(1);
       if (tokens(b, s) < c.vocabulary) continue;
       return status::fail(error::bad_argument,
                           "%s.tokens: entry %lld, %lld is %d; it must be below %d (negative: none)",
@@ -210,17 +211,14 @@ template <class P, storage T>
     out.d_x = s.d_last;
     out.d_weight = head_of(c, gradients);
   }
+  using memory = view<float const, 2, P::memory>;
   steps step(report.hook);
   if (step("head", cross_entropy(on, s.last, head_of(c, weights.values),
                                  view<index_t const, 1, P::memory>(s.target), out, s.own,
                                  {.accumulate = options.accumulate, .divisor = options.divisor})) &&
       report.token_loss.data() != nullptr) {
-    offset_t const length = report.token_loss.extent(1);
-    for (offset_t b = 0; b < report.token_loss.extent(0); ++b) {
-      for (offset_t i = 0; i < length; ++i) {
-        report.token_loss(b, i) = s.token_loss[b * length + i];
-      }
-    }
+    memory const loss(s.token_loss.data(), report.token_loss.extents());
+    (void)step("head", block_on<P>::template copy_rows<float>(on, loss, report.token_loss));
   }
   return step.outcome();
 }

@@ -32,4 +32,8 @@ inline constexpr int elements_in_flight = 8;
 /// often, from L2. Reasoned.
 inline constexpr int embedding_blocks = 1024;
 
+/// Sequences times key/value heads that fill a device with a block each when decoding; where there are
+/// fewer, heads are cut into panels of 32 columns, and keys are read once a panel. Reasoned.
+inline constexpr int attention_parts = 256;
+
 }  // namespace shunt::cuda::tuning
