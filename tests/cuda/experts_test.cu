@@ -41,15 +41,15 @@ TYPED_TEST(CudaExperts, EachProductHasTheHostsBits) {
 
 /// Forward (gated and not), dgrad and wgrad with weights that lie as `lying` says of a side.
 template <class T, class Lying>
-void same_with(product_case<T> const& x, device_product<T> const& y, on_both<T> const& bias,
+void same_with(product_case<T> const& x, device_product<T> const& y, twin<T>& bias,
                Lying const& lying) {
   same_in_both<float>(x, y, x.dc.size() / 2, [&](auto on, auto const& s, auto& c) {
     return grouped_gemm(on, s.a.as(s.R, s.K), lying(on), s.rows, c.as(s.R, s.N / 2), swiglu{},
-                        {.bias = bias.of(on).as(s.E, s.N)});
+                        {.bias = bias.of(on, s.E, s.N)});
   });
   same_in_both<T>(x, y, x.dc.size(), [&](auto on, auto const& s, auto& c) {
     return grouped_gemm(on, s.a.as(s.R, s.K), lying(on), s.rows, c.as(s.R, s.N), identity{},
-                        {.bias = bias.of(on).as(s.E, s.N)});
+                        {.bias = bias.of(on, s.E, s.N)});
   });
   same_in_both<float>(x, y, x.a.size(), [&](auto on, auto const& s, auto& da) {
     return grouped_dgrad(on, s.dc.as(s.R, s.N), lying(on), s.rows, da.as(s.R, s.K));
@@ -61,7 +61,7 @@ TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
   constexpr int I = 37, N = 2 * I, K = 70;
   product_case<T> x({9, 0, 70}, N, K);
   device_product<T> const y(x);
-  on_both<T> const bias(normal_values<T>(3 * N, 12));
+  twin<T> bias(as_vector(normal_values<T>(3 * N, 12)));
   auto const weights = [&](auto on) {
     if constexpr (decltype(on)::memory == space::host) {
       return x.w.as(3, N, K);
@@ -81,7 +81,6 @@ TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
                              expert_gradient<decltype(on)::memory>(dw.as(3, N, K), layout));
       });
       same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
-        on_both<float> const dw(std::vector<float>(x.w.size()));
         using gradient = expert_gradient<decltype(on)::memory>;
         guarded<float> h(x.w.size());
         on_device<float> d(static_cast<offset_t>(x.w.size()));
@@ -98,7 +97,7 @@ TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
       });
       auto const elements =
           static_cast<std::size_t>(expert_matrix<T>(x.w.as(3, N, K), layout).packed_elements());
-      on_both<T> const packed{std::vector<T>(elements)};
+      twin<T> packed{std::vector<T>(elements)};
       same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
         using lying = expert_matrix<T, decltype(on)::memory>;
         return pack_weights(on, lying(weights(on), layout), to.as(elements));
@@ -158,20 +157,20 @@ template <class T, class Act> void same_activation(Act const& act, offset_t colu
   constexpr int K = 20;
   product_case<T> x({3, 0, 30, 70}, N, K, 5, 2);
   device_product<T> const y(x);
-  on_both<T> const bias(normal_values<T>(static_cast<std::size_t>(x.E * N), 3));
-  on_both<float> const factor(normal_values<float>(static_cast<std::size_t>(x.R), 4));
+  twin<T> bias(as_vector(normal_values<T>(static_cast<std::size_t>(x.E * N), 3)));
+  twin<float> factor(as_vector(normal_values<float>(static_cast<std::size_t>(x.R), 4)));
   std::vector<index_t> slots(static_cast<std::size_t>(x.R));
   for (std::size_t i = 0; i < slots.size(); ++i) {
     slots[i] = i % 7 == 3 ? -1 : static_cast<index_t>((i * 5) % slots.size());
   }
-  on_both<index_t> const slot(slots);
+  twin<index_t> slot(slots);
   auto const size = static_cast<std::size_t>(x.R * I);
   for (bool rounded : {false, true}) {
     same_in_both<T>(x, y, size, [&](auto on, auto const& s, auto& c) {
       return grouped_gemm(on, s.a.as(s.R, K), s.w.as(s.E, N, K), s.rows, c.as(s.R, I), act,
-                          {.bias = bias.of(on).as(s.E, N),
+                          {.bias = bias.of(on, s.E, N),
                            .round_pre = rounded,
-                           .scale = {factor.of(on).as(s.R), slot.of(on).as(s.R)}});
+                           .scale = {factor.of(on, s.R), slot.of(on, s.R)}});
     });
   }
   same_in_both<float>(x, y, x.dc.size(), [&](auto on, auto const& s, auto& pre) {
@@ -179,18 +178,17 @@ template <class T, class Act> void same_activation(Act const& act, offset_t colu
     on_device<T> d(static_cast<offset_t>(size));
     if constexpr (decltype(on)::memory == space::host) {
       return grouped_gemm(on, s.a.as(s.R, K), s.w.as(s.E, N, K), s.rows, h.as(s.R, I), act,
-                          {.bias = bias.of(on).as(s.E, N), .pre = pre.as(s.R, N)});
+                          {.bias = bias.of(on, s.E, N), .pre = pre.as(s.R, N)});
     } else {
-      status const done =
-          grouped_gemm(on, s.a.as(s.R, K), s.w.as(s.E, N, K), s.rows, d.as(s.R, I), act,
-                       {.bias = bias.of(on).as(s.E, N), .pre = pre.as(s.R, N)});
+      status const done = grouped_gemm(on, s.a.as(s.R, K), s.w.as(s.E, N, K), s.rows, d.as(s.R, I),
+                                       act, {.bias = bias.of(on, s.E, N), .pre = pre.as(s.R, N)});
       EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
       return done;
     }
   });
   same_in_both<T>(x, y, size, [&](auto on, auto const& s, auto& out) {
     return activation_forward(on, s.dc.as(s.R, N), act, out.as(s.R, I),
-                              {.rows = s.rows, .scale = {factor.of(on).as(s.R)}});
+                              {.rows = s.rows, .scale = {factor.of(on, s.R)}});
   });
   // d_act is the first I columns of the same numbers.
   auto const backward = [&](auto on, auto const& s, auto d_pre, auto extra) {
@@ -198,7 +196,7 @@ template <class T, class Act> void same_activation(Act const& act, offset_t colu
     view<T const, 2, decltype(on)::memory> const d_act(wide.data(), {{s.R, I}}, {{N, 1}});
     return activation_backward(on, d_act, s.dc.as(s.R, N), act, d_pre,
                                {.rows = s.rows,
-                                .scale = {factor.of(on).as(s.R), slot.of(on).as(s.R)},
+                                .scale = {factor.of(on, s.R), slot.of(on, s.R)},
                                 .act = extra.first,
                                 .d_scale = extra.second});
   };
@@ -206,15 +204,15 @@ template <class T, class Act> void same_activation(Act const& act, offset_t colu
     constexpr space S = decltype(on)::memory;
     return backward(on, s, d_pre.as(s.R, N), std::pair<any_rows<S>, view<float, 1, S>>{});
   });
-  on_both<float> const spare(std::vector<float>(x.dc.size()));
+  twin<float> spare(std::vector<float>(x.dc.size()));
   same_in_both<T>(x, y, size, [&](auto on, auto const& s, auto& out) {
     constexpr space S = decltype(on)::memory;
-    view<float, 2, S> const d_pre(const_cast<float*>(spare.of(on).data()), {{s.R, N}});
+    view<float, 2, S> const d_pre(spare.of(on, x.R, N).data(), {{s.R, N}});
     return backward(on, s, d_pre, std::pair<any_rows<S>, view<float, 1, S>>{out.as(s.R, I), {}});
   });
   same_in_both<float>(x, y, static_cast<std::size_t>(x.R), [&](auto on, auto const& s, auto& out) {
     constexpr space S = decltype(on)::memory;
-    view<float, 2, S> const d_pre(const_cast<float*>(spare.of(on).data()), {{s.R, N}});
+    view<float, 2, S> const d_pre(spare.of(on, x.R, N).data(), {{s.R, N}});
     return backward(on, s, d_pre, std::pair<any_rows<S>, view<float, 1, S>>{{}, out.as(s.R)});
   });
 }
@@ -241,22 +239,22 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
   for (std::size_t i = 0; i < R; ++i) {
     slots[i] = i % 9 == 5 ? -1 : static_cast<index_t>(d.bits() % (tokens * top_k));
   }
-  on_both<index_t> const slot(slots);
-  on_both<float> const factor(normal_values<float>(tokens * top_k, 8));
-  on_both<std::uint8_t> const frozen(std::vector<std::uint8_t>{0, 0, 1, 0});
-  on_both<T> const token_a(normal_values<T>(tokens * K, 5)),
-      token_dc(normal_values<T>(tokens * N, 6));
+  twin<index_t> slot(slots);
+  twin<float> factor(as_vector(normal_values<float>(tokens * top_k, 8)));
+  twin<std::uint8_t> frozen(std::vector<std::uint8_t>{0, 0, 1, 0});
+  twin<T> token_a(as_vector(normal_values<T>(tokens * K, 5))),
+      token_dc(as_vector(normal_values<T>(tokens * N, 6)));
   auto const options = [&](auto on, auto from) {
-    from.scale = {factor.of(on).as(tokens * top_k), slot.of(on).as(x.R)};
+    from.scale = {factor.of(on, tokens * top_k), slot.of(on, x.R)};
     return from;
   };
   auto const through = [&](auto on) {
-    return gathered<decltype(on)::memory>{slot.of(on).as(x.R), top_k};
+    return gathered<decltype(on)::memory>{slot.of(on, x.R), top_k};
   };
   same_in_both<T>(x, y, x.dc.size(), [&](auto on, auto const& s, auto& c) {
     gemm_options<decltype(on)::memory> o;
     o.gather = through(on);
-    return grouped_gemm(on, token_a.of(on).as(tokens, K), s.w.as(s.E, N, K), s.rows, c.as(s.R, N),
+    return grouped_gemm(on, token_a.of(on, tokens, K), s.w.as(s.E, N, K), s.rows, c.as(s.R, N),
                         relu{}, options(on, o));
   });
   for (bool add : {false, true}) {
@@ -266,7 +264,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
           dgrad_options<decltype(on)::memory> o;
           o.gather = through(on);
           o.add = add;
-          return grouped_dgrad(on, token_dc.of(on).as(tokens, N), s.w.as(s.E, N, K), s.rows,
+          return grouped_dgrad(on, token_dc.of(on, tokens, N), s.w.as(s.E, N, K), s.rows,
                                da.as(s.R, K), options(on, o));
         },
         normal_values<T>(x.a.size(), 11));
@@ -279,10 +277,10 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
             o.add = add;
             if (which & 1) o.gather_dc = through(on);
             if (which & 2) o.gather_a = through(on);
-            if (which == 3) o.frozen = frozen.of(on).as(4);
+            if (which == 3) o.frozen = frozen.of(on, 4);
             using rows = view<T const, 2, S>;
-            rows const dc = which & 1 ? rows(token_dc.of(on).as(tokens, N)) : rows(s.dc.as(s.R, N));
-            rows const a = which & 2 ? rows(token_a.of(on).as(tokens, K)) : rows(s.a.as(s.R, K));
+            rows const dc = which & 1 ? rows(token_dc.of(on, tokens, N)) : rows(s.dc.as(s.R, N));
+            rows const a = which & 2 ? rows(token_a.of(on, tokens, K)) : rows(s.a.as(s.R, K));
             return grouped_wgrad(on, dc, a, s.rows, dw.as(s.E, N, K), options(on, o));
           },
           normal_values<float>(x.w.size(), 12));

@@ -29,16 +29,6 @@ template <class T> struct device_product {
         rows{offset.as(x.E + 1)} {}
 };
 
-/// Something that each side has in its own memory.
-template <class T> struct on_both {
-  guarded<T> host;
-  on_device<T> device;
-  explicit on_both(std::vector<T> const& from) : host(from), device(from) {}
-  explicit on_both(guarded<T> const& from) : on_both(as_vector(from)) {}
-  guarded<T> const& of(on_host const&) const { return host; }
-  on_device<T> const& of(on_cuda const&) const { return device; }
-};
-
 /// Calls run(policy, side, out) with both policies; what they leave in out must be the same bits.
 /// `before` is what out holds first; empty: NaN.
 template <class O, class T, class Run>

@@ -17,14 +17,11 @@ SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
     if ((job.skip != nullptr && job.skip[e] != 0) || (job.skip_empty && first == last)) continue;
     float sum = 0.0f;
     for (offset_t r = first; r < last; ++r) {
-      auto const* const line = line_of(job.a, r);
+      void const* const line = line_of(job.a, r);
       if (line == nullptr) continue;
-      with_stored(job.a.type, [&](auto* tag) {
-        using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-        float const x = to_float(static_cast<element const*>(line)[n]);
-        sum = job.a.scale.factor != nullptr ? __fmaf_rn(scale_of(job.a.scale, r), x, sum)
-                                            : __fadd_rn(sum, x);
-      });
+      float const x = element_at(job.a.type, line, n);
+      sum = job.a.scale.factor != nullptr ? __fmaf_rn(scale_of(job.a.scale, r), x, sum)
+                                          : __fadd_rn(sum, x);
     }
     float& to = d_bias(e, physical_row(pairs, n));
     to = add ? __fadd_rn(to, sum) : sum;
@@ -65,12 +62,7 @@ template <class Act> struct activation_job {
 };
 
 __device__ inline float element(gemm_rows const& from, offset_t row, offset_t column) noexcept {
-  float x = 0.0f;
-  with_stored(from.type, [&](auto* tag) {
-    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    x = to_float(static_cast<element const*>(from.data)[row * from.stride + column]);
-  });
-  return x;
+  return element_at(from.type, from.data, row * from.stride + column);
 }
 
 /// out = activation(pre) times the row's factor.

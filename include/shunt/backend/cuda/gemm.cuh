@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <limits>
 
 #include "shunt/backend/cuda/gemm_finish.cuh"
 #include "shunt/backend/cuda/gemm_floats.cuh"
@@ -28,9 +29,16 @@ inline int tile_rows_of(gemm_job const& job) noexcept {
 template <class Finish>
 status gemm(on_cuda const& on, char const* who, gemm_job const& job,
             Finish const& finish) noexcept {
+  constexpr offset_t most = std::numeric_limits<index_t>::max() - 128;
+  if (job.outs > most || job.ins > most) {
+    return status::fail(error::too_large,
+                        "%s: the matrix has %lld rows of %lld; each must be at most %lld", who,
+                        static_cast<long long>(job.outs), static_cast<long long>(job.ins),
+                        static_cast<long long>(most));
+  }
   auto const run = [&](auto each) {
     gemm_tiling const cut(job, 16 * each.value, float_columns);
-    offset_t const blocks = persistent_blocks(cut.most(job), each.value == 8 ? 2 : 3);
+    offset_t const blocks = persistent_blocks(cut.most(job), 2);
     return launch(on, who, blocks, float_threads, gemm_floats<each.value, Finish>, job, cut,
                   finish);
   };

@@ -62,18 +62,15 @@ template <any_activation A> [[nodiscard]] auto activation_of(A const& act) noexc
 /// One sum to its place.
 __device__ inline void put(gemm_store const& to, offset_t row, offset_t column,
                            float sum) noexcept {
-  with_stored(to.type, [&](auto* tag) {
-    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    element* const at = static_cast<element*>(to.data) + row * to.stride + column;
-    float x = sum;
-    if (to.scale.factor != nullptr) {
-      float const scale = scale_of(to.scale, row);
-      x = to.add ? __fmaf_rn(x, scale, to_float(*at)) : __fmul_rn(x, scale);
-    } else if (to.add) {
-      x = __fadd_rn(to_float(*at), x);
-    }
-    *at = from_float<element>(x);
-  });
+  offset_t const at = row * to.stride + column;
+  float x = sum;
+  if (to.scale.factor != nullptr) {
+    float const scale = scale_of(to.scale, row);
+    x = to.add ? __fmaf_rn(x, scale, element_at(to.type, to.data, at)) : __fmul_rn(x, scale);
+  } else if (to.add) {
+    x = __fadd_rn(element_at(to.type, to.data, at), x);
+  }
+  put_element(to.type, to.data, at, x);
 }
 
 /// Stored, as gemm_store says.
@@ -103,27 +100,27 @@ template <class Act> struct finish_forward {
 
   __device__ float kept(gemm_tile const& tile, offset_t row, offset_t n, float sum) const noexcept {
     if (bias.data != nullptr || bias.each != nullptr) {
-      with_stored(bias.type, [&](auto* tag) {
-        using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-        element const* const b = expert_of<element const>(bias, tile.expert);
-        sum = __fadd_rn(sum, to_float(b[physical_row(bias.pairs, n) * bias.row_stride]));
-      });
+      sum = __fadd_rn(sum, element_at(bias.type, vector_of(bias, tile.expert),
+                                      physical_row(bias.pairs, n) * bias.row_stride));
     }
     if (pre.data != nullptr) put(pre, row, n, sum);
     if (pre.data == nullptr && !round_pre) return sum;
-    with_stored(pre.data != nullptr ? pre.type : c.type, [&](auto* tag) {
-      using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-      sum = to_float(from_float<element>(sum));
-    });
-    return sum;
+    return rounded(pre.data != nullptr ? pre.type : c.type, sum);
   }
   __device__ void operator()(gemm_job const& job, gemm_tile const& tile, offset_t r,
                              offset_t column, float first, float second) const noexcept {
     offset_t const row = tile.first + r, half = job.outs / 2;
-    first = kept(tile, row, column, first);
-    if (job.paired) second = kept(tile, row, half + column, second);
-    put(c, row, column, act.value(first, second));
-    if (job.paired && !act.gated()) put(c, row, half + column, act.value(second, 0.0f));
+    // Loops of one or two, so that the kernel holds one copy of what is in them.
+    float part[2] = {first, second};
+#pragma unroll 1
+    for (int h = 0; h < (job.paired ? 2 : 1); ++h) {
+      float const x = kept(tile, row, h * half + column, h == 0 ? part[0] : part[1]);
+      (h == 0 ? part[0] : part[1]) = x;
+    }
+#pragma unroll 1
+    for (int h = 0; h < (job.paired && !act.gated() ? 2 : 1); ++h) {
+      put(c, row, h * half + column, act.value(h == 0 ? part[0] : part[1], part[1]));
+    }
   }
 };
 

@@ -14,7 +14,7 @@ inline constexpr int float_threads = 256;
 /// A tile's share of one operand in shared memory: term by term, `Outer` rows or columns each. Four
 /// neighbours stay together; the fours are exchanged by the term, so that no two lanes of a warp meet
 /// in a bank, whichever way they go through memory.
-template <int Outer> struct float_panel {
+template <int Outer> struct alignas(16) float_panel {
   float at[float_terms * Outer];
 
   __device__ static int place(int term, int outer) noexcept {
@@ -23,46 +23,11 @@ template <int Outer> struct float_panel {
   }
 };
 
-/// What each thread brings from memory for the next step.
-template <int Outer> struct float_piece {
-  static constexpr int each = float_terms * Outer / float_threads;
-  float value[each];
-
-  /// Term and row or column of this thread's i-th element.
-  __device__ static void whose(int i, bool along_terms, int& term, int& outer) noexcept {
-    int const n = static_cast<int>(threadIdx.x) + i * float_threads;
-    term = along_terms ? n % 8 + n / 8 / Outer * 8 : n / Outer;
-    outer = along_terms ? n / 8 % Outer : n % Outer;
-  }
-
-  /// `line(i)`: the address of line i, `factor(i)`: what its elements are multiplied by, or null.
-  template <class Line, class Factor>
-  __device__ void fetch(gemm_operand const& from, offset_t term, offset_t terms, offset_t outer,
-                        offset_t outers, Line const& line, Factor const& factor) noexcept {
-    with_stored(from.type, [&](auto* tag) {
-      using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-#pragma unroll
-      for (int i = 0; i < each; ++i) {
-        int t, o;
-        whose(i, from.along_terms, t, o);
-        float x = 0.0f;
-        if (t < terms && o < outers) {
-          auto const* const p = static_cast<element const*>(from.lines_outer ? line(o) : line(t));
-          offset_t const at = (from.lines_outer ? term + t : outer + o) * from.step;
-          if (p != nullptr) x = factor(to_float(p[at]), t);
-        }
-        value[i] = x;
-      }
-    });
-  }
-  __device__ void put(gemm_operand const& from, float_panel<Outer>& to) const noexcept {
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-      int t, o;
-      whose(i, from.along_terms, t, o);
-      to.at[float_panel<Outer>::place(t, o)] = value[i];
-    }
-  }
+/// Where the elements of the next terms lie: one address a line, null: zeros; and what the left ones
+/// are multiplied by.
+template <int Outer> struct float_lines {
+  void const* outer[Outer];          // of the tile, where lines are rows or columns
+  void const* term[2][float_terms];  // of the step, where lines are terms
 };
 
 /// Shared memory of a block. The finished sums pass through `row`, where the panels were.
@@ -75,9 +40,44 @@ template <int Rows> struct float_shared {
     panels step[2];
     float row[16][float_columns];
   };
-  void const* left_line[Rows];
-  void const* right_line[float_columns];
+  float_lines<Rows> left;
+  float_lines<float_columns> right;
+  float factor[2][float_terms];
+  gemm_tile tile;  // here, for registers are for sums
 };
+
+/// Four bytes from memory to shared memory without a register, or four zero bytes.
+__device__ inline void copy_float(float* to, void const* from, bool there) noexcept {
+  auto const at = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from),
+               "r"(there ? 4 : 0));
+}
+__device__ inline void wait_for_copies() noexcept {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+/// Brings the terms [term, term + terms) of an operand to shared memory.
+template <int Outer>
+__device__ void bring(gemm_operand const& from, float_lines<Outer> const& lines, int step,
+                      float const* factor, int term, int terms, int outer, int outers,
+                      float_panel<Outer>& to) noexcept {
+  void const* const* const line = from.lines_outer ? lines.outer : lines.term[step];
+#pragma unroll 2
+  for (int n = static_cast<int>(threadIdx.x); n < float_terms * Outer; n += float_threads) {
+    int const t = from.along_terms ? n % 8 + n / 8 / Outer * 8 : n / Outer;
+    int const o = from.along_terms ? n / 8 % Outer : n % Outer;
+    char const* const p = static_cast<char const*>(line[from.lines_outer ? o : t]);
+    bool const there = p != nullptr && (from.lines_outer ? t < terms : o < outers);
+    offset_t const at = from.step * (from.lines_outer ? term + t : outer + o);
+    float* const place = &to.at[float_panel<Outer>::place(t, o)];
+    if (from.type == stored::f32 && factor == nullptr) {
+      copy_float(place, there ? p + at * 4 : static_cast<void const*>(from.data), there);
+    } else {
+      float const x = there ? element_at(from.type, p, at) : 0.0f;
+      *place = factor == nullptr ? x : __fmul_rn(x, factor[t]);
+    }
+  }
+}
 
 /// One term of all of a thread's sums. `Each` rows and 8 columns a thread.
 template <int Each, int Rows>
@@ -110,86 +110,88 @@ __device__ void add_term(typename float_shared<Rows>::panels const& from, int te
   }
 }
 
+/// The addresses of the tile's rows and columns, where those are lines.
+template <int Rows>
+__device__ void find_lines(gemm_job const& job, gemm_tile const& tile,
+                           float_shared<Rows>& shared) noexcept {
+  int const i = static_cast<int>(threadIdx.x);
+  if (job.kind == gemm_kind::wgrad) return;
+  if (i < Rows) {
+    shared.left.outer[i] = i < tile.rows ? line_of(job.a, tile.first + tile.row + i) : nullptr;
+  }
+  if (job.kind == gemm_kind::dgrad || i >= float_columns) return;
+  // The columns of the gate half are followed by those of the up half.
+  bool const up = job.paired && i >= float_columns / 2;
+  int const c = up ? i - float_columns / 2 : i;
+  offset_t const n = (up ? job.outs / 2 : 0) + tile.column + c;
+  shared.right.outer[i] = c < tile.columns ? line_of(job, tile.expert, n) : nullptr;
+}
+
+/// The addresses of a step's terms, where those are lines.
+template <int Rows>
+__device__ void find_terms(gemm_job const& job, gemm_tile const& tile, int term, int step,
+                           float_shared<Rows>& shared) noexcept {
+  int const t = static_cast<int>(threadIdx.x) % warp_lanes;
+  bool const left = threadIdx.x < warp_lanes;
+  if (job.kind == gemm_kind::forward || t >= float_terms || threadIdx.x >= 2 * warp_lanes) return;
+  bool const there = term + t < tile.depth;
+  offset_t const row = tile.first + term + t;
+  if (job.kind == gemm_kind::dgrad) {
+    if (!left) shared.right.term[step][t] = there ? line_of(job, tile.expert, term + t) : nullptr;
+  } else if (left) {
+    shared.left.term[step][t] = there ? line_of(job.a, row) : nullptr;
+    shared.factor[step][t] = there ? scale_of(job.a.scale, row) : 0.0f;
+  } else {
+    shared.right.term[step][t] = there ? line_of(job.b, row) : nullptr;
+  }
+}
+
 /// Tiles of 16 · Each rows and 128 columns, one after the other. `finish(job, tile, row, column, first,
 /// second)` is called once for each output, with the up half's sum of the same column where the job
 /// is paired.
 template <int Each, class Finish>
-SHUNT_KERNEL __launch_bounds__(float_threads, Each == 8 ? 2 : 3) void gemm_floats(gemm_job job,
-                                                                                  gemm_tiling cut,
-                                                                                  Finish finish) {
+SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, gemm_tiling cut,
+                                                                  Finish finish) {
   constexpr int rows = 16 * Each;
   __shared__ float_shared<rows> shared;
   int const thread = static_cast<int>(threadIdx.x), row = thread / 16, column = thread % 16;
   gemm_operand const left = left_operand(job), right = right_operand(job);
-  bool const wgrad = job.kind == gemm_kind::wgrad;
-  gemm_walk walk(job, cut);
-  gemm_tile tile;
-  for (offset_t number = blockIdx.x; walk.seek(number, tile); number += gridDim.x) {
-    // Columns of the tile: those of the gate half are followed by those of the up half.
-    auto const weight_row = [&](int o) {
-      bool const up = job.paired && o >= float_columns / 2;
-      return (up ? job.outs / 2 - float_columns / 2 : 0) + tile.column + o;
-    };
-    auto const used = [&](int o) {
-      return (job.paired ? o % (float_columns / 2) : o) < tile.columns;
-    };
-    if (left.lines_outer && thread < rows) {
-      shared.left_line[thread] =
-          thread < tile.rows ? line_of(job.a, tile.first + tile.row + thread) : nullptr;
-    }
-    if (right.lines_outer && thread < float_columns) {
-      shared.right_line[thread] =
-          used(thread) ? line_of(job, tile.expert, weight_row(thread)) : nullptr;
-    }
+  bool const scaled = job.kind == gemm_kind::wgrad && job.a.scale.factor != nullptr;
+  gemm_tile const& tile = shared.tile;
+  for (offset_t number = blockIdx.x; find_tile(job, cut, number, shared.tile);
+       number += gridDim.x) {
     __syncthreads();
-
-    float_piece<rows> next_left;
-    float_piece<float_columns> next_right;
-    auto const fetch = [&](offset_t term) {
-      offset_t const terms = tile.depth - term;
-      next_left.fetch(
-          left, term, terms, tile.row, tile.rows,
-          [&](int i) {
-            return wgrad ? line_of(job.a, tile.first + term + i) : shared.left_line[i];
-          },
-          [&](float x, int t) {
-            if (job.a.scale.factor == nullptr) return x;
-            return __fmul_rn(x, scale_of(job.a.scale, tile.first + term + t));
-          });
-      next_right.fetch(
-          right, term, terms, tile.column, right.lines_outer ? float_columns : tile.columns,
-          [&](int i) {
-            if (wgrad) return line_of(job.b, tile.first + term + i);
-            return right.lines_outer ? shared.right_line[i] : line_of(job, tile.expert, term + i);
-          },
-          [](float x, int) { return x; });
+    auto const bring_step = [&](int term, int step) {
+      int const terms = min(tile.depth - term, float_terms);
+      bring(left, shared.left, step, scaled ? shared.factor[step] : nullptr, term, terms, tile.row,
+            tile.rows, shared.step[step].left);
+      bring(right, shared.right, step, nullptr, term, terms, tile.column, tile.columns,
+            shared.step[step].right);
     };
-    auto const put = [&](int step) {
-      next_left.put(left, shared.step[step].left);
-      next_right.put(right, shared.step[step].right);
-    };
-
+    find_lines(job, tile, shared);
+    find_terms(job, tile, 0, 0, shared);
+    find_terms(job, tile, float_terms, 1, shared);
+    __syncthreads();
     float sum[Each][8] = {};
-    if (tile.depth > 0) {
-      fetch(0);
-      put(0);
-    }
-    __syncthreads();
-    int step = 0;
-    for (offset_t term = 0; term < tile.depth; term += float_terms, step ^= 1) {
-      bool const more = term + float_terms < tile.depth;
-      if (more) fetch(term + float_terms);
-      auto const& from = shared.step[step];
-      if (tile.depth - term >= float_terms) {
-#pragma unroll
-        for (int t = 0; t < float_terms; ++t) add_term<Each, rows>(from, t, row, column, sum);
-      } else {  // no term is added that is not there: even 0 · 0 changes a sum of -0
+    int step = 1;
+    // The first round brings, the others bring the next terms and add those that are there.
+    for (int term = -float_terms; term < tile.depth; term += float_terms) {
+      step ^= 1;
+      if (term + float_terms < tile.depth) bring_step(term + float_terms, step);
+      if (term >= 0) {
+        auto const& from = shared.step[step ^ 1];
+        if (tile.depth - term >= float_terms) {
+#pragma unroll 8
+          for (int t = 0; t < float_terms; ++t) add_term<Each, rows>(from, t, row, column, sum);
+        } else {  // no term is added that is not there: even 0 · 0 changes a sum of -0
 #pragma unroll 1
-        for (int t = 0; t < tile.depth - term; ++t) {
-          add_term<Each, rows>(from, t, row, column, sum);
+          for (int t = 0; t < tile.depth - term; ++t) {
+            add_term<Each, rows>(from, t, row, column, sum);
+          }
         }
+        find_terms(job, tile, term + 2 * float_terms, step ^ 1, shared);
       }
-      if (more) put(step ^ 1);
+      wait_for_copies();
       __syncthreads();
     }
 

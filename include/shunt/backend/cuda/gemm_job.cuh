@@ -59,68 +59,61 @@ struct gemm_tiling {
 /// One tile: rows [row, row + rows) and columns [column, column + columns) of an expert's output. The
 /// rows count from the expert's first; of a weight gradient they are the matrix's.
 struct gemm_tile {
-  offset_t expert, first, segment_rows;  ///< the expert's rows are [first, first + segment_rows)
-  offset_t row, rows, column, columns;
-  offset_t depth;  ///< terms of each sum
+  index_t expert, first;  ///< the expert, and its first row
+  index_t row, rows, column, columns;
+  index_t depth;  ///< terms of each sum
 };
 
-/// Goes through the tiles in ascending number: expert by expert, strip by strip, so that neighbours
-/// read the same weights. All lanes of a warp walk together.
-class gemm_walk {
- public:
-  __device__ gemm_walk(gemm_job const& job, gemm_tiling const& cut) noexcept
-      : job_(job), cut_(cut) {}
-
-  /// The tile of a number not below the last one asked for; false: there are no more.
-  __device__ bool seek(offset_t number, gemm_tile& tile) noexcept {
-    while (number >= group_end_) {
-      if (group_ >= job_.experts) return false;
-      next_group();
+/// The tile of a number; false: there are not so many. Tiles are numbered expert by expert, strip by
+/// strip, so that neighbours read the same weights. All threads of a block ask together; the first one
+/// writes the tile, to shared memory. Nothing is kept from tile to tile: that would be registers in
+/// the kernels' main loops.
+__device__ inline bool find_tile(gemm_job const& job, gemm_tiling const& cut, offset_t number,
+                                 gemm_tile& tile) noexcept {
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  for (index_t group = 0; group < job.experts; group += warp_lanes) {
+    index_t const e = group + lane_of_thread();
+    index_t first = 0, rows = 0;
+    offset_t tiles = 0;
+    if (e < job.experts) {
+      first = job.offset != nullptr ? job.offset[e] : 0;
+      rows = job.offset != nullptr ? job.offset[e + 1] - first : static_cast<index_t>(job.rows);
+      bool const left_out =
+          wgrad && ((job.skip != nullptr && job.skip[e] != 0) || (job.skip_empty && rows == 0));
+      offset_t const all = wgrad ? job.outs : rows;
+      tiles = left_out ? 0 : (all + cut.rows - 1) / cut.rows * cut.strips;
     }
-    unsigned const behind = __ballot_sync(all_lanes, number < end_);
+    offset_t const end = warp_prefix(tiles);
+    unsigned const behind = __ballot_sync(all_lanes, number < end);
+    if (behind == 0) {
+      number -= __shfl_sync(all_lanes, end, warp_lanes - 1);
+      continue;
+    }
     int const lane = __ffs(static_cast<int>(behind)) - 1;
-    offset_t const blocks = __shfl_sync(all_lanes, blocks_, lane);
-    offset_t const within = number - (__shfl_sync(all_lanes, end_, lane) - blocks * cut_.strips);
-    tile.expert = group_ - warp_lanes + lane;
-    tile.first = __shfl_sync(all_lanes, first_, lane);
-    tile.segment_rows = __shfl_sync(all_lanes, rows_, lane);
-    bool const wgrad = job_.kind == gemm_kind::wgrad;
-    offset_t const all = wgrad ? job_.outs : tile.segment_rows;
-    tile.row = within % blocks * cut_.rows;
-    tile.rows = min(cut_.rows, all - tile.row);
-    tile.column = within / blocks * cut_.columns;
-    tile.columns = min(cut_.columns, gemm_tiling::columns_of(job_) - tile.column);
-    tile.depth = wgrad ? tile.segment_rows : job_.kind == gemm_kind::forward ? job_.ins : job_.outs;
+    offset_t const within = number - __shfl_sync(all_lanes, end - tiles, lane);
+    offset_t const blocks = __shfl_sync(all_lanes, tiles, lane) / cut.strips;
+    rows = __shfl_sync(all_lanes, rows, lane);
+    first = __shfl_sync(all_lanes, first, lane);
+    if (threadIdx.x != 0) return true;
+    offset_t const row = within % blocks * cut.rows, column = within / blocks * cut.columns;
+    tile.expert = group + lane;
+    tile.first = first;
+    tile.row = static_cast<index_t>(row);
+    tile.rows = static_cast<index_t>(min(cut.rows, (wgrad ? job.outs : rows) - row));
+    tile.column = static_cast<index_t>(column);
+    tile.columns = static_cast<index_t>(min(cut.columns, gemm_tiling::columns_of(job) - column));
+    tile.depth = wgrad                            ? rows
+                 : job.kind == gemm_kind::forward ? static_cast<index_t>(job.ins)
+                                                  : static_cast<index_t>(job.outs);
     return true;
   }
-
- private:
-  __device__ void next_group() noexcept {
-    offset_t const e = group_ + lane_of_thread();
-    bool const wgrad = job_.kind == gemm_kind::wgrad;
-    first_ = rows_ = blocks_ = 0;
-    if (e < job_.experts) {
-      first_ = job_.offset != nullptr ? job_.offset[e] : 0;
-      rows_ = job_.offset != nullptr ? job_.offset[e + 1] - first_ : job_.rows;
-      bool const left_out =
-          wgrad && ((job_.skip != nullptr && job_.skip[e] != 0) || (job_.skip_empty && rows_ == 0));
-      offset_t const all = wgrad ? job_.outs : rows_;
-      blocks_ = left_out ? 0 : (all + cut_.rows - 1) / cut_.rows;
-    }
-    end_ = group_end_ + warp_prefix(blocks_ * cut_.strips);
-    group_end_ = __shfl_sync(all_lanes, end_, warp_lanes - 1);
-    group_ += warp_lanes;
-  }
-
-  gemm_job const& job_;
-  gemm_tiling const& cut_;
-  offset_t group_ = 0, group_end_ = 0;                    // experts and tiles seen
-  offset_t end_ = 0, first_ = 0, rows_ = 0, blocks_ = 0;  // this lane's expert
-};
+  return false;
+}
 
 /// One operand of a tile. Its elements lie on lines (rows of tokens or of weights), `step` apart; a
 /// line is either the tile's row or column (`outer`), or a term of the sums.
 struct gemm_operand {
+  void const* data;  ///< an address that may be given where nothing is read
   stored type;
   offset_t step = 1;
   bool lines_outer;  ///< lines are the tile's rows or columns; else the terms
@@ -130,14 +123,35 @@ struct gemm_operand {
 /// The tokens' side of a tile.
 __device__ inline gemm_operand left_operand(gemm_job const& job) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
-  return {job.a.type, 1, !wgrad, !wgrad};
+  return {job.a.data, job.a.type, 1, !wgrad, !wgrad};
 }
 /// The weights' side, or the second rows of a weight gradient.
 __device__ inline gemm_operand right_operand(gemm_job const& job) noexcept {
-  if (job.kind == gemm_kind::wgrad) return {job.b.type, 1, false, false};
+  if (job.kind == gemm_kind::wgrad) return {job.b.data, job.b.type, 1, false, false};
   bool const forward = job.kind == gemm_kind::forward;
   offset_t const step = job.w.packed ? gemm_panel : job.w.column_stride;
-  return {job.w.type, step, forward, forward == (step == 1)};
+  return {job.a.data, job.w.type, step, forward, forward == (step == 1)};
+}
+
+/// Element `at` of a line, as a float.
+__device__ inline float element_at(stored type, void const* line, offset_t at) noexcept {
+  if (type == stored::f32) return static_cast<float const*>(line)[at];
+  std::uint16_t const bits = static_cast<std::uint16_t const*>(line)[at];
+  return type == stored::bf16 ? to_float(bf16{bits}) : to_float(fp16{bits});
+}
+
+__device__ inline void put_element(stored type, void* line, offset_t at, float x) noexcept {
+  if (type == stored::f32) {
+    static_cast<float*>(line)[at] = x;
+  } else {
+    static_cast<std::uint16_t*>(line)[at] =
+        type == stored::bf16 ? from_float<bf16>(x).bits : from_float<fp16>(x).bits;
+  }
+}
+/// What a reader of the stored number would see.
+__device__ inline float rounded(stored type, float x) noexcept {
+  if (type == stored::f32) return x;
+  return type == stored::bf16 ? to_float(from_float<bf16>(x)) : to_float(from_float<fp16>(x));
 }
 
 /// The line of a row of tokens, as an address; null: zeros.
@@ -151,16 +165,18 @@ __device__ inline void const* line_of(gemm_rows const& rows, offset_t r) noexcep
   }
   return static_cast<char const*>(rows.data) + at * rows.stride * size;
 }
+/// The first element of an expert's matrix or vector.
+__device__ inline void const* vector_of(gemm_experts<void const> const& w, offset_t e) noexcept {
+  if (w.each != nullptr) return w.each[e];
+  return static_cast<char const*>(w.data) + e * w.expert_stride * (w.type == stored::f32 ? 4 : 2);
+}
 /// The line of row n of an expert's weights.
 __device__ inline void const* line_of(gemm_job const& job, offset_t expert, offset_t n) noexcept {
   offset_t const size = job.w.type == stored::f32 ? 4 : 2;
   offset_t const at = job.w.packed ? packed_panel(job.w.pairs, n) * gemm_panel * job.ins +
                                          packed_lane(job.w.pairs, n)
                                    : physical_row(job.w.pairs, n) * job.w.row_stride;
-  char const* const base = job.w.each != nullptr ? static_cast<char const*>(job.w.each[expert])
-                                                 : static_cast<char const*>(job.w.data) +
-                                                       expert * job.w.expert_stride * size;
-  return base + at * size;
+  return static_cast<char const*>(vector_of(job.w, expert)) + at * size;
 }
 
 }  // namespace SHUNT_HOST_ABI
