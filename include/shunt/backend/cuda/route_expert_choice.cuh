@@ -37,42 +37,49 @@ struct expert_choice_backward_job {
   gradient_rows to;
 };
 
-/// The scores of one token, -Inf for a masked expert, to where the block turns them.
-template <class Rows>
-__device__ void token_scores(route_job const& job, offset_t t, Rows& r, float* staged,
-                             int* events) {
+struct row_of_logits {
+  memory_row<float> z;
+};
+
+/// The scores of one token, -Inf for a masked expert, made in the place of its logits.
+__device__ inline void token_scores(route_job const& job, offset_t t, row_of_logits r,
+                                    int* events) {
   float const none = -__builtin_inff();
   if (job.with.valid && job.with.valid[t] == 0) {
-    for_strips(r.z, [&](int i) { staged[element_of(i)] = none; });
+    for_strips(r.z, [&](int i) { r.z[i] = none; });
     return;
   }
   int non_finite = 0;
   float const peak = read_logits(job, t, r, non_finite);
-  bool const softmax = job.rule.score == score_kind::softmax;
-  make_scores(job.rule, r, peak, softmax ? exponentials(r.z, r.s, peak) : 0.0f);
-  for_strips(r.s, [&](int i) {
-    float const score = r.s[i];
-    staged[element_of(i)] = r.z[i] > none ? score : none;
+  float total = 0.0f;
+  if (job.rule.score == score_kind::softmax) {
+    for_strips(r.z, [&](int i) { total = __fadd_rn(total, math::exp(__fadd_rn(r.z[i], -peak))); });
+    total = warp_sum(total);
+  }
+  for_strips(r.z, [&](int i) {
+    float const z = r.z[i];
+    r.z[i] = z > none ? score_of(job.rule.score, z, peak, total) : none;
   });
   count(events, route_event::tokens, 1);
   count(events, route_event::non_finite_tokens, non_finite > 0 ? 1 : 0);
   count(events, route_event::non_finite_logits, non_finite);
 }
 
-/// A block's warps score eight tokens at a time, the 32 bytes of a sector of each column.
-template <int Strips>
-SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) score_columns(expert_choice_job job) {
+/// A block's warps score eight tokens at a time, the 32 bytes of a sector of each column, in shared
+/// memory or, of more experts, in scratch.
+template <bool Shared>
+SHUNT_KERNEL void __launch_bounds__(tuning::threads) score_columns(expert_choice_job job) {
   constexpr int warps = tuning::threads / warp_lanes, events_of = static_cast<int>(route_events);
   // Four columns of eight tokens are read at once: four words more keep them in banks of their own.
-  constexpr int shared_pitch = Strips * warp_lanes + 4;
+  constexpr int shared_pitch = most_register_experts + 4;
   __shared__ int events[events_of];
-  __shared__ float shared_stage[Strips > 0 ? warps * shared_pitch : 1];
+  __shared__ float shared_stage[Shared ? warps * shared_pitch : 1];
   route_job const& row = job.row;
   int const warp = static_cast<int>(threadIdx.x) / warp_lanes;
   offset_t const experts = row.rule.experts, padded = row.rule.padded;
   float* const stage =
-      Strips > 0 ? shared_stage : row.scratch.stage + offset_t{blockIdx.x} * warps * padded;
-  offset_t const pitch = Strips > 0 ? shared_pitch : padded;
+      Shared ? shared_stage : row.scratch.stage + offset_t{blockIdx.x} * warps * padded;
+  offset_t const pitch = Shared ? shared_pitch : padded;
   for (offset_t block = blockIdx.x; block < row.blocks.count(); block += gridDim.x) {
     if (threadIdx.x < events_of) events[threadIdx.x] = 0;
     __syncthreads();
@@ -80,8 +87,8 @@ SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) score_columns(expert_cho
     for (offset_t at = row.blocks.first(block); at < last; at += warps) {
       offset_t const t = at + warp, here = min(last - at, offset_t{warps});
       if (t < last) {
-        with_rows<Strips>(row,
-                          [&](auto& r) { token_scores(row, t, r, stage + warp * pitch, events); });
+        memory_row<float> const mine{stage + warp * pitch, static_cast<int>(padded / warp_lanes)};
+        token_scores(row, t, {mine}, events);
         if (job.out.coverage && lane_of_thread() == 0) job.out.coverage[t] = 0;
       }
       __syncthreads();
@@ -242,7 +249,7 @@ template <int Strips>
 SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1)
     score_gradients(expert_choice_backward_job job) {
   for (offset_t t = grid_warp(); t < job.row.blocks.length; t += grid_warps()) {
-    with_rows<Strips>(job.row, [&](auto& r) { token_scores_backward(job, t, r); });
+    with_rows_of<Strips>(job.row, [&](auto& r) { token_scores_backward(job, t, r); });
   }
 }
 
@@ -277,10 +284,10 @@ status route_expert_choice(on_cuda const& on,
                         scratch};
   job.row.out.report = c.out.report;
   offset_t const blocks = job.row.blocks.count();
-  offset_t const grid = in_registers(experts, 1) ? blocks : general_grid(blocks);
   status done =
-      launch(on, who, grid, tuning::threads,
-             with_strips(experts, 1, [](auto n) { return &score_columns<n.value>; }), job);
+      in_registers(experts, 1)
+          ? launch(on, who, blocks, tuning::threads, score_columns<true>, job)
+          : launch(on, who, general_grid(blocks), tuning::threads, score_columns<false>, job);
   if (done.ok()) {
     done = launch(on, who, experts, threads_for((tokens + 31) / 32), take_tokens, job);
   }
@@ -305,8 +312,9 @@ status route_expert_choice_backward(
   status done = launch_threads(on, who, tokens * experts, clear_marks, job);
   if (done.ok()) { done = launch_threads(on, who, experts * c.token.extent(1), mark_choices, job); }
   if (!done.ok()) return done;
-  return launch(on, who, token_grid(job.row), tuning::threads,
-                with_strips(experts, 1, [](auto n) { return &score_gradients<n.value>; }), job);
+  return in_registers(experts, 1)
+             ? launch_tokens<shared_strips>(on, who, &score_gradients<shared_strips>, job.row, job)
+             : launch_tokens<0>(on, who, &score_gradients<0>, job.row, job);
 }
 
 }  // namespace SHUNT_HOST_ABI

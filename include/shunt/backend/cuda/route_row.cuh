@@ -70,6 +70,7 @@ template <class Row, class Each> __device__ void for_strips(Row const& row, Each
 #pragma unroll
     for (int i = 0; i < Row::most; ++i) each(i);
   } else {
+#pragma unroll 2
     for (int i = 0; i < row.strips(); ++i) each(i);
   }
 }

@@ -135,8 +135,9 @@ template <class Rows> __device__ void make_keys(route_rule const& rule, Rows& r)
   float const none = -__builtin_inff();
   bool const by_score = rule.choose_by_score && rule.score != score_kind::logits;
   for_strips(r.z, [&](int i) {
-    float const score = r.s[i], logit = r.z[i];  // values: a choice of places stays in memory
-    float key = by_score ? score : logit;
+    float const logit = r.z[i];  // a value: a choice of places stays in memory
+    float key = logit;
+    if (by_score) key = r.s[i];
     index_t const e = element_of(i);
     if (rule.choice_bias != nullptr && e < rule.experts) key = __fadd_rn(key, rule.choice_bias[e]);
     r.key[i] = key == key && logit > none ? key : none;

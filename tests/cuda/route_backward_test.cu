@@ -1,0 +1,411 @@
+// The router's backward, and expert choice both ways, on a device: the host's bits, whose numbers are
+// the oracle's.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <string>
+
+#include "shunt/route.cuh"
+#include "support/device_graph.hpp"
+#include "support/device_values.hpp"
+#include "support/shapes.hpp"
+
+namespace shunt::test {
+namespace {
+
+constexpr float inf = std::numeric_limits<float>::infinity(),
+                nan = std::numeric_limits<float>::quiet_NaN();
+
+template <class T = float>
+std::vector<T> normal(offset_t count, std::uint64_t seed, float scale = 2.0f) {
+  dice d(seed);
+  std::vector<T> v(static_cast<std::size_t>(count));
+  for (T& x : v) x = from_float<T>(scale * static_cast<float>(d.normal()));
+  return v;
+}
+
+/// A batch that was routed on the host, and the gradients that come back.
+template <class T = float, class G = float> struct batch {
+  offset_t tokens, experts, top_k, sequences;
+  route_options o;
+  twin<T> logits;
+  twin<index_t> expert;
+  twin<float> d_gate, d_importance, d_sequence, d_z, bias;
+  twin<std::uint8_t> valid;
+  twin<G> d_logits;
+  bool load = true, z = true, biased = false, masked = false;
+
+  batch(offset_t t, offset_t e, offset_t k, route_options const& options = {}, offset_t n = 1,
+        std::uint64_t seed = 1)
+      : tokens(t),
+        experts(e),
+        top_k(k),
+        sequences(n),
+        o(options),
+        logits(normal<T>(t * e, seed)),
+        expert(std::vector<index_t>(static_cast<std::size_t>(t * k), -1)),
+        d_gate(normal(t * k, seed + 1)),
+        d_importance(normal(e, seed + 2)),
+        d_sequence(normal(n * e, seed + 3)),
+        d_z(normal(t, seed + 4)),
+        bias(normal(e, seed + 5, 0.2f)),
+        valid(std::vector<std::uint8_t>(static_cast<std::size_t>(t), 1)),
+        d_logits(normal<G>(t * e, seed + 6)) {}
+
+  template <execution P> std::size_t bytes(P const& on) const {
+    return route_bytes(on,
+                       {.tokens = static_cast<index_t>(tokens),
+                        .experts = static_cast<index_t>(experts),
+                        .top_k = static_cast<index_t>(top_k)},
+                       static_cast<index_t>(sequences));
+  }
+  template <execution P> route_inputs<P::memory> inputs(P const& on) {
+    route_inputs<P::memory> with;
+    if (biased) with.choice_bias = bias.of(on, experts);
+    if (masked) with.valid = valid.of(on, tokens);
+    return with;
+  }
+  void choose() {
+    std::vector<float> gate(expert.host.size());
+    on_host const on;
+    routing<> out;
+    out.expert = expert.of(on, tokens, top_k);
+    out.gate = {gate.data(), {{tokens, top_k}}};
+    auto work = scratch_for(on, bytes(on));
+    status const done = route(on, logits.of(on, tokens, experts), out, work, o, inputs(on));
+    ASSERT_TRUE(done.ok()) << done.message();
+    expert.device.fill(expert.host);
+  }
+  template <execution P, class D, class Bytes> status backward(P const& on, D d_to, Bytes& work) {
+    routing<P::memory> chosen;
+    chosen.expert = expert.of(on, tokens, top_k);
+    route_gradients<P::memory> d;
+    d.gate = d_gate.of(on, tokens, top_k);
+    if (load) d.importance = d_importance.of(on, experts);
+    if (load) d.sequence_importance = d_sequence.of(on, sequences, experts);
+    if (z) d.z = d_z.of(on, tokens);
+    return route_backward(on, logits.of(on, tokens, experts), chosen, d, d_to, arena_of(on, work),
+                          o, inputs(on));
+  }
+  void expect_same(std::string const& what) {
+    SCOPED_TRACE(what);
+    on_both_policies([&](auto on) {
+      auto work = scratch_for(on, bytes(on));
+      return backward(on, d_logits.of(on, tokens, experts), work);
+    });
+    EXPECT_TRUE(d_logits.same()) << what;
+  }
+  void choose_and_expect_same(std::string const& what) {
+    choose();
+    expect_same(what);
+    load = false;
+    expect_same(what + ", no load");
+    z = false;
+    expect_same(what + ", gates alone");
+  }
+};
+
+TEST(CudaRouteBackward, EveryPreset) {
+  for (preset const* const p : presets::all) {
+    offset_t const top_k = p->sizes.top_k > 0 ? p->sizes.top_k : 2;
+    batch<> q(24, p->sizes.experts + p->route.zero_experts, top_k, p->route, 3);
+    q.biased = p->choice_bias;
+    q.choose_and_expect_same(p->name);
+  }
+}
+
+TEST(CudaRouteBackward, EveryScoreAndGate) {
+  for (auto score :
+       {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
+    for (auto gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+      for (float epsilon : {0.0f, 0.125f}) {
+        batch<bf16, fp16> q(
+            19, 60, 6,
+            {.score = score, .gates = gates, .scale = 2.5f, .epsilon = epsilon, .jitter = 0.1f});
+        q.choose_and_expect_same(std::string(to_string(score)) + " gates " +
+                                 std::to_string(static_cast<int>(gates)));
+      }
+    }
+  }
+}
+
+TEST(CudaRouteBackward, Battery03_WhatIsNotFiniteAndSlotsThatAreEmptyGetNothing) {
+  for (auto score :
+       {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
+    batch<> q(12, 40, 4, {.score = score, .gates = gate_kind::renormalised, .jitter = 0.2f});
+    auto z = q.logits.host;
+    auto const row = [&](offset_t t) { return z.begin() + t * 40; };
+    std::fill(row(0), row(1), nan);
+    std::fill(row(1), row(2), -inf);
+    std::fill(row(2), row(3), inf);
+    std::fill(row(4), row(5), -inf), *(row(4) + 17) = -3.0f;
+    *(row(5) + 3) = nan, *(row(5) + 4) = inf, *(row(5) + 5) = -inf;
+    std::fill(row(6), row(7), 200.0f);
+    std::fill(row(7), row(8), -200.0f);
+    *(row(8) + 39) = std::numeric_limits<float>::max();
+    q.logits.fill(z);
+    q.choose();
+    auto ids = q.expert.host;
+    auto d = q.d_gate.host;
+    ids[36] = -1, d[36] = nan;  // taken away by another stage
+    ids[37] = 40, d[37] = nan;  // wild
+    ids[38] = -7, ids[39] = ids[40] = 2;
+    q.expert.fill(ids);
+    q.d_gate.fill(d);
+    q.expect_same(to_string(score));
+    q.masked = true;
+    for (std::size_t t = 0; t < 12; ++t) q.valid.host[t] = t % 3 != 1;
+    q.valid.device.fill(q.valid.host);
+    q.expect_same(std::string(to_string(score)) + ", padding");
+  }
+}
+
+TEST(CudaRouteBackward, Battery19And20_AnyExpertsAndChoices) {
+  for (index_t experts : expert_counts) {
+    batch<> q(9, experts, std::min<offset_t>(experts, 8), {.score = score_kind::sigmoid});
+    q.choose_and_expect_same(std::to_string(experts) + " experts");
+  }
+  batch<> many(1100, 8, 2, {.gates = gate_kind::renormalised}, 11);
+  many.choose_and_expect_same("many tokens");
+  batch<> wide(70, 64, 50, {.gates = gate_kind::renormalised, .epsilon = 1e-6f});
+  wide.choose_and_expect_same("fifty of 64");
+  batch<> general(600, 1100, 40, {.jitter = 0.1f});
+  general.choose_and_expect_same("forty of 1100");
+}
+
+/// GShard: the first gate's share was taken against the second expert, dropped or not.
+TEST(CudaRouteBackward, ADroppedSecondIsChosenAgain) {
+  for (bool biased : {false, true}) {
+    for (index_t groups : {1, 4}) {
+      for (auto score : {score_kind::softmax, score_kind::sigmoid}) {
+        batch<> q(150, 16, 2,
+                  {.score = score,
+                   .gates = gate_kind::renormalised,
+                   .groups = groups,
+                   .top_groups = groups == 1 ? 1 : 2,
+                   .group_by = group_rule::sum_of_two_best,
+                   .jitter = 0.1f,
+                   .random_second = true,
+                   .seed = 3});
+        q.biased = biased;
+        q.choose();
+        ASSERT_GT(std::count(q.expert.host.begin(), q.expert.host.end(), -1), 0);
+        q.expect_same("second");
+      }
+    }
+  }
+}
+
+TEST(CudaRouteBackward, InPlaceAndInStridedRows) {
+  batch<> q(21, 13, 3);
+  q.choose();
+  on_host const host;
+  auto work = scratch_for(host, q.bytes(host));
+  ASSERT_TRUE(q.backward(host, q.d_logits.of(host, 21, 13), work).ok());
+  std::vector<float> wide(21 * 20, 7.0f);
+  on_device<float> const to(wide);
+  on_cuda const on;
+  auto device_work = scratch_for(on, q.bytes(on));
+  view<float, 2, space::device> const rows(to.data(), {{21, 13}}, {{20, 1}});
+  ASSERT_TRUE(q.backward(on, rows, device_work).ok());
+  for (std::size_t i = 0; i < q.d_logits.host.size(); ++i) {
+    wide[i / 13 * 20 + i % 13] = q.d_logits.host[i];
+  }
+  EXPECT_TRUE(same_values(to.host(), wide));
+  ASSERT_TRUE(q.backward(on, q.logits.of(on, 21, 13), device_work).ok());
+  EXPECT_TRUE(same_values(q.logits.device.host(), q.d_logits.host));
+}
+
+TEST(CudaRouteBackward, CapturedAndReplayedWithAnotherBatch) {
+  batch<> q(40, 24, 4, {.gates = gate_kind::renormalised}, 2);
+  q.choose();
+  on_cuda const sizing;
+  auto work = scratch_for(sizing, q.bytes(sizing));
+  captured graph(
+      [&](on_cuda const& on) { return q.backward(on, q.d_logits.of(on, 40, 24), work); });
+  on_host const host;
+  auto host_work = scratch_for(host, q.bytes(host));
+  for (std::uint64_t seed : {11, 12}) {
+    q.logits.fill(normal(40 * 24, seed));
+    q.d_gate.fill(normal(160, seed + 5));
+    q.d_importance.fill(normal(24, seed + 10));
+    q.choose();
+    graph.replay();
+    ASSERT_TRUE(q.backward(host, q.d_logits.of(host, 40, 24), host_work).ok());
+    EXPECT_TRUE(q.d_logits.same());
+  }
+}
+
+TEST(CudaRouteBackward, RefusesBeforeAnythingIsEnqueued) {
+  batch<> q(4, 6, 2);
+  on_cuda const on;
+  auto const before = q.d_logits.device.host();
+  on_device<std::byte> work(64);
+  status is = q.backward(on, q.d_logits.of(on, 4, 6), work);
+  EXPECT_EQ(is.code(), error::arena_too_small);
+  EXPECT_NE(std::string(is.message()).find("route_backward: the arena has 64 bytes"),
+            std::string::npos);
+  EXPECT_EQ(q.backward(on, q.d_logits.of(on, 6, 4), work).code(), error::bad_shape);
+  EXPECT_TRUE(same_values(q.d_logits.device.host(), before));
+}
+
+/// Tokens that experts choose, and the gradients of their gates.
+template <class T = float, class G = float> struct choice {
+  offset_t tokens, experts, each;
+  route_options o;
+  twin<T> logits;
+  twin<index_t> token, counts, coverage;
+  twin<float> gate, d_gate;
+  twin<std::int64_t> report;
+  twin<std::uint8_t> valid;
+  twin<G> d_logits;
+  bool masked = false;
+
+  choice(offset_t t, offset_t e, offset_t c, score_kind score = score_kind::softmax)
+      : tokens(t),
+        experts(e),
+        each(c),
+        o{.score = score, .scale = 1.5f, .accumulate = true},  // which means nothing here
+        logits(normal<T>(t * e, 1)),
+        token(values<index_t>(e * c, 2)),
+        counts(values<index_t>(e, 3)),
+        coverage(values<index_t>(t, 4)),
+        gate(normal(e * c, 5)),
+        d_gate(normal(e * c, 6)),
+        report(values<std::int64_t>(route_events, 7)),
+        valid(std::vector<std::uint8_t>(static_cast<std::size_t>(t), 1)),
+        d_logits(normal<G>(t * e, 8)) {}
+
+  template <execution P> expert_choice<P::memory> out(P const& on) {
+    return {.token = token.of(on, experts, each),
+            .gate = gate.of(on, experts, each),
+            .counts = counts.of(on, experts),
+            .coverage = coverage.of(on, tokens),
+            .report = report.of(on, route_events)};
+  }
+  template <execution P> std::size_t bytes(P const& on) const {
+    return expert_choice_bytes(
+        on, {.tokens = static_cast<index_t>(tokens), .experts = static_cast<index_t>(experts)});
+  }
+  template <execution P> auto mask(P const& on) {
+    return masked ? valid.of(on, tokens) : decltype(valid.of(on, tokens)){};
+  }
+  template <execution P, class Bytes> status forward(P const& on, Bytes& work) {
+    return route_expert_choice(on, logits.of(on, tokens, experts), out(on), arena_of(on, work), o,
+                               mask(on));
+  }
+  template <execution P, class Bytes> status backward(P const& on, Bytes& work) {
+    return route_expert_choice_backward(
+        on, logits.of(on, tokens, experts), out(on), d_gate.of(on, experts, each),
+        d_logits.of(on, tokens, experts), arena_of(on, work), o, mask(on));
+  }
+  void expect_forward(std::string const& what) {
+    SCOPED_TRACE(what);
+    on_both_policies([&](auto on) {
+      auto work = scratch_for(on, bytes(on));
+      return forward(on, work);
+    });
+    EXPECT_TRUE(token.same()) << "token";
+    EXPECT_TRUE(gate.same()) << "gate";
+    EXPECT_TRUE(counts.same()) << "counts";
+    EXPECT_TRUE(coverage.same()) << "coverage";
+    EXPECT_TRUE(report.same()) << "report";
+  }
+  void expect_backward(std::string const& what) {
+    SCOPED_TRACE(what);
+    on_both_policies([&](auto on) {
+      auto work = scratch_for(on, bytes(on));
+      return backward(on, work);
+    });
+    EXPECT_TRUE(d_logits.same()) << "d_logits";
+  }
+  void expect_same(std::string const& what) {
+    expect_forward(what);
+    expect_backward(what);
+    masked = true;
+    for (std::size_t t = 0; t < valid.host.size(); ++t) valid.host[t] = t % 4 != 1;
+    valid.device.fill(valid.host);
+    expect_forward(what + ", padded");
+    expect_backward(what + ", padded");
+  }
+};
+
+TEST(CudaExpertChoice, AnyShapeAndScore) {
+  for (auto [tokens, experts, each] : {std::array<offset_t, 3>{0, 4, 3},
+                                       {1, 4, 1},
+                                       {17, 5, 3},
+                                       {64, 8, 16},
+                                       {257, 60, 9},
+                                       {9, 3, 20},
+                                       {3000, 3, 550},
+                                       {12, 200, 5},
+                                       {40, 1025, 2}}) {
+    std::string const what = "T" + std::to_string(tokens) + " E" + std::to_string(experts);
+    choice<>(tokens, experts, each).expect_same(what);
+    choice<>(tokens, experts, each, score_kind::logits).expect_same(what + " logits");
+  }
+  choice<bf16, fp16>(65, 6, 7, score_kind::sigmoid).expect_same("bf16 to fp16");
+  choice<bf16, fp16>(65, 6, 7, score_kind::sqrt_softplus).expect_same("bf16 to fp16");
+}
+
+/// Equal scores, both zeros, masks, numbers that are none, and an expert that nobody may go to.
+TEST(CudaExpertChoice, TiesGoToTheLowerTokenAndMasksAreNeverTaken) {
+  for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::logits}) {
+    for (offset_t each : {1, 700, 1500}) {
+      choice<> q(1500, 5, each, score);
+      auto z = q.logits.host;
+      dice d(3);
+      constexpr float few[] = {0.0f, -0.0f, 1.0f, -2.0f, -inf, nan, inf, 0.5f};
+      for (float& x : z) x = few[d.below(8)];
+      for (std::size_t t = 0; t < 1500; ++t) z[t * 5 + 2] = t == 1203 ? 4.0f : -inf;
+      for (std::size_t t = 0; t < 1500; ++t) z[t * 5 + 3] = -inf;
+      std::fill(z.begin(), z.begin() + 5, -inf);
+      q.logits.fill(z);
+      q.expect_same(std::string(to_string(score)) + " C" + std::to_string(each));
+    }
+  }
+}
+
+TEST(CudaExpertChoice, BackwardTakesAnyTable) {
+  choice<> q(30, 7, 12);
+  dice d(5);
+  std::vector<index_t> token;
+  for (int i = 0; i < 7 * 12; ++i) token.push_back(static_cast<index_t>(d.below(34)) - 2);
+  q.token.fill(token);
+  q.expect_backward("with repeats and wild tokens");
+}
+
+TEST(CudaExpertChoice, CapturedAndReplayedWithAnotherBatch) {
+  choice<> q(300, 6, 50, score_kind::sigmoid);
+  on_cuda const sizing;
+  auto work = scratch_for(sizing, q.bytes(sizing));
+  captured graph([&](on_cuda const& on) {
+    status const done = q.forward(on, work);
+    return done.ok() ? q.backward(on, work) : done;
+  });
+  on_host const host;
+  auto host_work = scratch_for(host, q.bytes(host));
+  for (std::uint64_t seed : {1, 2}) {
+    q.logits.fill(normal(300 * 6, seed));
+    graph.replay();
+    ASSERT_TRUE(q.forward(host, host_work).ok());
+    ASSERT_TRUE(q.backward(host, host_work).ok());
+    EXPECT_TRUE(q.token.same());
+    EXPECT_TRUE(q.coverage.same());
+    EXPECT_TRUE(q.d_logits.same());
+  }
+}
+
+TEST(CudaExpertChoice, RefusesBeforeAnythingIsEnqueued) {
+  choice<> q(4, 6, 2);
+  on_device<std::byte> work(64);
+  auto const before = q.token.device.host();
+  EXPECT_EQ(q.forward(on_cuda{}, work).code(), error::arena_too_small);
+  EXPECT_EQ(q.backward(on_cuda{}, work).code(), error::arena_too_small);
+  q.o.groups = 2;
+  EXPECT_EQ(q.forward(on_cuda{}, work).code(), error::bad_argument);
+  EXPECT_EQ(q.token.device.host(), before);
+}
+
+}  // namespace
+}  // namespace shunt::test
