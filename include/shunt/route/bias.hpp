@@ -2,6 +2,8 @@
 /// Balancing without a loss: the bias that acts on the choice is moved once a step, from integer
 /// counts that route() gathers over the step's micro-batches (route_options::accumulate) and that
 /// the caller may add over ranks before. The bias gets no gradient.
+#include <type_traits>
+
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_balance.hpp"
 #include "shunt/core/concepts.hpp"
@@ -19,8 +21,10 @@ namespace shunt {
 /// Cost     E
 /// Source   Wang et al. 2024 (auxiliary-loss-free load balancing), DeepSeek-V3
 template <execution P>
-[[nodiscard]] status sign_step(P const& on, view<index_t const, 1, P::memory> counts,
-                               view<float, 1, P::memory> bias, float step = 0.001f) noexcept {
+[[nodiscard]] status sign_step(P const& on,
+                               std::type_identity_t<view<index_t const, 1, P::memory>> counts,
+                               std::type_identity_t<view<float, 1, P::memory>> bias,
+                               float step = 0.001f) noexcept {
   if (status bad =
           first_of(check::policy(on), check::finite("sign_step.step", step),
                    check::rows("sign_step.counts", counts),
@@ -48,8 +52,9 @@ template <execution P>
 /// Cost     E·bins
 /// Source   Kimi-K3 technical report, 2.3.3 and appendix D (as described in TransformerEngine PR#3395)
 template <execution P>
-[[nodiscard]] status quantile_step(P const& on, view<index_t const, 2, P::memory> histogram,
-                                   view<float, 1, P::memory> bias, index_t top_k) noexcept {
+[[nodiscard]] status quantile_step(
+    P const& on, std::type_identity_t<view<index_t const, 2, P::memory>> histogram,
+    std::type_identity_t<view<float, 1, P::memory>> bias, index_t top_k) noexcept {
   if (status bad = first_of(
           check::policy(on), check::rows("quantile_step.histogram", histogram),
           check::extent("quantile_step.bias", 0, bias.extent(0), histogram.extent(0), "experts"),

@@ -4,6 +4,8 @@
 /// them count valid tokens only, and all read sums (counts, importance, tokens) that the caller may
 /// gather over micro-batches (route_options::accumulate) and add over ranks before: the loss is then
 /// that of the whole, and so is its gradient to each part's importance.
+#include <type_traits>
+
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_balance.hpp"
@@ -64,8 +66,8 @@ template <space S>
 /// Source   Fedus et al. 2021, eq. 4; Lepikhin et al. 2020
 template <execution P>
 [[nodiscard]] status balance_loss(P const& on, routing<P::memory> const& load,
-                                  view<float, 1, P::memory> loss,
-                                  view<float, 1, P::memory> d_importance,
+                                  std::type_identity_t<view<float, 1, P::memory>> loss,
+                                  std::type_identity_t<view<float, 1, P::memory>> d_importance,
                                   loss_options const& options = {}) noexcept {
   if (status bad = first_of(
           check::policy(on),
@@ -93,10 +95,11 @@ template <execution P>
 /// Cost     N·E
 /// Source   DeepSeek-V3 2024, eqs. 17-20
 template <execution P>
-[[nodiscard]] status sequence_balance_loss(P const& on, routing<P::memory> const& load,
-                                           view<float, 1, P::memory> loss,
-                                           view<float, 2, P::memory> d_sequence_importance,
-                                           loss_options const& options = {}) noexcept {
+[[nodiscard]] status sequence_balance_loss(
+    P const& on, routing<P::memory> const& load,
+    std::type_identity_t<view<float, 1, P::memory>> loss,
+    std::type_identity_t<view<float, 2, P::memory>> d_sequence_importance,
+    loss_options const& options = {}) noexcept {
   auto const& d = d_sequence_importance;
   offset_t const n = load.sequence_counts.extent(0), experts = load.sequence_counts.extent(1);
   if (!load.sequence_counts || !load.sequence_importance || !load.sequence_tokens) {
@@ -133,7 +136,8 @@ template <execution P>
 /// Source   Zoph et al. 2022 (ST-MoE), eq. 5
 template <execution P>
 [[nodiscard]] status z_loss(P const& on, routing<P::memory> const& load,
-                            view<float, 1, P::memory> loss, view<float, 1, P::memory> d_z,
+                            std::type_identity_t<view<float, 1, P::memory>> loss,
+                            std::type_identity_t<view<float, 1, P::memory>> d_z,
                             loss_options const& options = {}) noexcept {
   if (!load.tokens || (!load.z && d_z.extent(0) > 0)) {
     return status::fail(
@@ -164,8 +168,8 @@ template <execution P>
 /// Source   docs/stages/route.md (band router)
 template <execution P>
 [[nodiscard]] status band_loss(P const& on, routing<P::memory> const& load,
-                               view<float, 1, P::memory> loss,
-                               view<float, 1, P::memory> d_importance,
+                               std::type_identity_t<view<float, 1, P::memory>> loss,
+                               std::type_identity_t<view<float, 1, P::memory>> d_importance,
                                band_options const& options = {}) noexcept {
   if (status bad = first_of(
           check::policy(on),
