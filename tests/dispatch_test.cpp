@@ -10,6 +10,7 @@
 #include "support/random.hpp"
 #include "support/shapes.hpp"
 #include "support/sparse.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt::test {
@@ -92,7 +93,6 @@ TYPED_TEST(DispatchOf, MovesEveryElementAndZeroesPaddingRows) {
 }
 
 template <class T> class DispatchWithGates : public testing::Test {};
-using storage_types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(DispatchWithGates, storage_types);
 
 TYPED_TEST(DispatchWithGates, RowsAreGateTimesTokenRoundedOnce) {

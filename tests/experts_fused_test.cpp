@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/experts_case.hpp"
+#include "support/storage_types.hpp"
 
 namespace shunt::test {
 namespace {
@@ -14,7 +15,6 @@ constexpr activation_kind kinds[] = {
     activation_kind::situ_glu};
 
 template <class T> class ExpertsFused : public testing::Test {};
-using storage_types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(ExpertsFused, storage_types);
 
 // The kept pre-activations are the product plus bias; the output is the activation of what was kept.

@@ -3,12 +3,12 @@
 #include <sys/mman.h>
 
 #include "support/experts_case.hpp"
+#include "support/storage_types.hpp"
 
 namespace shunt::test {
 namespace {
 
 template <class T> class ExpertsLayout : public testing::Test {};
-using storage_types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(ExpertsLayout, storage_types);
 
 /// Forward (gated and not), dgrad and wgrad of one product, with weights and gradients that lie as

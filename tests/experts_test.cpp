@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "support/experts_case.hpp"
+#include "support/storage_types.hpp"
 
 namespace shunt::test {
 namespace {
@@ -14,7 +15,6 @@ struct extents {
 constexpr extents battery_extents[] = {{1, 1}, {5, 3}, {33, 17}, {131, 259}, {64, 64}, {17, 300}};
 
 template <class T> class ExpertsOf : public testing::Test {};
-using storage_types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(ExpertsOf, storage_types);
 
 /// Calls run(policy, output) in every world; all outputs must be the same bits. Gives one of them.

@@ -10,6 +10,7 @@
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt::test {
@@ -30,7 +31,6 @@ template <class A, class B> float chain(int count, A a, B b) {
 }
 
 template <class T> class Gemm : public testing::Test {};
-using storage_types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(Gemm, storage_types);
 
 TYPED_TEST(Gemm, EveryOutputIsOneChainInEveryWorld) {

@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include "support/layer_cases.hpp"
+#include "support/storage_types.hpp"
 
 namespace shunt::test {
 namespace {
 
-using Types = testing::Types<float, bf16, fp16>;
 template <class T> class LayerOf : public testing::Test {};
-TYPED_TEST_SUITE(LayerOf, Types);
+TYPED_TEST_SUITE(LayerOf, storage_types);
 
 /// Float roundings, in units of the magnitude, that a value of the layer may lose; of T where it is
 /// stored on the way: an input of the next product is off by half a step of T.

@@ -8,6 +8,7 @@
 #include "support/compare.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -83,8 +84,7 @@ template <class T> result<T> run(on_host const& on, packed<T>& in) {
 }
 
 template <class T> class AttentionOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(AttentionOf, types);
+TYPED_TEST_SUITE(AttentionOf, test::storage_types);
 
 TYPED_TEST(AttentionOf, MatchesTheOracleOnEveryWorld) {
   using T = TypeParam;

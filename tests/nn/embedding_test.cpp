@@ -6,6 +6,7 @@
 
 #include "support/compare.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -29,8 +30,7 @@ guarded<index_t> some_ids(sizes const& s, bool with_padding) {
 }
 
 template <class T> class EmbeddingOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(EmbeddingOf, types);
+TYPED_TEST_SUITE(EmbeddingOf, test::storage_types);
 
 TYPED_TEST(EmbeddingOf, LooksUpRowsAndZerosForPadding) {
   using T = TypeParam;

@@ -6,6 +6,7 @@
 
 #include "support/compare.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -29,8 +30,7 @@ template <class T> view<T, 4> tokens(view<T, 4> x, offset_t first, offset_t coun
 }
 
 template <class T> class CacheOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(CacheOf, types);
+TYPED_TEST_SUITE(CacheOf, test::storage_types);
 
 TYPED_TEST(CacheOf, AnyPiecesGiveTheBitsOfTheWholeSequence) {
   using T = TypeParam;

@@ -7,6 +7,7 @@
 #include "support/compare.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -21,8 +22,7 @@ struct sizes {
 constexpr sizes cases[] = {{0, 4, 4}, {1, 1, 1}, {3, 17, 5}, {97, 33, 130}, {1, 300, 64}};
 
 template <class T> class LinearOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(LinearOf, types);
+TYPED_TEST_SUITE(LinearOf, test::storage_types);
 
 TYPED_TEST(LinearOf, ForwardAndGradientsMatchTheOracleOnEveryWorld) {
   using T = TypeParam;

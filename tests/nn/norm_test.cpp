@@ -7,6 +7,7 @@
 #include "support/compare.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -27,8 +28,7 @@ template <class T> guarded<T> ones_around(std::size_t n, std::uint64_t seed) {
 }
 
 template <class T> class NormOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(NormOf, types);
+TYPED_TEST_SUITE(NormOf, test::storage_types);
 
 TYPED_TEST(NormOf, MatchesTheOracleOnEveryWorld) {
   using T = TypeParam;

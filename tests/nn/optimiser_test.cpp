@@ -7,6 +7,7 @@
 #include "shunt/nn/schedule.hpp"
 #include "support/compare.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -32,8 +33,7 @@ TEST(GradientNorm, MatchesTheOracleOnEveryWorld) {
 }
 
 template <class T> class AdamWOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(AdamWOf, types);
+TYPED_TEST_SUITE(AdamWOf, test::storage_types);
 
 TYPED_TEST(AdamWOf, FollowsTheOracleOverManyStepsOnEveryWorld) {
   using T = TypeParam;

@@ -7,6 +7,7 @@
 #include "support/compare.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
+#include "support/storage_types.hpp"
 #include "support/worlds.hpp"
 
 namespace shunt {
@@ -58,8 +59,7 @@ TEST(Rotary, TableHoldsTheAngles) {
 }
 
 template <class T> class RotaryOf : public testing::Test {};
-using types = testing::Types<float, bf16, fp16>;
-TYPED_TEST_SUITE(RotaryOf, types);
+TYPED_TEST_SUITE(RotaryOf, test::storage_types);
 
 TYPED_TEST(RotaryOf, TurnsPairsAsTheFormulaSays) {
   using T = TypeParam;
