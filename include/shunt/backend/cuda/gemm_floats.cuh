@@ -11,16 +11,13 @@ inline constexpr int float_columns = 128;  ///< of a tile: 16 threads of 2 times
 inline constexpr int float_terms = 16;     ///< of the sums, in shared memory at a time
 inline constexpr int float_threads = 256;
 
-/// A tile's share of one operand in shared memory: term by term, `Outer` rows or columns each. Four
-/// neighbours stay together; the fours are exchanged by the term, so that no two lanes of a warp meet
-/// in a bank, whichever way they go through memory.
+/// A tile's share of one operand in shared memory: term by term, `Outer` rows or columns each, and
+/// four places more, so that no two lanes of a warp meet in a bank, whichever way they go through
+/// memory.
 template <int Outer> struct alignas(16) float_panel {
-  float at[float_terms * Outer];
+  float at[float_terms * (Outer + 4)];
 
-  __device__ static int place(int term, int outer) noexcept {
-    int const turn = Outer >= 32 ? term & 7 : (term >> 1) & 3;
-    return term * Outer + (outer ^ (turn << 2));
-  }
+  __device__ static int place(int term, int outer) noexcept { return term * (Outer + 4) + outer; }
 };
 
 /// Where the elements of the next terms lie: one address a line, null: zeros; and what the left ones
@@ -43,7 +40,8 @@ template <int Rows> struct float_shared {
   float_lines<Rows> left;
   float_lines<float_columns> right;
   float factor[2][float_terms];
-  gemm_tile tile;  // here, for registers are for sums
+  gemm_tile tile;  // these here, for registers are for sums
+  gemm_operand left_from, right_from;
 };
 
 /// Four bytes from memory to shared memory without a register, or four zero bytes.
@@ -155,7 +153,10 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
   constexpr int rows = 16 * Each;
   __shared__ float_shared<rows> shared;
   int const thread = static_cast<int>(threadIdx.x), row = thread / 16, column = thread % 16;
-  gemm_operand const left = left_operand(job), right = right_operand(job);
+  if (thread == 0) {
+    shared.left_from = left_operand(job);
+    shared.right_from = right_operand(job);
+  }
   bool const scaled = job.kind == gemm_kind::wgrad && job.a.scale.factor != nullptr;
   gemm_tile const& tile = shared.tile;
   for (offset_t number = blockIdx.x; find_tile(job, cut, number, shared.tile);
@@ -163,9 +164,9 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
     __syncthreads();
     auto const bring_step = [&](int term, int step) {
       int const terms = min(tile.depth - term, float_terms);
-      bring(left, shared.left, step, scaled ? shared.factor[step] : nullptr, term, terms, tile.row,
-            tile.rows, shared.step[step].left);
-      bring(right, shared.right, step, nullptr, term, terms, tile.column, tile.columns,
+      bring(shared.left_from, shared.left, step, scaled ? shared.factor[step] : nullptr, term,
+            terms, tile.row, tile.rows, shared.step[step].left);
+      bring(shared.right_from, shared.right, step, nullptr, term, terms, tile.column, tile.columns,
             shared.step[step].right);
     };
     find_lines(job, tile, shared);
@@ -181,7 +182,7 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
       if (term >= 0) {
         auto const& from = shared.step[step ^ 1];
         if (tile.depth - term >= float_terms) {
-#pragma unroll 8
+#pragma unroll 4
           for (int t = 0; t < float_terms; ++t) add_term<Each, rows>(from, t, row, column, sum);
         } else {  // no term is added that is not there: even 0 · 0 changes a sum of -0
 #pragma unroll 1

@@ -115,7 +115,7 @@ __device__ inline bool find_tile(gemm_job const& job, gemm_tiling const& cut, of
 struct gemm_operand {
   void const* data;  ///< an address that may be given where nothing is read
   stored type;
-  offset_t step = 1;
+  offset_t step;
   bool lines_outer;  ///< lines are the tile's rows or columns; else the terms
   bool along_terms;  ///< neighbours in memory are terms of one sum
 };
