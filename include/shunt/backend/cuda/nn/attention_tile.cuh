@@ -16,9 +16,9 @@ static_assert(tile_side == nn::detail::attention_keys, "a tile of keys is a bloc
 
 /// Where vector n stands in row `row` of a side: a thread's four make one word of 16 bytes, and the
 /// words are permuted so that neither writing a column nor reading a row meets a bank twice.
-__device__ inline int tile_place(int n, int row) { return ((n % 16) ^ (row % 8)) * 4 + n / 16; }
+__device__ inline int tile_place(int n, int row) { return ((n % 16) ^ (row & 7)) * 4 + n / 16; }
 __device__ inline float4 tile_word(float const* row_of_side, int group, int row) {
-  return reinterpret_cast<float4 const*>(row_of_side)[group ^ (row % 8)];
+  return reinterpret_cast<float4 const*>(row_of_side)[group ^ (row & 7)];
 }
 
 /// What a block keeps in shared memory: 32 columns of both sides, or 32 vectors that are gathered; and
@@ -139,26 +139,37 @@ struct tile_range {
 };
 
 /// sum[i][c] += Σ_b weight[b][a_i] · b[column c], b ascending over the first `count`, of which
-/// `which[i]` matter to a_i: a weight of 0 times an infinity must not. Columns are 64 a quad: 4 x … of
-/// each, from `column` on, of `columns`.
+/// `which[i]` matter to a_i (the weights of the others are 0; `whole`: all matter). Columns are 64 a
+/// quad: 4 x … of each, from `column` on, of `columns`.
 template <int Quads, class T>
 __device__ void tile_gather(tile_vectors<T> const& b, float factor, int count,
                             tile_range const (&which)[4], bool whole, int column, int columns,
                             tile_memory& m, float (&sum)[4][4 * Quads]) {
-  constexpr int width = 64 * Quads, apart = tile_threads / width;
+  constexpr int width = 64 * Quads, apart = tile_threads / width, flight = 8;
   int const thread = static_cast<int>(threadIdx.x), y = thread / 16, x = thread % 16;
   float* const staged = &m.staged[0][0][0];  // [32][width]
   int const mine = column + thread % width;
   for (int first = 0; first < count; first += tile_depth) {
     __syncthreads();
-#pragma unroll 8
-    for (int n = thread / width; n < tile_depth; n += apart) {
-      T const* const from = b.at[first + n];
-      bool const there = from != nullptr && mine < columns;
-      staged[n * width + thread % width] = there ? __fmul_rn(to_float(from[mine]), factor) : 0.0f;
+    bool strange = false;
+#pragma unroll
+    for (int n = thread / width; n < tile_depth; n += flight * apart) {
+      float value[flight];
+#pragma unroll
+      for (int i = 0; i < flight; ++i) {
+        T const* const from = b.at[first + n + i * apart];
+        value[i] =
+            from != nullptr && mine < columns ? __fmul_rn(to_float(from[mine]), factor) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < flight; ++i) {
+        staged[(n + i * apart) * width + thread % width] = value[i];
+        strange = strange || !(__fadd_rn(value[i], -value[i]) == 0.0f);
+      }
     }
-    __syncthreads();
-    auto const add = [&](int n, auto everyone) {
+    // 0 times an infinity is no 0: where there is one, the pairs that do not matter are left out.
+    bool const careful = __syncthreads_or(!whole && strange) != 0;
+    auto const add = [&](int n, auto all) {
       float4 const p = tile_word(m.weight[first + n], y, n);
       float const w[4] = {p.x, p.y, p.z, p.w};
 #pragma unroll
@@ -167,22 +178,19 @@ __device__ void tile_gather(tile_vectors<T> const& b, float factor, int count,
         float const v[4] = {r.x, r.y, r.z, r.w};
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          bool const on =
-              everyone.value || (first + n >= which[i].first && first + n < which[i].last);
+          if (!all.value && (first + n < which[i].first || first + n >= which[i].last)) continue;
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            float& s = sum[i][4 * q + c];
-            if (on) s = __fmaf_rn(w[i], v[c], s);
+            sum[i][4 * q + c] = __fmaf_rn(w[i], v[c], sum[i][4 * q + c]);
           }
         }
       }
     };
     int const here = min(tile_depth, count - first);
-    if (whole) {
+    if (!careful) {
 #pragma unroll 8
       for (int n = 0; n < here; ++n) add(n, std::true_type{});
     } else {
-#pragma unroll 2
       for (int n = 0; n < here; ++n) add(n, std::false_type{});
     }
   }

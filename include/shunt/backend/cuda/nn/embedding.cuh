@@ -21,9 +21,9 @@ SHUNT_KERNEL void gather_embeddings(embedding_args<T> a, offset_t tokens) {
     T* const to = a.rows + t * a.row;
 #pragma unroll 4
     for (offset_t c = lane_of_thread() * V; c < a.width; c += warp_lanes * V) {
-      float x[V] = {};
-      if (there) load<V>(from + c, x);
-      store<V>(x, to + c);
+      pack<T, V> word{};
+      if (there) word = *reinterpret_cast<pack<T, V> const*>(from + c);
+      *reinterpret_cast<pack<T, V>*>(to + c) = word;
     }
   }
 }
