@@ -2,13 +2,10 @@
 // any cache, against the least that the job needs; and what ptxas makes of them.
 #include <gtest/gtest.h>
 
-#include <string>
-
-#include <softgpu/softgpu.hpp>
-
 #include "shunt/combine.cuh"
 #include "shunt/route.cuh"
 #include "support/device_plan.hpp"
+#include "support/device_traffic.hpp"
 #include "support/shapes.hpp"
 
 namespace shunt::test {
@@ -27,18 +24,6 @@ struct scene {
 
   scene() { (void)softgpu::take_counts(); }
 };
-
-/// Bytes touched by the launches since the last call, over the least.
-double touched(double least) {
-  EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-  double bytes = 0;
-  for (softgpu::launch_counts const& c : softgpu::take_counts()) {
-    bytes += static_cast<double>(c.dram_bytes());
-    EXPECT_EQ(c.local_bytes, 0u) << c.kernel << " keeps something in local memory";
-  }
-  EXPECT_GT(bytes, 0);
-  return bytes / least;
-}
 
 TEST(CudaTraffic, PermuteMovesFivePercentMoreThanTheLeastAtMost) {
   scene const q;
@@ -97,11 +82,7 @@ TEST(CudaTraffic, RouteReadsLogitsOnceAndWritesIdsAndGates) {
 
 TEST(CudaTraffic, NothingSpills) {
   auto const check = [](char const* name, auto* kernel) {
-    for (auto const& r : softgpu::resources_of(reinterpret_cast<void const*>(kernel))) {
-      EXPECT_EQ(r.error, "");
-      EXPECT_EQ(r.spill_store_bytes + r.spill_load_bytes + r.stack_bytes, 0) << name;
-      std::printf("%-20s %-7s %3d registers\n", name, r.architecture.c_str(), r.registers);
-    }
+    expect_no_spill(name, reinterpret_cast<void const*>(kernel));
   };
   check("route, 256 experts", &cuda::route_tokens<8>);
   check("copy_rows", &cuda::copy_rows<int4>);
