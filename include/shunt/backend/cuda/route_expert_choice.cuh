@@ -105,6 +105,9 @@ SHUNT_KERNEL void __launch_bounds__(tuning::threads) score_columns(expert_choice
   }
 }
 
+/// Where a digit is counted: the lanes' runs of eight begin in banks of their own.
+__device__ inline int place_of_digit(int digit) { return digit + digit / 8; }
+
 /// A digit of the last key that is taken, by one warp: of `left` keys that are wanted, `above` have a
 /// higher one. Lane 0 has the eight highest digits.
 struct last_digit {
@@ -113,14 +116,15 @@ struct last_digit {
 __device__ inline last_digit find_digit(int const* counts, int wanted) {
   int const top = 255 - 8 * lane_of_thread();
   int mine = 0;
-  for (int i = 0; i < 8; ++i) mine += counts[top - i];
+  for (int i = 0; i < 8; ++i) mine += counts[place_of_digit(top - i)];
   int const up_to = warp_prefix(mine), all = __shfl_sync(all_lanes, up_to, warp_lanes - 1);
   wanted = wanted < all ? wanted : all;
   int above = up_to - mine, digit = top;
-  if (above < wanted && wanted <= up_to) {
-    while (above + counts[digit] < wanted) above += counts[digit--];
+  bool const mine_has_it = above < wanted && wanted <= up_to;
+  while (mine_has_it && above + counts[place_of_digit(digit)] < wanted) {
+    above += counts[place_of_digit(digit--)];
   }
-  unsigned const here = __ballot_sync(all_lanes, up_to - mine < wanted && wanted <= up_to);
+  unsigned const here = __ballot_sync(all_lanes, mine_has_it);
   int const lane = here != 0 ? __ffs(static_cast<int>(here)) - 1 : 0;
   return {__shfl_sync(all_lanes, digit, lane), __shfl_sync(all_lanes, above, lane), all};
 }
@@ -133,24 +137,25 @@ struct cut {
 
 /// Where the `wanted` best of a column end, by one block.
 __device__ inline cut find_cut(float const* column, offset_t tokens, int wanted) {
-  __shared__ int counts[256];
+  __shared__ int counts[256 + 256 / 8];
   __shared__ last_digit found;
   std::uint32_t const none = shunt::detail::order_of(-__builtin_inff());
   cut at{0, wanted, wanted};
   for (int shift = 24; shift >= 0; shift -= 8) {
     std::uint32_t const known = shift == 24 ? 0 : ~0u << (shift + 8);
-    for (int i = static_cast<int>(threadIdx.x); i < 256; i += static_cast<int>(blockDim.x)) {
-      counts[i] = 0;
-    }
+    auto const first = static_cast<int>(threadIdx.x), step = static_cast<int>(blockDim.x);
+    for (int i = first; i < 256 + 256 / 8; i += step) counts[i] = 0;
     __syncthreads();
     for (offset_t base = 0; base < tokens; base += blockDim.x) {
       offset_t const t = base + threadIdx.x;
       std::uint32_t const key = t < tokens ? shunt::detail::order_of(column[t]) : 0;
       bool const counted = key > none && (key & known) == at.key;
       // Equal digits of a warp are one addition: scores have few exponents.
-      unsigned const digit = counted ? key >> shift & 255 : 256;
+      int const digit = counted ? static_cast<int>(key >> shift & 255) : 256;
       unsigned const same = __match_any_sync(all_lanes, digit);
-      if (counted && (same & lanes_below()) == 0) atomicAdd(counts + digit, __popc(same));
+      if (counted && (same & lanes_below()) == 0) {
+        atomicAdd(counts + place_of_digit(digit), __popc(same));
+      }
     }
     __syncthreads();
     if (threadIdx.x < warp_lanes) {
