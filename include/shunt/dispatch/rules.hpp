@@ -5,7 +5,8 @@
 #include "shunt/core/ordered.hpp"
 #include "shunt/dispatch/plan.hpp"
 
-/// What makes a plan, said once for all backends: what an id means, and who has the better claim.
+/// What makes a plan and how it is read, said once for all backends: what an id means, who has the
+/// better claim, which slot a row serves.
 namespace shunt::detail {
 inline namespace SHUNT_HOST_ABI {
 
@@ -53,6 +54,26 @@ class shard_map {
   std::uint32_t first_;
   offset_t real_, all_;
 };
+
+/// The slot of a row, or -1; the row of a slot, or -1: whatever else a plan not of ours may hold.
+template <space S> SHUNT_HD index_t slot_of(dispatch_plan<S> const& p, offset_t row) noexcept {
+  index_t const slot = p.row_slot.data()[row];
+  return slot >= 0 && slot < p.slot_row.extent(0) ? slot : -1;
+}
+template <space S> SHUNT_HD index_t row_of(dispatch_plan<S> const& p, offset_t slot) noexcept {
+  index_t const row = p.slot_row.data()[slot];
+  return row >= 0 && row < p.row_slot.extent(0) ? row : -1;
+}
+/// Rows that belong to some segment.
+template <space S> SHUNT_HD offset_t rows_in_use(dispatch_plan<S> const& p) noexcept {
+  offset_t const end = p.offset[p.offset.extent(0) - 1], all = p.row_slot.extent(0);
+  return end < 0 ? 0 : end < all ? end : all;
+}
+
+template <space S>
+SHUNT_HD bool is_valid(view<std::uint8_t const, 1, S> const& valid, offset_t t) noexcept {
+  return !valid || valid[t] != 0;
+}
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::detail

@@ -1,8 +1,8 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/combine/options.hpp"
-#include "shunt/dispatch/options.hpp"
+#include "shunt/combine/rules.hpp"
+#include "shunt/dispatch/rules.hpp"
 
 // What dispatch and combine do to rows and tokens: copy, scale, sum, multiply. A warp has one token,
 // or one panel of a token's columns.
@@ -13,29 +13,12 @@ using device_plan = dispatch_plan<space::device>;
 template <class T> using matrix = view<T, 2, space::device>;
 using token_mask = view<std::uint8_t const, 1, space::device>;
 
-/// The slot of a row, or -1; the row of a slot, or -1: whatever else a plan not of ours may hold.
-__device__ inline index_t slot_of(device_plan const& p, offset_t row) {
-  index_t const slot = p.row_slot[row];
-  return slot >= 0 && slot < p.slot_row.extent(0) ? slot : -1;
-}
-__device__ inline index_t row_of(device_plan const& p, offset_t slot) {
-  index_t const row = p.slot_row[slot];
-  return row >= 0 && row < p.row_slot.extent(0) ? row : -1;
-}
-/// Rows that belong to some segment.
-__device__ inline offset_t rows_in_use(device_plan const& p) {
-  offset_t const end = p.offset[p.offset.extent(0) - 1], all = p.row_slot.extent(0);
-  return end < 0 ? 0 : end < all ? end : all;
-}
-__device__ inline bool is_valid(token_mask const& valid, offset_t t) {
-  return !valid || valid[t] != 0;
-}
-template <class T>
-__device__ bool is_identity(zero_experts<T, space::device> const& z, offset_t t, offset_t k) {
-  if (z.count <= 0) return false;
-  offset_t const at = offset_t{z.expert(t, k)} - z.first;
-  return at >= 0 && at < z.count;
-}
+using shunt::detail::is_identity;
+using shunt::detail::is_valid;
+using shunt::detail::row_of;
+using shunt::detail::rows_in_use;
+using shunt::detail::slot_of;
+
 template <class T> __device__ T* row_at(matrix<T> const& m, offset_t i) {
   return m.data() + i * m.stride(0);
 }

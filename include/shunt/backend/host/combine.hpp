@@ -2,7 +2,7 @@
 #include <cstdint>
 
 #include "shunt/backend/host/dispatch.hpp"
-#include "shunt/combine/options.hpp"
+#include "shunt/combine/rules.hpp"
 
 #define SHUNT_REGION_FILE "shunt/backend/host/combine_kernels.inl"
 #include "shunt/backend/host/for_each_region.inl"
@@ -10,16 +10,8 @@
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-using token_mask = view<std::uint8_t const, 1, space::host>;
-
-inline bool is_valid(token_mask valid, offset_t t) noexcept { return !valid || valid[t] != 0; }
-
-template <class T>
-bool is_identity(zero_experts<T, space::host> const& z, offset_t t, offset_t k) noexcept {
-  if (z.count <= 0) return false;
-  offset_t const at = offset_t{z.expert(t, k)} - z.first;
-  return at >= 0 && at < z.count;
-}
+using shunt::detail::is_identity;
+using shunt::detail::is_valid;
 
 template <class R, class Y>
 status combine_tokens(on_host const& on, view<R const, 2, space::host> rows,

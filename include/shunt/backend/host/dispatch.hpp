@@ -11,6 +11,7 @@
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/backend/host/regions.hpp"
 #include "shunt/dispatch/options.hpp"
+#include "shunt/dispatch/rules.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
@@ -37,20 +38,9 @@ inline offset_t grain_of(offset_t bytes) noexcept {
   return std::max<offset_t>(1, 65536 / std::max<offset_t>(1, bytes));
 }
 
-/// The slot of a row, or -1; the row of a slot, or -1: whatever else a plan not of ours may hold.
-inline offset_t slot_of(dispatch_plan<space::host> const& p, offset_t row) noexcept {
-  index_t const slot = p.row_slot.data()[row];
-  return slot >= 0 && slot < p.slot_row.extent(0) ? slot : -1;
-}
-inline offset_t row_of(dispatch_plan<space::host> const& p, offset_t slot) noexcept {
-  index_t const row = p.slot_row.data()[slot];
-  return row >= 0 && row < p.row_slot.extent(0) ? row : -1;
-}
-/// Rows that belong to some segment.
-inline offset_t rows_in_use(dispatch_plan<space::host> const& p) noexcept {
-  offset_t const end = p.offset[p.experts()];
-  return std::clamp<offset_t>(end, 0, p.row_slot.extent(0));
-}
+using shunt::detail::row_of;
+using shunt::detail::rows_in_use;
+using shunt::detail::slot_of;
 
 template <class T> T* row_at(view<T, 2, space::host> m, offset_t i) noexcept {
   return m.data() + i * m.stride(0);
