@@ -1,5 +1,6 @@
-// Attention and the key/value cache on a device: the host's bits, forward and backward, in every form
-// of grouping and layout, and a captured graph that is replayed.
+// Attention and the key/value cache on a device, forward and backward, in every form of grouping and
+// layout, and a captured graph that is replayed: the host's bits, but for tensor cores' forward, which
+// keeps a bound and its own bits.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -104,11 +105,38 @@ on_device<std::byte> backward_work(attention_shape const& s) {
   return on_device<std::byte>(static_cast<offset_t>(nn::attention_backward_bytes(on_cuda{}, s)));
 }
 
+/// What tensor cores made of q is near the host's result in float: within a rounding of each weight
+/// and one of the result, of what was added up.
+template <class T> void expect_near(scene<T> const& q) {
+  float const unit = 2 * (std::is_same_v<T, bf16> ? 0x1p-8f : 0x1p-11f);
+  scene<float> exact(q.s, q.options.scale), whole(q.s, q.options.scale);
+  for (std::size_t i = 0; i < q.qkv.size(); ++i) {
+    exact.qkv[i] = whole.qkv[i] = to_float(q.qkv[i]);
+    offset_t const column = static_cast<offset_t>(i) % width_of(q.s);
+    if (column >= width_of(q.s) - q.s.kv_heads * q.s.head_dim) {
+      whole.qkv[i] = std::fabs(whole.qkv[i]);
+    }
+  }
+  ASSERT_TRUE(exact.host_forward().ok());
+  ASSERT_TRUE(whole.host_forward().ok());
+  auto const out = q.g_out.host();
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    ASSERT_NEAR(to_float(out[i]), exact.out[i], unit * whole.out[i] + 0x1p-24f) << i;
+  }
+  auto const log_sum = q.g_log_sum.host();
+  for (std::size_t i = 0; i < log_sum.size(); ++i) {
+    ASSERT_NEAR(log_sum[i], exact.log_sum[i], 4e-6f * (1 + std::fabs(exact.log_sum[i])));
+  }
+}
+template <class T> bool on_tensor_cores(attention_shape const& s) {
+  return sizeof(T) == 2 && s.head_dim <= 128;
+}
+
 template <class T> class CudaAttention : public testing::Test {};
-using types = testing::Types<float, bf16>;
+using types = testing::Types<float, bf16, fp16>;
 TYPED_TEST_SUITE(CudaAttention, types);
 
-TYPED_TEST(CudaAttention, ForwardAndBackwardHaveTheHostsBits) {
+TYPED_TEST(CudaAttention, ForwardAndBackwardAreTheHosts) {
   for (attention_shape const& s : shapes) {
     SCOPED_TRACE(name_of(s));
     scene<TypeParam> q(s, s.length == 65 ? 0.3f : 0.0f);
@@ -116,6 +144,11 @@ TYPED_TEST(CudaAttention, ForwardAndBackwardHaveTheHostsBits) {
     ASSERT_TRUE(q.host_forward().ok());
     status done = q.device_forward();
     ASSERT_TRUE(done.ok()) << done.message();
+    if (on_tensor_cores<TypeParam>(s)) {
+      expect_near(q);
+      q.g_out.fill(q.out);  // backward is held to what the host makes of the same
+      q.g_log_sum.fill(q.log_sum);
+    }
     EXPECT_TRUE(same_values(q.g_out.host(), q.out));
     EXPECT_TRUE(same_values(q.g_log_sum.host(), q.log_sum));
     auto const work = backward_work(s);
@@ -126,7 +159,7 @@ TYPED_TEST(CudaAttention, ForwardAndBackwardHaveTheHostsBits) {
   }
 }
 
-TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheHostsBits) {
+TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheBitsOfTheWhole) {
   using T = TypeParam;
   for (attention_shape const& s : {shapes[3],
                                    shapes[5],
@@ -138,7 +171,9 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheHostsBits) {
                                    {1, 12, 1, 1, 260}}) {
     SCOPED_TRACE(name_of(s));
     scene<T> q(s);
-    ASSERT_TRUE(q.host_forward().ok());
+    ASSERT_TRUE(on_tensor_cores<T>(s) ? q.device_forward().ok() : q.host_forward().ok());
+    if (on_tensor_cores<T>(s)) q.out = q.g_out.host();
+    q.g_out.fill(std::vector<T>(q.out.size()));
     nn::kv_cache<T, space::device> cache{nullptr, s.batch, s.length + 3, s.kv_heads, s.head_dim};
     on_device<T> const memory(cache.elements());
     cache.memory = memory.data();

@@ -4,6 +4,7 @@
 #include "shunt/backend/cuda/nn/attention_backward.cuh"
 #include "shunt/backend/cuda/nn/attention_few.cuh"
 #include "shunt/backend/cuda/nn/attention_forward.cuh"
+#include "shunt/backend/cuda/nn/attention_mma.cuh"
 #include "shunt/backend/cuda/nn/cache_append.cuh"
 
 // Causal attention with the host's bits. Nothing is packed: keys and values are read where they lie,
@@ -28,7 +29,11 @@ template <> struct attention_on<on_cuda> {
                         arena<space::device>) noexcept {
     cuda::attention_cut const cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), c.k.extent(2),
                                   c.q.extent(3), 0);
-    return launch(
+    if (cuda::takes_mma<T>(cut.head_dim)) {
+      bool const aligned = cuda::mma_aligned(cut.head_dim, c.q, c.k, c.v, c.out);
+      return launch_mma<false>(on, "attention", cut, c, cuda::device_cache<T>{}, aligned);
+    }
+    return launch<sizeof(T) == 4>(
         on, "attention", cut, [](auto quads) { return cuda::attend<quads.value, T, false>; }, c,
         cuda::device_cache<T>{}, cut);
   }
@@ -44,15 +49,22 @@ template <> struct attention_on<on_cuda> {
     constexpr char const* who = "cache_attend";
     cuda::attention_cut cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), cache.kv_heads,
                             c.q.extent(3), first);
-    if (cut.rows > cuda::few_rows || cut.head_dim > cuda::few_depth) {
-      return launch(
-          on, who, cut, [](auto quads) { return cuda::attend<quads.value, T, true>; }, c, cache,
-          cut);
+    if (cuda::takes_mma<T>(cut.head_dim)) {
+      memory<T, 1> const held(cache.memory, {{1}});
+      bool const aligned =
+          cuda::mma_aligned(cut.head_dim, c.q, c.out) && cuda::mma_aligned(0, held);
+      return launch_mma<true>(on, who, cut, c, cache, aligned);
     }
-    bool const narrow = cut.parts < cuda::tuning::attention_parts || cut.head_dim <= 32;
-    cut.panels_of(narrow ? 32 : 128);
-    auto* const kernel = narrow ? cuda::attend_few<32, T> : cuda::attend_few<128, T>;
-    return cuda::launch(on, who, cut.blocks(), cuda::tile_threads, kernel, c, cache, cut);
+    if constexpr (sizeof(T) == 4) {
+      if (cut.rows <= cuda::few_rows && cut.head_dim <= cuda::few_depth) {
+        bool const narrow = cut.parts < cuda::tuning::attention_parts || cut.head_dim <= 32;
+        cut.panels_of(narrow ? 32 : 128);
+        auto* const kernel = narrow ? cuda::attend_few<32, T> : cuda::attend_few<128, T>;
+        return cuda::launch(on, who, cut.blocks(), cuda::tile_threads, kernel, c, cache, cut);
+      }
+    }
+    return launch<sizeof(T) == 4>(
+        on, who, cut, [](auto quads) { return cuda::attend<quads.value, T, true>; }, c, cache, cut);
   }
   template <class T>
   static status backward(on_cuda const& on, attention_backward_call<T, space::device> const& c,
@@ -67,12 +79,12 @@ template <> struct attention_on<on_cuda> {
     status done = cuda::launch_warps(on, who, rows.parts * rows.rows, cuda::attention_deltas<T>, c,
                                      rows, delta);
     if (done.ok()) {
-      done = launch(
+      done = launch<true>(
           on, who, rows, [](auto quads) { return cuda::attend_queries_back<quads.value, T>; }, c,
           rows, delta);
     }
     if (!done.ok()) return done;
-    return launch(
+    return launch<true>(
         on, who, keys, [](auto quads) { return cuda::attend_keys_back<quads.value, T>; }, c, keys,
         delta);
   }
@@ -82,15 +94,29 @@ template <> struct attention_on<on_cuda> {
                              offset_t length) noexcept {
     return a.take<float>(batch * heads * length);
   }
-  /// `kernel` of one quad of columns or of two.
-  template <class Kernel, class... Arguments>
+  template <bool Cached, class T>
+  static status launch_mma(on_cuda const& on, char const* who, cuda::attention_cut cut,
+                           attention_call<T, space::device> const& c,
+                           kv_cache<T, space::device> const& cache, bool aligned) noexcept {
+    if constexpr (sizeof(T) == 2) {
+      cut.panels_of(128);
+      auto* const kernel =
+          cut.head_dim <= 64 ? cuda::attend_mma<64, T, Cached> : cuda::attend_mma<128, T, Cached>;
+      return cuda::launch(on, who, cut.blocks(), cuda::mma_threads, kernel, c, cache, cut, aligned);
+    }
+    return {};
+  }
+  /// `kernel` of one quad of columns (Narrow: if there are so few) or of two.
+  template <bool Narrow, class Kernel, class... Arguments>
   static status launch(on_cuda const& on, char const* who, cuda::attention_cut const& cut,
                        Kernel const& kernel, Arguments const&... arguments) noexcept {
     auto const of = [&](auto quads) {
       return cuda::launch(on, who, cut.blocks(), cuda::tile_threads, kernel(quads), arguments...);
     };
-    return cut.width == 64 ? of(std::integral_constant<int, 1>{})
-                           : of(std::integral_constant<int, 2>{});
+    if constexpr (Narrow) {
+      if (cut.width == 64) return of(std::integral_constant<int, 1>{});
+    }
+    return of(std::integral_constant<int, 2>{});
   }
 };
 

@@ -1,0 +1,300 @@
+#pragma once
+#include "shunt/backend/cuda/nn/attention_cut.cuh"
+#include "shunt/core/math.hpp"
+
+// Attention of bf16 and fp16 on tensor cores. Scores are sums of exact products in float; the weights
+// are rounded to the storage type before they meet the values: a documented bound instead of the
+// host's bits. What a row gets depends on its own query and on the keys it sees, 16 at a time from the
+// first, so decoding still gives the bits of the whole sequence. A warp has 16 of a block's 64 rows.
+namespace shunt::cuda {
+inline namespace SHUNT_HOST_ABI {
+
+inline constexpr int mma_threads = 128;
+
+/// Whether the scores of heads this wide come from tensor cores.
+template <class T> constexpr bool takes_mma(offset_t head_dim) noexcept {
+  return sizeof(T) == 2 && head_dim <= 128;
+}
+
+/// c += a · b: 16 × 16 times 16 × 8.
+template <class T>
+__device__ void mma(float (&c)[4], std::uint32_t const (&a)[4], std::uint32_t b0,
+                    std::uint32_t b1) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+}
+/// Two floats as two elements.
+template <class T> __device__ std::uint32_t pair_of(float low, float high) {
+  std::uint32_t both;
+  if constexpr (std::is_same_v<T, bf16>) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  }
+  return both;
+}
+__device__ inline float power_of_two(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// Rows of Columns elements in shared memory, in words of 16 bytes that are exchanged so that eight
+/// rows' words of one column lie in all banks.
+template <class T, int Columns> struct mma_tile {
+  T* at;
+
+  __device__ T* word(int row, int chunk) const {
+    return at + row * Columns + (chunk ^ (row & 7)) * 8;
+  }
+  /// Brings `rows` rows, of which `from(row)` is null or begins one, and of its elements `there` are
+  /// there; what is not reads as zeros. Whole: both are multiples of 16 bytes. `valid`: any
+  /// address that may be read.
+  template <class From>
+  __device__ void bring(int rows, int there, bool whole, T const* valid, From const& from) const {
+    constexpr int chunks = Columns / 8;
+    for (int n = static_cast<int>(threadIdx.x); n < rows * chunks; n += mma_threads) {
+      int const row = n / chunks, first = n % chunks * 8;
+      T const* const source = from(row);
+      int const count = source == nullptr ? 0 : max(0, min(8, there - first));
+      T* const to = word(row, n % chunks);
+      if (whole && count % 8 == 0) {
+        auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+        T const* const begin = count > 0 ? source + first : valid;
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(begin),
+                     "r"(count * 2));
+      } else {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) to[i] = i < count ? source[first + i] : T{};
+      }
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  /// Four 8 × 8 matrices, of which this lane names a row.
+  __device__ void load(int row, int chunk, std::uint32_t (&m)[4]) const {
+    auto const address = static_cast<unsigned>(__cvta_generic_to_shared(word(row, chunk)));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(address)
+                 : "memory");
+  }
+  __device__ void load_turned(int row, int chunk, std::uint32_t (&m)[4]) const {
+    auto const address = static_cast<unsigned>(__cvta_generic_to_shared(word(row, chunk)));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(address)
+                 : "memory");
+  }
+};
+/// Waits for what this thread has brought, but for the last `Later` of it.
+template <int Later> __device__ void wait_until_brought() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Later) : "memory");
+}
+
+/// The online softmax of a lane's two rows, in powers of two: 16 of 64 scores each.
+struct mma_softmax {
+  float peak[2] = {-__builtin_inff(), -__builtin_inff()}, sum[2] = {};
+
+  template <int Tiles>
+  __device__ void soften(float (&s)[8][4], float factor, int const (&seen)[2],
+                         float (&out)[Tiles][4]) {
+    int const column = lane_of_thread() % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float top = peak[r];
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          bool const there = 8 * n + column + i < seen[r];
+          float const x = there ? __fmul_rn(s[n][2 * r + i], factor) : -__builtin_inff();
+          s[n][2 * r + i] = x;
+          top = top < x ? x : top;
+        }
+      }
+      for (int half = 2; half > 0; half /= 2) {
+        float const other = __shfl_xor_sync(all_lanes, top, half);
+        top = top < other ? other : top;
+      }
+      float const shrink = power_of_two(__fadd_rn(peak[r], -top));
+      peak[r] = top;
+      float part = 0.0f;
+#pragma unroll
+      for (int n = 0; n < 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          float const p = power_of_two(__fadd_rn(s[n][2 * r + i], -top));
+          s[n][2 * r + i] = p;
+          part = __fadd_rn(part, p);
+        }
+      }
+      sum[r] = __fmaf_rn(sum[r], shrink, part);
+#pragma unroll
+      for (int n = 0; n < Tiles; ++n) {
+        out[n][2 * r] = __fmul_rn(out[n][2 * r], shrink);
+        out[n][2 * r + 1] = __fmul_rn(out[n][2 * r + 1], shrink);
+      }
+    }
+  }
+  /// The sum of a row over the four lanes that share it.
+  __device__ float whole_sum(int r) const {
+    float total = sum[r];
+    for (int half = 2; half > 0; half /= 2) {
+      total = __fadd_rn(total, __shfl_xor_sync(all_lanes, total, half));
+    }
+    return total;
+  }
+};
+
+/// `aligned`: every row of every tensor begins at a multiple of 16 bytes and heads are 8 n wide.
+template <int Depth, class T, bool Cached>
+SHUNT_KERNEL void __launch_bounds__(mma_threads)
+    attend_mma(attention_call<T, space::device> call, device_cache<T> cache, attention_cut cut,
+               bool aligned) {
+  constexpr int steps = Depth / 16, tiles = Depth / 8;
+  __shared__ alignas(16) T key_memory[tile_side * Depth], value_memory[tile_side * Depth];
+  mma_tile<T, Depth> const values{value_memory}, queries{value_memory};
+  mma_tile<T, Cached ? tile_side : Depth> const keys{key_memory};
+  int const lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_lanes;
+  int const eighth =
+      lane / 8 % 2 * 8 + lane % 8;  // of 16, for matrices that are one above the other
+  float const factor = __fmul_rn(call.scale, 0x1.715476p+0f);
+  for (offset_t number = blockIdx.x; number < cut.blocks(); number += gridDim.x) {
+    attention_task const task(cut, number);
+    offset_t const part = task.part, first = (cut.tiles - 1 - task.tile) * tile_side;
+    offset_t const count = min(offset_t{tile_side}, cut.rows - first);
+    offset_t const most = cut.keys_of(first + count - 1);
+    auto const here = [&](offset_t key) {
+      return static_cast<int>(max(offset_t{0}, min(offset_t{tile_side}, most - key)));
+    };
+    auto const bring_keys = [&](offset_t key) {
+      int const there = here(key);
+      if constexpr (Cached) {
+        T const* const panel = cache.keys(part) + key * cut.head_dim;
+        keys.bring(Depth, there, aligned, call.q.data(), [&](int d) -> T const* {
+          return d < cut.head_dim ? panel + d * tile_side : nullptr;
+        });
+      } else {
+        keys.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int j) -> T const* {
+          return j < there ? key_at(call.k, cut, part, key + j) : nullptr;
+        });
+      }
+    };
+    auto const bring_values = [&](offset_t key) {
+      int const there = here(key);
+      values.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int j) -> T const* {
+        if (j >= there) return nullptr;
+        if constexpr (Cached) return cache.values(part) + (key + j) * cache.wide();
+        return key_at(call.v, cut, part, key + j);
+      });
+    };
+    __syncthreads();  // the last task is done
+    queries.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int r) -> T const* {
+      return r < count ? query_at(call.q, cut, part, first + r) : nullptr;
+    });
+    bring_keys(0);
+    wait_until_brought<1>();
+    __syncthreads();
+    std::uint32_t q[steps][4];
+#pragma unroll
+    for (int k = 0; k < steps; ++k) queries.load(16 * warp + lane % 16, 2 * k + lane / 16, q[k]);
+    __syncthreads();
+    bring_values(0);
+    float out[tiles][4] = {};
+    mma_softmax state;
+    for (offset_t key = 0; key < most; key += tile_side) {
+      wait_until_brought<1>();
+      __syncthreads();
+      float s[8][4] = {};
+#pragma unroll
+      for (int k = 0; k < steps; ++k) {
+#pragma unroll
+        for (int n = 0; n < 8; n += 2) {
+          std::uint32_t b[4];
+          if constexpr (Cached) {
+            keys.load_turned(16 * k + eighth, n + lane / 16, b);
+          } else {
+            keys.load(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2, b);
+          }
+          mma<T>(s[n], q[k], b[0], b[1]);
+          mma<T>(s[n + 1], q[k], b[2], b[3]);
+        }
+      }
+      __syncthreads();
+      bring_keys(key + tile_side);  // on their way while the values are used
+      int seen[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        offset_t const sees = cut.keys_of(first + 16 * warp + lane / 4 + 8 * r) - key;
+        seen[r] = static_cast<int>(max(offset_t{0}, min(sees, offset_t{tile_side})));
+      }
+      state.soften(s, factor, seen, out);
+      wait_until_brought<1>();
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        std::uint32_t const p[4] = {pair_of<T>(s[2 * k][0], s[2 * k][1]),
+                                    pair_of<T>(s[2 * k][2], s[2 * k][3]),
+                                    pair_of<T>(s[2 * k + 1][0], s[2 * k + 1][1]),
+                                    pair_of<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+        for (int n = 0; n < tiles; n += 2) {
+          std::uint32_t b[4];
+          values.load_turned(16 * k + eighth, n + lane / 16, b);
+          mma<T>(out[n], p, b[0], b[1]);
+          mma<T>(out[n + 1], p, b[2], b[3]);
+        }
+      }
+      __syncthreads();
+      bring_values(key + tile_side);
+    }
+    wait_until_brought<0>();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float const total = state.whole_sum(r);
+      offset_t const row = 16 * warp + lane / 4 + 8 * r;
+      if (row >= count) continue;
+      float const share = __fdiv_rn(1.0f, total);
+      T* const to = query_at(call.out, cut, part, first + row);
+#pragma unroll
+      for (int n = 0; n < tiles; ++n) {
+        int const d = 8 * n + lane % 4 * 2;
+        float const low = __fmul_rn(out[n][2 * r], share),
+                    high = __fmul_rn(out[n][2 * r + 1], share);
+        if (aligned && d < cut.head_dim) {
+          *reinterpret_cast<std::uint32_t*>(to + d) = pair_of<T>(low, high);
+        } else {
+          if (d < cut.head_dim) to[d] = from_float<T>(low);
+          if (d + 1 < cut.head_dim) to[d + 1] = from_float<T>(high);
+        }
+      }
+      if (call.log_sum && lane % 4 == 0) {
+        row_value(call.log_sum, cut, part, first + row) =
+            __fmaf_rn(state.peak[r], 0x1.62e430p-1f, math::log(total));
+      }
+    }
+  }
+}
+
+/// Whether tensors of 16-bit elements, their heads and rows, can be moved in words of 16 bytes.
+template <class... View> bool mma_aligned(int head_dim, View const&... x) noexcept {
+  offset_t all = 2 * head_dim;
+  auto const see = [&](auto const& v) {
+    all |= static_cast<offset_t>(reinterpret_cast<std::uintptr_t>(v.data()));
+    for (int d = 0; d + 1 < v.rank(); ++d) all |= v.extent(d) > 1 ? 2 * v.stride(d) : 0;
+  };
+  (see(x), ...);
+  return all % 16 == 0;
+}
+
+}  // namespace SHUNT_HOST_ABI
+}  // namespace shunt::cuda
