@@ -131,7 +131,8 @@ status moe_call<P, T, G, A>::backward(backward_scratch<T, S> const& s, tokens_in
       floats_in const part = s.bias_part;
       step("experts_backward",
            [&] { return bias_part(on, d_sum, w.down_bias, keep.plan, s.bias_part); });
-      step("experts_backward", [&] { return own::add(on, part, column_of_one(d_row_gate)); });
+      step("experts_backward",
+           [&] { return own::add(on, part, column_of_one(d_row_gate), keep.plan.rows()); });
     }
     step("dispatch_backward", [&] { return dispatch_backward(on, s.d_rows, keep.plan, d_seen); });
     step("combine_backward", [&] { return rows_to_gates(on, d_row_gate, keep.plan, s.d_gate); });
@@ -201,8 +202,8 @@ status moe_call<P, T, G, A>::backward(backward_scratch<T, S> const& s, tokens_in
 template <execution P, input<P, 2> X, storage T, storage G, output<P, 2> Y,
           any_activation A = swiglu>
 [[nodiscard]] status moe_layer(
-    P const& on, X x, moe_weights<T, G, P::memory> const& weights, Y y, arena<P::memory> work,
-    layer_options<A, P::memory> const& options = {},
+    P const& on, X x, moe_weights<T, G, P::memory> const& weights, Y y,
+    std::type_identity_t<arena<P::memory>> work, layer_options<A, P::memory> const& options = {},
     std::type_identity_t<moe_saved<T, P::memory> const*> saved = nullptr) noexcept {
   static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<Y>, T>,
                 "shunt::moe_layer: x and y must have the weights' storage type");
@@ -239,7 +240,7 @@ template <execution P, input<P, 2> X, storage T, storage G, input<P, 2> DY, outp
                                         moe_weights<T, G, P::memory> const& weights, DY d_y,
                                         std::type_identity_t<moe_saved<T, P::memory>> const& saved,
                                         DX d_x, moe_gradients<P::memory> const& gradients,
-                                        arena<P::memory> work,
+                                        std::type_identity_t<arena<P::memory>> work,
                                         layer_options<A, P::memory> const& options = {}) noexcept {
   static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<DY>, T>,
                 "shunt::moe_layer_backward: x and d_y must have the weights' storage type");

@@ -76,7 +76,8 @@ template <class P, class T, class G, class A> struct moe_call {
   }
   status choose_backward(floats_in d_gate, backward_scratch<T, S> const& s) const noexcept {
     if (n.taken > 0) {
-      own::gates_of_taken(on, keep.taken.token, d_gate, s.d_taken);
+      status const taken = own::gates_of_taken(on, keep.taken.token, d_gate, s.d_taken);
+      if (!taken.ok()) return taken;
       return route_expert_choice_backward(on, keep.logits, keep.taken, floats_in(s.d_taken),
                                           s.d_logits, s.route, o.route, o.valid);
     }

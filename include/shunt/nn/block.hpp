@@ -140,7 +140,8 @@ template <execution P, storage T>
 template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
 [[nodiscard]] status block(P const& on, X&& x_in, block_weights<T, P::memory> const& weights,
                            rotary_table<P::memory> const& table, Y&& y_in,
-                           block_saved<T, P::memory> const& saved, arena<P::memory> work,
+                           block_saved<T, P::memory> const& saved,
+                           std::type_identity_t<arena<P::memory>> work,
                            block_options<P::memory> const& options) noexcept {
   view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
   view<T, 3, P::memory> const y = as_output<P, 3>(y_in);
@@ -166,7 +167,7 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
                                   rotary_table<P::memory> const& table,
                                   kv_cache<T, P::memory> const& cache, index_t first_position,
                                   Y&& y_in, block_saved<T, P::memory> const& saved,
-                                  arena<P::memory> work,
+                                  std::type_identity_t<arena<P::memory>> work,
                                   block_options<P::memory> const& options) noexcept {
   view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
   view<T, 3, P::memory> const y = as_output<P, 3>(y_in);
@@ -198,7 +199,7 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
                                     rotary_table<P::memory> const& table,
                                     block_saved<T, P::memory> const& saved, DY&& d_y_in,
                                     DX&& d_x_in, block_gradients<P::memory> const& gradients,
-                                    arena<P::memory> work,
+                                    std::type_identity_t<arena<P::memory>> work,
                                     block_options<P::memory> const& options) noexcept {
   constexpr space S = P::memory;
   view<T const, 3, S> const x_all = as_input<P, 3>(x_in), d_y_all = as_input<P, 3>(d_y_in);

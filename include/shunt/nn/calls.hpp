@@ -157,6 +157,7 @@ template <class T, space S> struct attention_backward_call {
 };
 
 template <class P> struct norm_on;
+template <class P> struct linear_on;
 template <class P> struct rotary_on;
 template <class P> struct embedding_on;
 template <class P> struct cross_entropy_on;

@@ -1,5 +1,5 @@
 #pragma once
-#include "shunt/backend/host/gemm_dense.hpp"
+#include "shunt/backend/host/nn/linear.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 
@@ -42,8 +42,8 @@ status linear(P const& on, X&& x_in, W&& weight_in, Y&& y_in,
       !bad.ok()) {
     return bad;
   }
-  if (!y.empty()) host::dense(on, x, weight, y, options.accumulate);
-  return {};
+  if (y.empty()) return {};
+  return detail::linear_on<P>::forward(on, x, weight, y, options.accumulate);
 }
 
 /// dx = dy·W.
@@ -66,8 +66,8 @@ status linear_dgrad(P const& on, DY&& d_y_in, W&& weight_in, DX&& d_x_in,
       !bad.ok()) {
     return bad;
   }
-  if (!d_x.empty()) host::dense_dgrad(on, d_y, weight, d_x, options.accumulate);
-  return {};
+  if (d_x.empty()) return {};
+  return detail::linear_on<P>::dgrad(on, d_y, weight, d_x, options.accumulate);
 }
 
 /// dW = dyᵀ·x.
@@ -85,8 +85,8 @@ status linear_wgrad(P const& on, DY&& d_y_in, X&& x_in, view<float, 2, P::memory
       !bad.ok()) {
     return bad;
   }
-  if (!d_weight.empty()) host::dense_wgrad(on, d_y, x, d_weight, options.accumulate);
-  return {};
+  if (d_weight.empty()) return {};
+  return detail::linear_on<P>::wgrad(on, d_y, x, d_weight, options.accumulate);
 }
 
 }  // namespace SHUNT_HOST_ABI

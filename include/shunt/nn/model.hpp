@@ -90,7 +90,8 @@ template <storage T, execution P>
 status model_train(P const& on, model_config const& config,
                    model_weights<T, P::memory> const& weights,
                    view<index_t const, 2, P::memory> tokens, view<float, 1, P::memory> gradients,
-                   model_report<P::memory> const& report, arena<P::memory> work,
+                   model_report<P::memory> const& report,
+                   std::type_identity_t<arena<P::memory>> work,
                    model_train_options const& options = {}) noexcept {
   constexpr space S = P::memory;
   if (status bad = detail::check_model(on, "model_train", config, weights, tokens, 1,
@@ -155,7 +156,8 @@ template <storage T, execution P>
 status model_evaluate(P const& on, model_config const& config,
                       model_weights<T, P::memory> const& weights,
                       view<index_t const, 2, P::memory> tokens,
-                      model_report<P::memory> const& report, arena<P::memory> work) noexcept {
+                      model_report<P::memory> const& report,
+                      std::type_identity_t<arena<P::memory>> work) noexcept {
   if (status bad = detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
                                        offset_t{config.context} + 1);
       !bad.ok()) {
@@ -187,7 +189,7 @@ status model_evaluate(P const& on, model_config const& config,
 /// is not finite changes nothing.
 template <storage T, execution P>
 status model_update(P const& on, model_config const& config, adamw_state<T, P::memory> const& state,
-                    view<float, 1, P::memory> norm, arena<P::memory> work,
+                    view<float, 1, P::memory> norm, std::type_identity_t<arena<P::memory>> work,
                     adamw_options const& options) noexcept {
   offset_t const count = detail::model_layout(config).count;
   offset_t const decayed = detail::model_layout(config).norms;
@@ -225,7 +227,8 @@ status model_decode(P const& on, model_config const& config,
                     model_weights<T, P::memory> const& weights,
                     view<index_t const, 2, P::memory> tokens, index_t first_position,
                     model_cache<T, P::memory> const& cache, view<float, 2, P::memory> logits,
-                    arena<P::memory> work, model_report<P::memory> const& report = {}) noexcept {
+                    std::type_identity_t<arena<P::memory>> work,
+                    model_report<P::memory> const& report = {}) noexcept {
   constexpr space S = P::memory;
   if (status bad = detail::check_model(on, "model_decode", config, weights, tokens, 1,
                                        offset_t{config.context});

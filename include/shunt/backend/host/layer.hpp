@@ -38,8 +38,8 @@ template <> struct layer_on<on_host> {
   }
 
   /// What each expert's choice of a token has of the gradient by slot [T,E].
-  static void gates_of_taken(on_host const& on, view<index_t const, 2> token,
-                             view<float const, 2> d_gate, view<float, 2> d_taken) noexcept {
+  static status gates_of_taken(on_host const& on, view<index_t const, 2> token,
+                               view<float const, 2> d_gate, view<float, 2> d_taken) noexcept {
     host::parallel_ranges(on, token.extent(0), 8, [&](offset_t first, offset_t last, int) {
       for (offset_t e = first; e < last; ++e) {
         for (offset_t c = 0; c < token.extent(1); ++c) {
@@ -48,11 +48,14 @@ template <> struct layer_on<on_host> {
         }
       }
     });
+    return {};
   }
 
-  /// to += from, where both have contiguous rows.
+  /// to += from, where both have contiguous rows: those of `rows` (null: all).
   template <class T>
-  static status add(on_host const& on, view<T const, 2> from, view<float, 2> to) noexcept {
+  static status add(on_host const& on, view<T const, 2> from, view<float, 2> to,
+                    segments<> rows_in_use = {}) noexcept {
+    if (rows_in_use.offset) to = to.slice(0, rows_in_use.offset[rows_in_use.experts()]);
     auto* const rows = SHUNT_ISA_PICK(on, add_values<T>);
     each_row(on, to, [&](offset_t r) { rows(row(from, r), row(to, r), to.extent(1)); });
     return {};

@@ -1,0 +1,11 @@
+#pragma once
+/// layer.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/layer.hpp"
+
+#include "shunt/backend/cuda/layer.cuh"
+#include "shunt/backend/cuda/route_projection.cuh"
+#include "shunt/combine.cuh"
+#include "shunt/dispatch.cuh"
+#include "shunt/experts.cuh"
+#include "shunt/route.cuh"
+#include "shunt/stats.cuh"

@@ -1,0 +1,168 @@
+// The whole layer on a device, forward and backward: the host's bits for every published family; and
+// captured once, replayed with tokens that choose otherwise.
+#include <gtest/gtest.h>
+
+#include <optional>
+
+#include "shunt/layer.cuh"
+#include "support/device_graph.hpp"
+#include "support/device_mirror.hpp"
+#include "support/layer_cases.hpp"
+
+namespace shunt::test {
+namespace {
+
+/// Forward and backward on a device beside a run of the host's, in as many bytes as asked for.
+template <class T> class device_layer {
+ public:
+  device_layer(layer_setup<T> const& s, layer_run<T>& host)
+      : f_(s.is.f), tokens_(static_cast<index_t>(f_.tokens)) {
+    auto const matrix = [&](auto const& x) { return view<T const, 2>(x.as(f_.tokens, f_.width)); };
+    if (s.is.table > 0) table_ = s.table.as(s.is.table, f_.top_k);
+    x_ = mirror_.in(matrix(s.x));
+    d_y_ = mirror_.in(matrix(s.d_y));
+    weights_ = mirror_.in(s.weights());
+    gradients_ = mirror_.out(host.d.views(f_, s.layout()));
+    y_ = mirror_.out("y", host.y.as(f_.tokens, f_.width));
+    d_x_ = mirror_.out("d_x", host.d_x.as(f_.tokens, f_.width));
+  }
+  template <class A> status run(on_cuda const& on, layer_options<A> const& options) {
+    return enqueue(on, prepare(on, options));
+  }
+  /// The options on the device, and memory for a run with them.
+  template <class A>
+  layer_options<A, space::device> prepare(on_cuda const& on, layer_options<A> const& options) {
+    auto o = mirror_.in(options);
+    if (table_) o.ids = mirror_.in(table_);
+    forward_.emplace(
+        static_cast<offset_t>(moe_layer_scratch_bytes(on, tokens_, weights_, o, true)));
+    saved_bytes_.emplace(static_cast<offset_t>(moe_saved_bytes(tokens_, weights_, o)));
+    backward_.emplace(
+        static_cast<offset_t>(moe_layer_backward_scratch_bytes(on, tokens_, weights_, o)));
+    return o;
+  }
+  template <class A> status enqueue(on_cuda const& on, layer_options<A, space::device> const& o) {
+    auto keep = all_of(saved_bytes_);
+    auto const saved = carve_moe_saved(keep, tokens_, weights_, o);
+    status const done = moe_layer(on, x_, weights_, y_, all_of(forward_), o, &saved);
+    if (!done.ok()) return done;
+    return moe_layer_backward(on, x_, weights_, d_y_, saved, d_x_, gradients_, all_of(backward_),
+                              o);
+  }
+  void expect_same() const { mirror_.expect_same(); }
+  /// The same where `host`, which the comparison reads, has been run again in `again`'s memory.
+  void expect_same_as(layer_run<T>& again, layer_run<T>& host) const {
+    copy(again.y, host.y);
+    copy(again.d_x, host.d_x);
+    std::vector<guarded<float>*> to;
+    host.d.each_weight([&](char const*, guarded<float>& g) { to.push_back(&g); });
+    std::size_t i = 0;
+    again.d.each_weight([&](char const*, guarded<float>& g) { copy(g, *to[i++]); });
+    mirror_.expect_same();
+  }
+  void expect_untouched() const {
+    std::vector<T> y(static_cast<std::size_t>(y_.size()));
+    EXPECT_EQ(cudaMemcpy(y.data(), y_.data(), y.size() * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    for (T v : y) EXPECT_TRUE(std::isnan(to_float(v)));
+  }
+  void give(layer_setup<T> const& s) {
+    EXPECT_EQ(cudaMemcpy(const_cast<T*>(x_.data()), s.x.data(), s.x.size() * sizeof(T),
+                         cudaMemcpyHostToDevice),
+              cudaSuccess);
+  }
+
+ private:
+  /// Into the memory that is there: the comparison holds its address.
+  template <class U> static void copy(guarded<U> const& from, guarded<U>& to) {
+    for (std::size_t i = 0; i < from.size(); ++i) to[i] = from[i];
+  }
+  static arena<space::device> all_of(std::optional<on_device<std::byte>> const& bytes) {
+    return {bytes->data(), bytes->size()};
+  }
+  layer_formula f_;
+  index_t tokens_;
+  device_mirror mirror_;
+  view<T const, 2, space::device> x_, d_y_;
+  view<T, 2, space::device> y_, d_x_;
+  moe_weights<T, T, space::device> weights_;
+  moe_gradients<space::device> gradients_;
+  view<index_t const, 2> table_;
+  std::optional<on_device<std::byte>> forward_, saved_bytes_, backward_;
+};
+
+template <class T, class A>
+void same_as_host(layer_setup<T> const& s, layer_options<A> const& o, on_cuda const& on = {}) {
+  layer_run<T> host(on_host{}, s, o);
+  ASSERT_TRUE(host.forward.ok()) << host.forward.message();
+  ASSERT_TRUE(host.backward.ok()) << host.backward.message();
+  device_layer<T> device(s, host);
+  status const done = device.run(on, o);
+  ASSERT_TRUE(done.ok()) << done.message();
+  device.expect_same();
+}
+
+TEST(CudaLayer, EveryFamilyHasTheHostsBits) {
+  for (layer_case c : layer_families()) {
+    SCOPED_TRACE(c.name);
+    if (c.f.tokens > 1) c.f.tokens = 35;
+    layer_setup<float> s(c);
+    auto o = s.options();
+    same_as_host(s, o);
+    if (c.f.tokens == 1) continue;
+    // Padding, and nothing kept but the choice.
+    std::vector<std::uint8_t> valid(static_cast<std::size_t>(c.f.tokens), 1);
+    for (std::size_t t = 3; t < valid.size(); t += 4) valid[t] = 0;
+    s.set_valid(valid);
+    o = s.options();
+    o.memory = memory_mode::recompute;
+    same_as_host(s, o);
+  }
+}
+
+TEST(CudaLayer, NoTokensIsNoError) {
+  layer_case c = family("olmoe");
+  c.f.tokens = 0;
+  layer_setup<float> const s(c);
+  same_as_host(s, s.options());
+}
+
+// One capture of forward and backward; each replay has other tokens, which choose other experts.
+TEST(CudaLayer, Battery14_CapturedOnceAndReplayedWithOtherTokens) {
+  for (char const* name : {"deepseek_v3", "gpt_oss", "nemotron"}) {
+    SCOPED_TRACE(name);
+    layer_case c = family(name);
+    c.f.tokens = 40;
+    layer_setup<float> s(c);
+    layer_run<float> host(on_host{}, s, s.options());
+    device_layer<float> device(s, host);
+    auto const o = device.prepare(on_cuda{}, s.options());
+    captured graph([&](on_cuda on) { return device.enqueue(on, o); });
+    for (std::uint64_t seed : {1u, 2u, 3u}) {
+      auto const x = normal_values<float>(s.x.size(), 100 + seed);
+      // The last time all tokens are one, so that few experts get all rows.
+      for (std::size_t i = 0; i < s.x.size(); ++i) {
+        s.x[i] = x[seed == 3 ? i % static_cast<std::size_t>(c.f.width) : i];
+      }
+      device.give(s);
+      graph.replay();
+      layer_run<float> again(on_host{}, s, s.options());
+      device.expect_same_as(again, host);
+    }
+  }
+}
+
+TEST(CudaLayer, BadArgumentsAreSaidBeforeAnythingIsEnqueued) {
+  layer_setup<float> const s(family("olmoe"));
+  layer_run<float> host(on_host{}, s, s.options());
+  device_layer<float> device(s, host);
+  auto o = s.options();
+  o.top_k = 100;
+  status const bad = device.run(on_cuda{}, o);
+  EXPECT_FALSE(bad.ok());
+  EXPECT_NE(std::string(bad.message()).find("top_k"), std::string::npos) << bad.message();
+  device.expect_untouched();
+}
+
+}  // namespace
+}  // namespace shunt::test
