@@ -7,7 +7,6 @@
 
 #include "shunt/route.cuh"
 #include "support/device_graph.hpp"
-#include "support/device_traffic.hpp"
 #include "support/device_values.hpp"
 #include "support/shapes.hpp"
 
@@ -250,22 +249,6 @@ TEST(CudaRouteBackward, RefusesBeforeAnythingIsEnqueued) {
   EXPECT_TRUE(same_values(q.d_logits.device.host(), before));
 }
 
-/// Qwen3's router.
-TEST(CudaRouteBackward, ReadsLogitsOnceAndWritesTheirGradients) {
-  batch<> q(256, 128, 8, {.gates = gate_kind::renormalised});
-  q.load = q.z = false;
-  q.choose();
-  on_cuda const on;
-  auto work = scratch_for(on, q.bytes(on));
-  (void)softgpu::take_counts();
-  ASSERT_TRUE(q.backward(on, q.d_logits.of(on, 256, 128), work).ok());
-  double const ratio = touched(2 * 256.0 * 128 * 4 + 256.0 * 8 * 8);
-  EXPECT_LE(ratio, 1.05);
-  std::printf("route_backward: %.3f of the least\n", ratio);
-  expect_no_spill("route_backward, 256",
-                  reinterpret_cast<void const*>(&cuda::route_gradients_of<8>));
-}
-
 /// Tokens that experts choose, and the gradients of their gates.
 template <class T = float, class G = float> struct choice {
   offset_t tokens, experts, each;
@@ -381,21 +364,6 @@ TEST(CudaExpertChoice, TiesGoToTheLowerTokenAndMasksAreNeverTaken) {
       q.expect_same(std::string(to_string(score)) + " C" + std::to_string(each));
     }
   }
-}
-
-/// Columns are written once and read five times: four digits of the last score, and the taking.
-TEST(CudaExpertChoice, TurnsScoresIntoColumnsWithoutWaste) {
-  choice<> q(1024, 64, 32);
-  on_cuda const on;
-  auto work = scratch_for(on, q.bytes(on));
-  (void)softgpu::take_counts();
-  expert_choice<space::device> out;
-  out.token = q.token.of(on, 64, 32);
-  out.gate = q.gate.of(on, 64, 32);
-  ASSERT_TRUE(route_expert_choice(on, q.logits.of(on, 1024, 64), out, arena_of(on, work)).ok());
-  double const ratio = touched(7 * 1024.0 * 64 * 4 + 64.0 * 32 * 8);
-  EXPECT_LE(ratio, 1.05);
-  std::printf("route_expert_choice: %.3f of the least\n", ratio);
 }
 
 TEST(CudaExpertChoice, BackwardTakesAnyTable) {

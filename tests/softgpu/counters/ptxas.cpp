@@ -1,5 +1,6 @@
-// What ptxas says of a kernel: its PTX goes into a temporary file, `ptxas -v` compiles that one
-// entry for an architecture, and its report is read. Slow, so only on request, and remembered.
+// What ptxas says of a kernel: its PTX, without the module's other kernels, goes into a temporary
+// file, `ptxas -v` compiles it for an architecture, and its report is read. Slow, so only on request,
+// and remembered.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,12 +92,32 @@ bool read_report(std::string const& text, std::string const& entry, kernel_resou
   return true;
 }
 
+/// A module's text with one kernel of all: ptxas reads the others as slowly as it compiles this one.
+std::string with_entry_alone(std::string_view text, std::string_view entry) {
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    std::size_t const kernel = text.find(".entry ", at), name = kernel + 7;
+    std::size_t const open = kernel == text.npos ? kernel : text.find('{', kernel);
+    if (open == text.npos) return out.append(text.substr(at));
+    std::size_t end = open + 1;
+    for (int depth = 1; depth > 0 && end < text.size(); ++end) {
+      depth += text[end] == '{' ? 1 : text[end] == '}' ? -1 : 0;
+    }
+    bool const wanted =
+        text.substr(name, entry.size()) == entry && text[name + entry.size()] == '(';
+    std::size_t const line = text.rfind('\n', kernel) + 1;  // .visible, .weak stand there
+    out.append(text.substr(at, (wanted ? end : std::max(line, at)) - at));
+    at = end;
+  }
+  return out;
+}
+
 kernel_resources compile(kernel const& k, std::string const& architecture) {
   kernel_resources r;
   r.architecture = architecture;
-  temporary_file const ptx(*k.module->text);
-  if (!ptx.good()) return r.error = "cannot write a temporary file " + ptx.path(), r;
   std::string const entry(k.source->name);
+  temporary_file const ptx(with_entry_alone(*k.module->text, entry));
+  if (!ptx.good()) return r.error = "cannot write a temporary file " + ptx.path(), r;
   std::string text;
   bool const done = output_of(quoted(tool()) + " -v -arch=" + quoted(architecture) + " -e " +
                                   quoted(entry) + " -o /dev/null " + quoted(ptx.path()) + " 2>&1",
