@@ -114,7 +114,7 @@ template <execution P, input<P, 2> Rows, output<P, 2> Tokens>
 /// Shapes  plan → token [R].  Order none.  Aliasing none.  Errors shapes.  Cost reads R, writes R.
 template <execution P>
 [[nodiscard]] status row_tokens(P const& on, dispatch_plan<P::memory> const& plan,
-                                view<index_t, 1, P::memory> token) noexcept {
+                                std::type_identity_t<view<index_t, 1, P::memory>> token) noexcept {
   if (status bad = check::per_row("row_tokens", plan, "token", token); !bad.ok()) return bad;
   return detail::dispatch_on<P>::row_tokens(on, plan, token);
 }

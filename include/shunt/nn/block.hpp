@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/block.hpp"
 #include "shunt/nn/block_types.hpp"
 #include "shunt/nn/linear.hpp"
@@ -11,8 +13,10 @@ namespace detail {
 /// y holds the residual; the feed-forward of `in` is added to it.
 template <class P, storage T>
 [[nodiscard]] bool dense_forward(P const& on, block_weights<T, P::memory> const& w,
-                                 view<T const, 2, P::memory> in, view<T, 2, P::memory> pre,
-                                 block_scratch<T, P::memory> const& s, view<T, 2, P::memory> y,
+                                 std::type_identity_t<view<T const, 2, P::memory>> in,
+                                 std::type_identity_t<view<T, 2, P::memory>> pre,
+                                 block_scratch<T, P::memory> const& s,
+                                 std::type_identity_t<view<T, 2, P::memory>> y,
                                  steps& step) noexcept {
   expert_matrix<T, P::memory> const up(shunt::detail::stack_of_one(w.up), pair_layout{});
   return step("dense", block_on<P>::one_segment(on, s.everyone, in.extent(0))) &&
@@ -23,8 +27,9 @@ template <class P, storage T>
 
 template <class P, storage T>
 [[nodiscard]] bool dense_backward(P const& on, block_weights<T, P::memory> const& w,
-                                  view<T const, 2, P::memory> in, view<T const, 2, P::memory> pre,
-                                  view<T const, 2, P::memory> d_y,
+                                  std::type_identity_t<view<T const, 2, P::memory>> in,
+                                  std::type_identity_t<view<T const, 2, P::memory>> pre,
+                                  std::type_identity_t<view<T const, 2, P::memory>> d_y,
                                   block_gradients<P::memory> const& g,
                                   block_backward_scratch<T, P::memory> const& s, bool add,
                                   steps& step) noexcept {
@@ -37,7 +42,8 @@ template <class P, storage T>
 
 /// a = attention(norm(x)): from x to what is added to it. With a cache, over what it holds too.
 template <class P, storage T>
-[[nodiscard]] bool attend(P const& on, block_sizes const& n, view<T const, 2, P::memory> x,
+[[nodiscard]] bool attend(P const& on, block_sizes const& n,
+                          std::type_identity_t<view<T const, 2, P::memory>> x,
                           block_weights<T, P::memory> const& w,
                           rotary_table<P::memory> const& table,
                           block_saved<T, P::memory> const& keep,
@@ -62,13 +68,12 @@ template <class P, storage T>
 }
 
 template <class P, storage T>
-[[nodiscard]] status block_forward(P const& on, block_sizes const& n, view<T const, 2, P::memory> x,
-                                   block_weights<T, P::memory> const& w,
-                                   rotary_table<P::memory> const& table, view<T, 2, P::memory> y,
-                                   block_saved<T, P::memory> const& keep,
-                                   kv_cache<T, P::memory> const* cache, index_t first_position,
-                                   block_scratch<T, P::memory> const& s,
-                                   block_options<P::memory> const& o) noexcept {
+[[nodiscard]] status block_forward(
+    P const& on, block_sizes const& n, std::type_identity_t<view<T const, 2, P::memory>> x,
+    block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
+    std::type_identity_t<view<T, 2, P::memory>> y, block_saved<T, P::memory> const& keep,
+    kv_cache<T, P::memory> const* cache, index_t first_position,
+    block_scratch<T, P::memory> const& s, block_options<P::memory> const& o) noexcept {
   steps step(o.hook);
   bool const done =
       attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&

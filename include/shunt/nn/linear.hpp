@@ -1,4 +1,6 @@
 #pragma once
+#include <type_traits>
+
 #include "shunt/backend/host/nn/linear.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
@@ -74,7 +76,8 @@ status linear_dgrad(P const& on, DY&& d_y_in, W&& weight_in, DX&& d_x_in,
 /// Shapes   d_y [R,N] · x [R,K] → d_weight [N,K] float
 /// Order    chains of fma in ascending row; the rest as linear()
 template <execution P, input<P, 2> DY, input<P, 2> X>
-status linear_wgrad(P const& on, DY&& d_y_in, X&& x_in, view<float, 2, P::memory> d_weight,
+status linear_wgrad(P const& on, DY&& d_y_in, X&& x_in,
+                    std::type_identity_t<view<float, 2, P::memory>> d_weight,
                     linear_options const& options = {}) noexcept {
   auto const d_y = as_input<P, 2>(d_y_in);
   auto const x = as_input<P, 2>(x_in);

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstring>
+#include <type_traits>
 
 #include "shunt/nn/model_run.hpp"
 
@@ -23,7 +24,8 @@ inline namespace SHUNT_HOST_ABI {
 /// Fills the parameters: matrices with normal values of deviation 0.02 (those that write to the
 /// residual stream divided by √(2·layers)), norms with 1. A value depends on seed and position only.
 template <execution P>
-status model_init(P const& on, model_config const& config, view<float, 1, P::memory> values,
+status model_init(P const& on, model_config const& config,
+                  std::type_identity_t<view<float, 1, P::memory>> values,
                   std::uint64_t seed) noexcept {
   if (status bad = first_of(check::policy(on), check_config(config)); !bad.ok()) return bad;
   if (status bad = first_of(check::rows("model_init.values", values),
@@ -89,7 +91,8 @@ template <storage T, execution P>
 template <storage T, execution P>
 status model_train(P const& on, model_config const& config,
                    model_weights<T, P::memory> const& weights,
-                   view<index_t const, 2, P::memory> tokens, view<float, 1, P::memory> gradients,
+                   std::type_identity_t<view<index_t const, 2, P::memory>> tokens,
+                   std::type_identity_t<view<float, 1, P::memory>> gradients,
                    model_report<P::memory> const& report,
                    std::type_identity_t<arena<P::memory>> work,
                    model_train_options const& options = {}) noexcept {
@@ -155,7 +158,7 @@ status model_train(P const& on, model_config const& config,
 template <storage T, execution P>
 status model_evaluate(P const& on, model_config const& config,
                       model_weights<T, P::memory> const& weights,
-                      view<index_t const, 2, P::memory> tokens,
+                      std::type_identity_t<view<index_t const, 2, P::memory>> tokens,
                       model_report<P::memory> const& report,
                       std::type_identity_t<arena<P::memory>> work) noexcept {
   if (status bad = detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
@@ -189,7 +192,8 @@ status model_evaluate(P const& on, model_config const& config,
 /// is not finite changes nothing.
 template <storage T, execution P>
 status model_update(P const& on, model_config const& config, adamw_state<T, P::memory> const& state,
-                    view<float, 1, P::memory> norm, std::type_identity_t<arena<P::memory>> work,
+                    std::type_identity_t<view<float, 1, P::memory>> norm,
+                    std::type_identity_t<arena<P::memory>> work,
                     adamw_options const& options) noexcept {
   offset_t const count = detail::model_layout(config).count;
   offset_t const decayed = detail::model_layout(config).norms;
@@ -225,8 +229,9 @@ status model_update(P const& on, model_config const& config, adamw_state<T, P::m
 template <storage T, execution P>
 status model_decode(P const& on, model_config const& config,
                     model_weights<T, P::memory> const& weights,
-                    view<index_t const, 2, P::memory> tokens, index_t first_position,
-                    model_cache<T, P::memory> const& cache, view<float, 2, P::memory> logits,
+                    std::type_identity_t<view<index_t const, 2, P::memory>> tokens,
+                    index_t first_position, model_cache<T, P::memory> const& cache,
+                    std::type_identity_t<view<float, 2, P::memory>> logits,
                     std::type_identity_t<arena<P::memory>> work,
                     model_report<P::memory> const& report = {}) noexcept {
   constexpr space S = P::memory;

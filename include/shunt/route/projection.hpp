@@ -1,5 +1,7 @@
 #pragma once
 /// The gate projection: tokens to logits, and back.
+#include <type_traits>
+
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/route_projection.hpp"
@@ -39,8 +41,9 @@ template <class X, class W, class L, space S>
 /// Errors   a sentence, before anything is written
 /// Cost     2·T·E·H
 template <execution P, input<P, 2> X, input<P, 2> W>
-[[nodiscard]] status gate_logits(P const& on, X x, W w, view<float, 2, P::memory> logits,
-                                 view<float const, 1, P::memory> bias = {}) noexcept {
+[[nodiscard]] status gate_logits(
+    P const& on, X x, W w, std::type_identity_t<view<float, 2, P::memory>> logits,
+    std::type_identity_t<view<float const, 1, P::memory>> bias = {}) noexcept {
   auto const in = as_input<P, 2>(x);
   auto const weight = as_input<P, 2>(w);
   if (status bad = first_of(
@@ -73,9 +76,9 @@ template <class Dx, space S = space::host> struct gate_gradients {
 /// Errors   a sentence, before anything is written
 /// Cost     4·T·E·H
 template <execution P, input<P, 2> X, input<P, 2> W, class Dx>
-[[nodiscard]] status gate_logits_backward(P const& on, view<float const, 2, P::memory> d_logits,
-                                          X x, W w,
-                                          gate_gradients<Dx, P::memory> const& d) noexcept {
+[[nodiscard]] status gate_logits_backward(
+    P const& on, std::type_identity_t<view<float const, 2, P::memory>> d_logits, X x, W w,
+    gate_gradients<Dx, P::memory> const& d) noexcept {
   auto const in = as_input<P, 2>(x);
   auto const weight = as_input<P, 2>(w);
   if (status bad = first_of(

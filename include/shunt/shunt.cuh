@@ -1,0 +1,13 @@
+#pragma once
+/// shunt.hpp with the CUDA backend: pass on_cuda{stream} and device memory where on_host and host
+/// memory stood. Each room can be included alone, and `nn/` is apart, as there.
+#include "shunt/shunt.hpp"
+//
+#include "shunt/backend/cuda/policy.cuh"  // on_cuda
+//
+#include "shunt/combine.cuh"
+#include "shunt/dispatch.cuh"
+#include "shunt/experts.cuh"
+#include "shunt/layer.cuh"
+#include "shunt/route.cuh"
+#include "shunt/stats.cuh"
