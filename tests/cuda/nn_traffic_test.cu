@@ -99,30 +99,45 @@ template <class T> struct scene {
   }
 };
 
-void report(char const* what, double multiply_adds) {
-  for (softgpu::launch_counts const& c : counts()) {
-    if (c.shared_accesses == 0) continue;
-    double const per =
-        static_cast<double>(c.bank_conflicts) / static_cast<double>(c.shared_accesses);
-    std::printf(
-        "%s: %.2f multiply-adds of 2 FLOP an instruction of a lane, %.3f conflicts an access "
-        "to shared memory, %.1f MB of global memory\n",
-        what, multiply_adds / static_cast<double>(c.lane_instructions), per,
-        static_cast<double>(c.dram_bytes()) * 1e-6);
-    EXPECT_EQ(c.local_bytes, 0u) << c.kernel;
-    EXPECT_LE(per, 0.01) << c.kernel;
+/// Prints a launch's share of useful multiply-adds among its lanes' instructions, or, on tensor cores,
+/// its mma over the fewest that could do.
+void report(char const* what, softgpu::launch_counts const& c, double multiply_adds) {
+  double const accesses = static_cast<double>(c.shared_accesses);
+  double const conflicts = static_cast<double>(c.bank_conflicts) / accesses;
+  double const all = static_cast<double>(c.lane_instructions);
+  double const mma = static_cast<double>(c.mma) / 32, least = multiply_adds / (16 * 8 * 16);
+  if (c.mma > 0) {
+    std::printf("%-28s %.2f of the fewest mma, %.1f instructions a mma", what, mma / least,
+                all / static_cast<double>(c.mma));
+  } else {
+    std::printf("%-28s %.2f of the instructions are its multiply-adds", what, multiply_adds / all);
   }
+  std::printf(", %.3f bank conflicts an access, %.1f MB\n", conflicts,
+              static_cast<double>(c.dram_bytes()) * 1e-6);
+  EXPECT_EQ(c.local_bytes, 0u) << c.kernel;
+  EXPECT_LE(conflicts, 0.01) << c.kernel;
 }
 
+/// S = 512: the pairs of a query and a key that it sees, times D, is one product.
+template <class T> void attention_of(index_t d, std::string const& name) {
+  scene<T> const q(512, d);
+  double const product = 4.0 * 512 * 513 / 2 * d;
+  ASSERT_TRUE(q.forward().ok());
+  auto const forward = counts();
+  ASSERT_EQ(forward.size(), 1u);
+  report((name + " forward").c_str(), forward[0], 2 * product);
+  if (sizeof(T) == 2) return;  // backward is the same kernels
+  ASSERT_TRUE(q.backward().ok());
+  auto const backward = counts();
+  ASSERT_EQ(backward.size(), 3u);
+  report((name + " d_q").c_str(), backward[1], 3 * product);
+  report((name + " d_k, d_v").c_str(), backward[2], 4 * product);
+}
 TEST(CudaNnTraffic, AttentionMultipliesWithoutBankConflicts) {
-  for (index_t const d : {64, 128}) {
-    scene<bf16> const q(512, d);
-    double const half = 4.0 * 512 * 512 * d / 2;
-    ASSERT_TRUE(q.forward().ok());
-    report(d == 64 ? "attention D64" : "attention D128", 2 * half);
-    ASSERT_TRUE(q.backward().ok());
-    report(d == 64 ? "backward D64" : "backward D128", 3.5 * half);
-  }
+  attention_of<float>(64, "float D64");
+  attention_of<float>(128, "float D128");
+  attention_of<bf16>(64, "bf16 D64");
+  attention_of<bf16>(128, "bf16 D128");
 }
 
 TEST(CudaNnTraffic, NothingSpills) {
@@ -133,11 +148,13 @@ TEST(CudaNnTraffic, NothingSpills) {
       std::printf("%-24s %-7s %3d registers\n", name, r.architecture.c_str(), r.registers);
     }
   };
-  check("attend D64", &cuda::attend<1, bf16, false>);
-  check("attend D128", &cuda::attend<2, bf16, false>);
-  check("attend_queries_back D128", &cuda::attend_queries_back<2, bf16>);
-  check("attend_keys_back D128", &cuda::attend_keys_back<2, bf16>);
-  check("attend_few", &cuda::attend_few<128, bf16>);
+  check("attend D64", &cuda::attend<1, float, false>);
+  check("attend D128", &cuda::attend<2, float, false>);
+  check("attend_mma D64 bf16", &cuda::attend_mma<64, bf16, false>);
+  check("attend_mma D128 bf16", &cuda::attend_mma<128, bf16, false>);
+  check("attend_queries_back D128", &cuda::attend_queries_back<2, float>);
+  check("attend_keys_back D128", &cuda::attend_keys_back<2, float>);
+  check("attend_few", &cuda::attend_few<128, float>);
   check("rms_norm_rows", &cuda::rms_norm_rows<bf16, bf16>);
   check("adamw_step", &cuda::adamw_step<bf16>);
 }

@@ -56,25 +56,25 @@ template <class T, int Columns> struct mma_tile {
   __device__ T* word(int row, int chunk) const {
     return at + row * Columns + (chunk ^ (row & 7)) * 8;
   }
-  /// Brings `rows` rows, of which `from(row)` is null or begins one, and of its elements `there` are
-  /// there; what is not reads as zeros. Whole: both are multiples of 16 bytes. `valid`: any
-  /// address that may be read.
-  template <class From>
-  __device__ void bring(int rows, int there, bool whole, T const* valid, From const& from) const {
-    constexpr int chunks = Columns / 8;
-    for (int n = static_cast<int>(threadIdx.x); n < rows * chunks; n += mma_threads) {
-      int const row = n / chunks, first = n % chunks * 8;
-      T const* const source = from(row);
-      int const count = source == nullptr ? 0 : max(0, min(8, there - first));
-      T* const to = word(row, n % chunks);
-      if (whole && count % 8 == 0) {
-        auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-        T const* const begin = count > 0 ? source + first : valid;
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(begin),
-                     "r"(count * 2));
-      } else {
+  /// Brings Rows rows, the first `count` of them from(0), from(1), …, `there` elements of each; what
+  /// is not there reads as zeros. Whole: all of it lies at multiples of 16 bytes. `valid`: any address
+  /// that may be read.
+  template <int Rows, class From>
+  __device__ void bring(int count, int there, bool whole, T const* valid, From const& from) const {
+    constexpr int chunks = Columns / 8, apart = mma_threads / chunks;
+    int const thread = static_cast<int>(threadIdx.x), chunk = thread % chunks, first = chunk * 8;
+    int const elements = max(0, min(8, there - first));
 #pragma unroll
-        for (int i = 0; i < 8; ++i) to[i] = i < count ? source[first + i] : T{};
+    for (int i = 0; i < Rows / apart; ++i) {
+      int const row = thread / chunks + i * apart, here = row < count ? elements : 0;
+      T const* const source = here > 0 ? from(row) + first : valid;
+      T* const to = word(row, chunk);
+      if (whole && here % 8 == 0) {
+        auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source),
+                     "r"(here * 2));
+      } else {
+        for (int e = 0; e < 8; ++e) to[e] = e < here ? source[e] : T{};
       }
     }
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -104,7 +104,8 @@ template <int Later> __device__ void wait_until_brought() {
 struct mma_softmax {
   float peak[2] = {-__builtin_inff(), -__builtin_inff()}, sum[2] = {};
 
-  template <int Tiles>
+  /// Whole: both rows see all 64 keys, else `seen` of them.
+  template <bool Whole, int Tiles>
   __device__ void soften(float (&s)[8][4], float factor, int const (&seen)[2],
                          float (&out)[Tiles][4]) {
     int const column = lane_of_thread() % 4 * 2;
@@ -115,8 +116,8 @@ struct mma_softmax {
       for (int n = 0; n < 8; ++n) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          bool const there = 8 * n + column + i < seen[r];
-          float const x = there ? __fmul_rn(s[n][2 * r + i], factor) : -__builtin_inff();
+          float x = __fmul_rn(s[n][2 * r + i], factor);
+          if (!Whole && 8 * n + column + i >= seen[r]) x = -__builtin_inff();
           s[n][2 * r + i] = x;
           top = top < x ? x : top;
         }
@@ -172,35 +173,38 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
     attention_task const task(cut, number);
     offset_t const part = task.part, first = (cut.tiles - 1 - task.tile) * tile_side;
     offset_t const count = min(offset_t{tile_side}, cut.rows - first);
-    offset_t const most = cut.keys_of(first + count - 1);
+    offset_t const least = cut.keys_of(first), most = cut.keys_of(first + count - 1);
     auto const here = [&](offset_t key) {
       return static_cast<int>(max(offset_t{0}, min(offset_t{tile_side}, most - key)));
     };
+    T const *key_rows, *value_rows;  // of key 0, and from one to the next
+    offset_t key_step, value_step;
+    if constexpr (Cached) {
+      key_rows = cache.keys(part), key_step = tile_side;  // a row of a panel is a column of keys
+      value_rows = cache.values(part), value_step = cache.wide();
+    } else {
+      key_rows = key_at(call.k, cut, part, 0), key_step = call.k.stride(1);
+      value_rows = key_at(call.v, cut, part, 0), value_step = call.v.stride(1);
+    }
     auto const bring_keys = [&](offset_t key) {
-      int const there = here(key);
+      T const* const at = key_rows + key * (Cached ? cut.head_dim : key_step);
+      auto const from = [&](int row) { return at + row * key_step; };
+      int const columns = cut.head_dim, there = here(key);
       if constexpr (Cached) {
-        T const* const panel = cache.keys(part) + key * cut.head_dim;
-        keys.bring(Depth, there, aligned, call.q.data(), [&](int d) -> T const* {
-          return d < cut.head_dim ? panel + d * tile_side : nullptr;
-        });
+        keys.template bring<Depth>(columns, there, aligned, call.q.data(), from);
       } else {
-        keys.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int j) -> T const* {
-          return j < there ? key_at(call.k, cut, part, key + j) : nullptr;
-        });
+        keys.template bring<tile_side>(there, columns, aligned, call.q.data(), from);
       }
     };
     auto const bring_values = [&](offset_t key) {
-      int const there = here(key);
-      values.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int j) -> T const* {
-        if (j >= there) return nullptr;
-        if constexpr (Cached) return cache.values(part) + (key + j) * cache.wide();
-        return key_at(call.v, cut, part, key + j);
-      });
+      T const* const at = value_rows + key * value_step;
+      values.template bring<tile_side>(here(key), cut.head_dim, aligned, call.q.data(),
+                                       [&](int row) { return at + row * value_step; });
     };
     __syncthreads();  // the last task is done
-    queries.bring(tile_side, cut.head_dim, aligned, call.q.data(), [&](int r) -> T const* {
-      return r < count ? query_at(call.q, cut, part, first + r) : nullptr;
-    });
+    queries.template bring<tile_side>(
+        static_cast<int>(count), cut.head_dim, aligned, call.q.data(),
+        [&](int row) { return query_at(call.q, cut, part, first + row); });
     bring_keys(0);
     wait_until_brought<1>();
     __syncthreads();
@@ -237,7 +241,11 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
         offset_t const sees = cut.keys_of(first + 16 * warp + lane / 4 + 8 * r) - key;
         seen[r] = static_cast<int>(max(offset_t{0}, min(sees, offset_t{tile_side})));
       }
-      state.soften(s, factor, seen, out);
+      if (least >= key + tile_side) {
+        state.template soften<true>(s, factor, seen, out);
+      } else {
+        state.template soften<false>(s, factor, seen, out);
+      }
       wait_until_brought<1>();
       __syncthreads();
 #pragma unroll
