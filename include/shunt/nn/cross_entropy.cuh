@@ -3,3 +3,4 @@
 #include "shunt/nn/cross_entropy.hpp"
 
 #include "shunt/backend/cuda/nn/cross_entropy.cuh"
+#include "shunt/nn/linear.cuh"
