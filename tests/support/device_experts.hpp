@@ -29,7 +29,8 @@ template <class T> struct device_product {
         rows{offset.as(x.E + 1)} {}
 };
 
-/// Calls run(policy, side, out) with both policies; what they leave in out must be the same bits.
+/// Calls run(policy, side, out) with both policies; what they leave in out must be the same bits, so
+/// that products are exact ones.
 /// `before` is what out holds first; empty: NaN.
 template <class O, class T, class Run>
 void same_in_both(product_case<T> const& x, device_product<T> const& y, std::size_t count,
@@ -37,7 +38,8 @@ void same_in_both(product_case<T> const& x, device_product<T> const& y, std::siz
   guarded<O> h(count);
   if (before.size() > 0) h = before;
   on_device<O> const d(as_vector(h));
-  status const on_h = run(on_host{}, x, h), on_d = run(on_cuda{}, y, d);
+  status const on_h = run(on_host{}, x, h),
+               on_d = run(on_cuda{.products = arithmetic::exact}, y, d);
   ASSERT_TRUE(on_h.ok()) << on_h.message();
   ASSERT_TRUE(on_d.ok()) << on_d.message();
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);

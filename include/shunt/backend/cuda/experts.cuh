@@ -135,7 +135,7 @@ template <> struct experts_on<on_cuda> {
     to.pre = gemm_store_of(options.pre);
     to.bias = gemm_bias_of(options.bias, job.w.pairs);
     to.round_pre = options.round_pre;
-    return cuda::gemm(on, "grouped_gemm", job, to);
+    return cuda::gemm<A, W>(on, "grouped_gemm", job, to);
   }
 
   template <storage D, storage W, storage A>
@@ -146,7 +146,7 @@ template <> struct experts_on<on_cuda> {
     job.w = gemm_weights_of(w);
     cuda::finish_store to{gemm_store_of(da, options.add)};
     to.to.scale = gemm_scale_of(options.scale);
-    return cuda::gemm(on, "grouped_dgrad", job, to);
+    return cuda::gemm<D, W>(on, "grouped_dgrad", job, to);
   }
 
   template <storage D, storage A>
@@ -159,7 +159,7 @@ template <> struct experts_on<on_cuda> {
     job.skip = options.frozen.data();
     job.skip_empty = options.add;
     cuda::finish_gradient const to{gemm_gradients_of(dw), options.add};
-    status const done = cuda::gemm(on, "grouped_wgrad", job, to);
+    status const done = cuda::gemm<D, A>(on, "grouped_wgrad", job, to);
     if (!done.ok() || !options.d_bias) return done;
     return cuda::launch_threads(on, "grouped_wgrad", job.experts * job.outs, cuda::bias_gradients,
                                 job, to.dw.pairs, options.d_bias, options.add);

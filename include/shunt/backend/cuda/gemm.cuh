@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "shunt/backend/cuda/gemm_choice.cuh"
 #include "shunt/backend/cuda/gemm_finish.cuh"
 #include "shunt/backend/cuda/gemm_floats.cuh"
+#include "shunt/backend/cuda/gemm_mma.cuh"
 #include "shunt/backend/cuda/launch.cuh"
 
 /// The ladder of products: which kernel computes a job, in tiles of which height.
@@ -18,15 +20,9 @@ inline offset_t persistent_blocks(offset_t tiles, int per_multiprocessor) noexce
   return std::min<offset_t>(tiles, offset_t{multiprocessors} * per_multiprocessor);
 }
 
-/// Rows of a tile: the least of 16, 64 and 128 that takes the rows of an expert as the host can guess
-/// them. The results do not depend on it.
-inline int tile_rows_of(gemm_job const& job) noexcept {
-  offset_t const rows =
-      job.kind == gemm_kind::wgrad ? job.outs : job.rows / std::max<index_t>(1, job.experts);
-  return rows <= 16 ? 16 : rows <= 64 ? 64 : 128;
-}
-
-template <class Finish>
+/// Enqueues a job whose operands are Left and Right (the job says so, too), on the rung that the policy
+/// asks for. The kernels of tensor cores are compiled for pairs of types that they take.
+template <storage Left, storage Right, class Finish>
 status gemm(on_cuda const& on, char const* who, gemm_job const& job,
             Finish const& finish) noexcept {
   constexpr offset_t most = std::numeric_limits<index_t>::max() - 128;
@@ -36,16 +32,24 @@ status gemm(on_cuda const& on, char const* who, gemm_job const& job,
                         static_cast<long long>(job.outs), static_cast<long long>(job.ins),
                         static_cast<long long>(most));
   }
-  auto const run = [&](auto each) {
-    gemm_tiling const cut(job, 16 * each.value, float_columns);
-    offset_t const blocks = persistent_blocks(cut.most(job), 2);
-    return launch(on, who, blocks, float_threads, gemm_floats<each.value, Finish>, job, cut,
+  gemm_choice const choice = choice_of(on, job);
+  gemm_tiling const cut(job, choice.rows, choice.columns);
+  offset_t const blocks = persistent_blocks(cut.most(job), 2);
+  auto const run = [&](auto rows) {
+    constexpr int Rows = rows.value;
+    if constexpr (std::same_as<Left, Right>) {
+      if (choice.tensor_cores) {
+        return launch_shared(on, who, blocks, choice.threads, sizeof(tensor_shared<Left, Rows>),
+                             gemm_tensor<Left, Rows, Finish>, job, cut, finish);
+      }
+    }
+    return launch(on, who, blocks, choice.threads, gemm_floats<Rows / 16, Finish>, job, cut,
                   finish);
   };
-  switch (tile_rows_of(job)) {
-    case 16: return run(std::integral_constant<int, 1>{});
-    case 64: return run(std::integral_constant<int, 4>{});
-    default: return run(std::integral_constant<int, 8>{});
+  switch (choice.rows) {
+    case 16: return run(std::integral_constant<int, 16>{});
+    case 64: return run(std::integral_constant<int, 64>{});
+    default: return run(std::integral_constant<int, 128>{});
   }
 }
 
@@ -64,7 +68,7 @@ status dense_product(on_cuda const& on, char const* who, gemm_kind kind,
   job.w.type = stored_as<W>;
   job.w.row_stride = w.stride(0);
   job.w.column_stride = w.stride(1);
-  return gemm(on, who, job, finish_store{shunt::detail::gemm_store_of(out, add)});
+  return gemm<A, W>(on, who, job, finish_store{shunt::detail::gemm_store_of(out, add)});
 }
 /// dw[n][k] = sum over r of dy[r][n] x[r][k]; add: onto what dw holds.
 template <storage Y, storage X>
@@ -78,7 +82,7 @@ status dense_wgrad(on_cuda const& on, char const* who, view<Y const, 2, space::d
   job.ins = dw.extent(1);
   job.a = shunt::detail::gemm_rows_of(dy);
   job.b = shunt::detail::gemm_rows_of(x);
-  return gemm(on, who, job, finish_matrix{shunt::detail::gemm_store_of(dw, add)});
+  return gemm<Y, X>(on, who, job, finish_matrix{shunt::detail::gemm_store_of(dw, add)});
 }
 
 }  // namespace SHUNT_HOST_ABI

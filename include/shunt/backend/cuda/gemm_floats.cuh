@@ -1,5 +1,6 @@
 #pragma once
-#include "shunt/backend/cuda/gemm_job.cuh"
+#include "shunt/backend/cuda/async_copy.cuh"
+#include "shunt/backend/cuda/gemm_frame.cuh"
 #include "shunt/backend/cuda/tuning.cuh"
 
 /// The grouped product on CUDA cores: the host's bits. Each sum is one chain of fma over its terms in
@@ -20,13 +21,6 @@ template <int Outer> struct alignas(16) float_panel {
   __device__ static int place(int term, int outer) noexcept { return term * (Outer + 4) + outer; }
 };
 
-/// Where the elements of the next terms lie: one address a line, null: zeros; and what the left ones
-/// are multiplied by.
-template <int Outer> struct float_lines {
-  void const* outer[Outer];          // of the tile, where lines are rows or columns
-  void const* term[2][float_terms];  // of the step, where lines are terms
-};
-
 /// Shared memory of a block. The finished sums pass through `row`, where the panels were.
 template <int Rows> struct float_shared {
   struct panels {
@@ -37,29 +31,13 @@ template <int Rows> struct float_shared {
     panels step[2];
     float row[16][float_columns];
   };
-  float_lines<Rows> left;
-  float_lines<float_columns> right;
-  float factor[2][float_terms];
-  gemm_tile tile;  // these here, for registers are for sums
-  gemm_operand left_from, right_from;
+  gemm_frame<Rows, float_columns, float_terms> frame;
 };
-
-/// Four bytes from memory to shared memory without a register, or four zero bytes.
-__device__ inline void copy_float(float* to, void const* from, bool there) noexcept {
-  auto const at = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from),
-               "r"(there ? 4 : 0));
-}
-__device__ inline void wait_for_copies() noexcept {
-  asm volatile("cp.async.wait_all;" ::: "memory");
-}
 
 /// Brings the terms [term, term + terms) of an operand to shared memory.
 template <int Outer>
-__device__ void bring(gemm_operand const& from, float_lines<Outer> const& lines, int step,
-                      float const* factor, int term, int terms, int outer, int outers,
-                      float_panel<Outer>& to) noexcept {
-  void const* const* const line = from.lines_outer ? lines.outer : lines.term[step];
+__device__ void bring(gemm_operand const& from, void const* const* line, float const* factor,
+                      int term, int terms, int outer, int outers, float_panel<Outer>& to) noexcept {
 #pragma unroll 2
   for (int n = static_cast<int>(threadIdx.x); n < float_terms * Outer; n += float_threads) {
     int const t = from.along_terms ? n % 8 + n / 8 / Outer * 8 : n / Outer;
@@ -108,42 +86,6 @@ __device__ void add_term(typename float_shared<Rows>::panels const& from, int te
   }
 }
 
-/// The addresses of the tile's rows and columns, where those are lines.
-template <int Rows>
-__device__ void find_lines(gemm_job const& job, gemm_tile const& tile,
-                           float_shared<Rows>& shared) noexcept {
-  int const i = static_cast<int>(threadIdx.x);
-  if (job.kind == gemm_kind::wgrad) return;
-  if (i < Rows) {
-    shared.left.outer[i] = i < tile.rows ? line_of(job.a, tile.first + tile.row + i) : nullptr;
-  }
-  if (job.kind == gemm_kind::dgrad || i >= float_columns) return;
-  // The columns of the gate half are followed by those of the up half.
-  bool const up = job.paired && i >= float_columns / 2;
-  int const c = up ? i - float_columns / 2 : i;
-  offset_t const n = (up ? job.outs / 2 : 0) + tile.column + c;
-  shared.right.outer[i] = c < tile.columns ? line_of(job, tile.expert, n) : nullptr;
-}
-
-/// The addresses of a step's terms, where those are lines.
-template <int Rows>
-__device__ void find_terms(gemm_job const& job, gemm_tile const& tile, int term, int step,
-                           float_shared<Rows>& shared) noexcept {
-  int const t = static_cast<int>(threadIdx.x) % warp_lanes;
-  bool const left = threadIdx.x < warp_lanes;
-  if (job.kind == gemm_kind::forward || t >= float_terms || threadIdx.x >= 2 * warp_lanes) return;
-  bool const there = term + t < tile.depth;
-  offset_t const row = tile.first + term + t;
-  if (job.kind == gemm_kind::dgrad) {
-    if (!left) shared.right.term[step][t] = there ? line_of(job, tile.expert, term + t) : nullptr;
-  } else if (left) {
-    shared.left.term[step][t] = there ? line_of(job.a, row) : nullptr;
-    shared.factor[step][t] = there ? scale_of(job.a.scale, row) : 0.0f;
-  } else {
-    shared.right.term[step][t] = there ? line_of(job.b, row) : nullptr;
-  }
-}
-
 /// Tiles of 16 · Each rows and 128 columns, one after the other. `finish(job, tile, row, column, first,
 /// second)` is called once for each output, with the up half's sum of the same column where the job
 /// is paired.
@@ -152,26 +94,27 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
                                                                   Finish finish) {
   constexpr int rows = 16 * Each;
   __shared__ float_shared<rows> shared;
+  auto& frame = shared.frame;
   int const thread = static_cast<int>(threadIdx.x), row = thread / 16, column = thread % 16;
   if (thread == 0) {
-    shared.left_from = left_operand(job);
-    shared.right_from = right_operand(job);
+    frame.left = left_operand(job);
+    frame.right = right_operand(job);
   }
   bool const scaled = job.kind == gemm_kind::wgrad && job.a.scale.factor != nullptr;
-  gemm_tile const& tile = shared.tile;
-  for (offset_t number = blockIdx.x; find_tile(job, cut, number, shared.tile);
-       number += gridDim.x) {
+  gemm_tile const& tile = frame.tile;
+  for (offset_t number = blockIdx.x; find_tile(job, cut, number, frame.tile); number += gridDim.x) {
     __syncthreads();
     auto const bring_step = [&](int term, int step) {
       int const terms = min(tile.depth - term, float_terms);
-      bring(shared.left_from, shared.left, step, scaled ? shared.factor[step] : nullptr, term,
-            terms, tile.row, tile.rows, shared.step[step].left);
-      bring(shared.right_from, shared.right, step, nullptr, term, terms, tile.column, tile.columns,
-            shared.step[step].right);
+      bring(frame.left, frame.left.lines_outer ? frame.left_outer : frame.left_term[step],
+            scaled ? frame.factor[step] : nullptr, term, terms, tile.row, tile.rows,
+            shared.step[step].left);
+      bring(frame.right, frame.right.lines_outer ? frame.right_outer : frame.right_term[step],
+            nullptr, term, terms, tile.column, tile.columns, shared.step[step].right);
     };
-    find_lines(job, tile, shared);
-    find_terms(job, tile, 0, 0, shared);
-    find_terms(job, tile, float_terms, 1, shared);
+    frame.find_lines(job);
+    frame.find_terms(job, 0, 0);
+    frame.find_terms(job, float_terms, 1);
     __syncthreads();
     float sum[Each][8] = {};
     int step = 1;
@@ -190,7 +133,7 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
             add_term<Each, rows>(from, t, row, column, sum);
           }
         }
-        find_terms(job, tile, term + 2 * float_terms, step ^ 1, shared);
+        frame.find_terms(job, term + 2 * float_terms, step ^ 1);
       }
       wait_for_copies();
       __syncthreads();

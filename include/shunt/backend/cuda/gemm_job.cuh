@@ -118,19 +118,25 @@ struct gemm_operand {
   offset_t step;
   bool lines_outer;  ///< lines are the tile's rows or columns; else the terms
   bool along_terms;  ///< neighbours in memory are terms of one sum
+  bool in_words;     ///< eight neighbours, from a multiple of eight on, follow one another
 };
 
 /// The tokens' side of a tile.
 __device__ inline gemm_operand left_operand(gemm_job const& job) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
-  return {job.a.data, job.a.type, 1, !wgrad, !wgrad};
+  return {job.a.data, job.a.type, 1, !wgrad, !wgrad, true};
 }
 /// The weights' side, or the second rows of a weight gradient.
 __device__ inline gemm_operand right_operand(gemm_job const& job) noexcept {
-  if (job.kind == gemm_kind::wgrad) return {job.b.data, job.b.type, 1, false, false};
+  if (job.kind == gemm_kind::wgrad) return {job.b.data, job.b.type, 1, false, false, true};
   bool const forward = job.kind == gemm_kind::forward;
   offset_t const step = job.w.packed ? gemm_panel : job.w.column_stride;
-  return {job.a.data, job.w.type, step, forward, forward == (step == 1)};
+  // Neighbours on a line are in words; those across lines, where the lines of eight rows are.
+  gemm_pairs const& pairs = job.w.pairs;
+  bool const rows_in_words = (job.w.packed || (job.w.row_stride == 1 && pairs.block % 8 == 0)) &&
+                             (forward || pairs.half_rows % 8 == 0);
+  return {
+      job.a.data, job.w.type, step, forward, forward == (step == 1), step == 1 || rows_in_words};
 }
 
 /// Element `at` of a line, as a float.

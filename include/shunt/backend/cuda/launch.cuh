@@ -15,20 +15,34 @@ inline int threads_for(offset_t warps) noexcept {
 }
 
 /// The one place where kernels are launched. Every kernel loops over its work by the size of the
-/// grid, so that more blocks than a grid can have are no error. No blocks: nothing to do.
+/// grid, so that more blocks than a grid can have are no error. No blocks: nothing to do. `shared`: a
+/// block's bytes of dynamic shared memory.
 template <class... Parameters, class... Arguments>
-[[nodiscard]] status launch(on_cuda const& on, char const* who, offset_t blocks, int threads,
-                            void (*kernel)(Parameters...), Arguments const&... arguments) noexcept {
+[[nodiscard]] status launch_shared(on_cuda const& on, char const* who, offset_t blocks, int threads,
+                                   std::size_t shared, void (*kernel)(Parameters...),
+                                   Arguments const&... arguments) noexcept {
   if (blocks <= 0) return {};
   cudaLaunchConfig_t where{};
   where.gridDim = dim3(static_cast<unsigned>(std::min<offset_t>(blocks, 0x7fffffff)));
   where.blockDim = dim3(static_cast<unsigned>(threads));
+  where.dynamicSmemBytes = shared;
   where.stream = on.stream;
-  cudaError_t const e = cudaLaunchKernelEx(&where, kernel, Parameters(arguments)...);
+  cudaError_t e = cudaSuccess;
+  if (shared > 48 * 1024) {  // what a kernel has unasked
+    e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared));
+  }
+  if (e == cudaSuccess) e = cudaLaunchKernelEx(&where, kernel, Parameters(arguments)...);
   if (e == cudaSuccess) return {};
   (void)cudaGetLastError();  // said here
   return status::fail(error::backend, "%s: the kernel was not launched: %s", who,
                       cudaGetErrorString(e));
+}
+
+template <class... Parameters, class... Arguments>
+[[nodiscard]] status launch(on_cuda const& on, char const* who, offset_t blocks, int threads,
+                            void (*kernel)(Parameters...), Arguments const&... arguments) noexcept {
+  return launch_shared(on, who, blocks, threads, 0, kernel, arguments...);
 }
 
 /// The same for `items` pieces of work, one a warp.
