@@ -96,8 +96,9 @@ template <space S>
 SHUNT_BALANCE void quantile_of(quantile_step_call<S> const& c, std::int64_t e,
                                bias_range const& range) noexcept {
   std::int64_t const experts = c.histogram.extent(0), bins = c.histogram.extent(1);
-  auto const here = [&](std::int64_t i) { return c.histogram(e, i) * experts; };
-  std::int64_t const entries = whole_sum(bins, here) / experts;
+  auto const count = [&](std::int64_t i) -> std::int64_t { return c.histogram(e, i); };
+  auto const here = [&](std::int64_t i) { return count(i) * experts; };
+  std::int64_t const entries = whole_sum(bins, count);
   if (entries == 0) return;
   float const width = (range.highest - range.lowest) / static_cast<float>(bins);
   std::int64_t const wanted = c.top_k * entries;  // times experts: all in whole numbers

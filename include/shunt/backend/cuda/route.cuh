@@ -19,10 +19,11 @@ inline constexpr logit_type logit_type_of = std::is_same_v<T, float>  ? logit_ty
                                             : std::is_same_v<T, bf16> ? logit_type::bf16
                                                                       : logit_type::fp16;
 
-/// Up to these numbers a token's rows live in registers; beyond, in scratch of the warps of
-/// `general_blocks` blocks.
-inline constexpr offset_t most_register_experts = 1024, most_register_choices = 32,
-                          general_blocks = 64;
+/// Rows of up to 256 experts live in registers; of up to these numbers in shared memory, in fewer warps
+/// of a block (the code of 32 strips unrolled fits no instruction cache, nor its values the registers);
+/// beyond, in scratch of the warps of `general_blocks` blocks.
+inline constexpr offset_t most_block_experts = 1024, most_block_choices = 32, general_blocks = 64;
+inline constexpr int shared_strips = most_block_experts / warp_lanes, shared_warps = 4;
 
 struct route_scratch {
   float* importance;                 // [blocks, E]
@@ -33,8 +34,8 @@ struct route_scratch {
   index_t* ids;
 };
 
-inline bool in_registers(offset_t experts, offset_t top_k) noexcept {
-  return experts <= most_register_experts && top_k <= most_register_choices;
+inline bool in_block(offset_t experts, offset_t top_k) noexcept {
+  return experts <= most_block_experts && top_k <= most_block_choices;
 }
 /// Blocks of the general path, for `blocks` of work.
 inline offset_t general_grid(offset_t blocks) noexcept { return std::min(blocks, general_blocks); }
@@ -45,7 +46,7 @@ inline route_scratch carve_route(arena<space::device>& a,
   offset_t const padded = shunt::detail::strips_of(n.experts),
                  padded_k = shunt::detail::strips_of(n.top_k);
   offset_t const warps =
-      in_registers(n.experts, n.top_k) ? 0 : general_grid(blocks) * (tuning::threads / warp_lanes);
+      in_block(n.experts, n.top_k) ? 0 : general_grid(blocks) * (tuning::threads / warp_lanes);
   route_scratch s;
   s.importance = a.take<float>(blocks * n.experts);
   s.counts = a.take<index_t>(blocks * n.experts);
@@ -82,15 +83,23 @@ struct route_job {
 namespace shunt::cuda {
 inline namespace SHUNT_HOST_ABI {
 
-/// f(integral_constant<int, Strips>), of the kernel whose registers hold this many strips of a row; 0:
-/// of the general one.
-template <class F> auto with_strips(offset_t experts, offset_t top_k, F const& f) noexcept {
-  if (!in_registers(experts, top_k)) return f(std::integral_constant<int, 0>{});
+/// f(integral_constant<int, Strips>) of the kernel for such rows: it has so many strips in registers,
+/// `shared_strips` at most in shared memory, or, 0, any number in scratch.
+template <class F> status with_strips(offset_t experts, offset_t top_k, F const& f) noexcept {
+  if (!in_block(experts, top_k)) return f(std::integral_constant<int, 0>{});
   return experts <= 64    ? f(std::integral_constant<int, 2>{})
          : experts <= 128 ? f(std::integral_constant<int, 4>{})
          : experts <= 256 ? f(std::integral_constant<int, 8>{})
-         : experts <= 512 ? f(std::integral_constant<int, 16>{})
-                          : f(std::integral_constant<int, 32>{});
+                          : f(std::integral_constant<int, shared_strips>{});
+}
+/// Launches that kernel. `rows`: how many of E a warp of it has.
+template <int Strips, class Job>
+status launch_rows(on_cuda const& on, char const* who, offset_t blocks, int rows,
+                   void (*kernel)(Job), route_job const& row, Job const& job) noexcept {
+  constexpr int warps = warps_with<Strips>;
+  offset_t const floats = Strips == shared_strips ? warps * rows * row.rule.padded : 0;
+  return launch_shared(on, who, Strips > 0 ? blocks : general_grid(blocks), warps * warp_lanes,
+                       static_cast<std::size_t>(floats) * sizeof(float), kernel, job);
 }
 
 template <class T>
@@ -120,11 +129,11 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
                           job);
   }
   shunt::detail::set_choice(job.rule, c.with.ids ? nullptr : c.with.choice_bias.data());
-  offset_t const blocks = job.blocks.count();
-  offset_t const grid = in_registers(experts, top_k) ? blocks : general_grid(blocks);
   if (done.ok()) {
-    done = launch(on, who, grid, tuning::threads,
-                  with_strips(experts, top_k, [](auto n) { return &route_tokens<n.value>; }), job);
+    done = with_strips(experts, top_k, [&](auto n) {
+      // z, s, key, and the shares that the block sums.
+      return launch_rows<n.value>(on, who, job.blocks.count(), 4, &route_tokens<n.value>, job, job);
+    });
   }
   if (done.ok() && job.load) done = launch_threads(on, who, experts, add_route_blocks, job);
   if (done.ok() && (c.out.tokens || c.out.report || c.out.sequence_tokens)) {

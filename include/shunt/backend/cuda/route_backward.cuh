@@ -189,44 +189,22 @@ __device__ void token_backward(route_backward_job const& job, offset_t t, Rows& 
   write_gradients(job.row, job.to, t, r);
 }
 
-/// Rows of more than 256 experts are kept in shared memory, in so many warps of a block: unrolled over
-/// 32 strips this much code would fit no instruction cache.
-inline constexpr int shared_strips = 32, shared_warps = 4;
-
-template <int Strips>
-inline constexpr int warps_with =
-    Strips == shared_strips ? shared_warps : tuning::threads / warp_lanes;
-
-/// f(rows) with the rows of this warp, as with_rows.
-template <int Strips, class F> __device__ void with_rows_of(route_job const& job, F const& f) {
-  if constexpr (Strips == shared_strips) {
-    __shared__ float rows[shared_warps][3][shared_strips * warp_lanes];
-    auto* const mine = rows[threadIdx.x / warp_lanes];
-    int const strips = static_cast<int>(job.rule.padded / warp_lanes);
-    route_rows<memory_row<float>, register_row<float, 1>, register_row<index_t, 1>> r{
-        {mine[0], strips}, {mine[1], strips}, {mine[2], strips}, {}, {}, {}, {}};
-    f(r);
-  } else {
-    with_rows<Strips>(job, f);
-  }
-}
-
 template <int Strips>
 SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) route_gradients_of(route_backward_job job) {
   for (offset_t t = grid_warp(); t < job.expert.extent(0); t += grid_warps()) {
-    with_rows_of<Strips>(job.row, [&](auto& r) { token_backward(job, t, r); });
+    with_rows<Strips>(job.row, [&](auto& r) { token_backward(job, t, r); });
   }
 }
 
-/// Launches a kernel whose warps have a token each, or a few where rows live in scratch.
+/// Launches a kernel whose warps have a token each.
 template <int Strips, class Job>
 status launch_tokens(on_cuda const& on, char const* who, void (*kernel)(Job), route_job const& row,
                      Job const& job) noexcept {
   constexpr int warps = warps_with<Strips>;
   offset_t const tokens = row.blocks.sequences * row.blocks.length;
-  offset_t const grid =
-      Strips > 0 ? (tokens + warps - 1) / warps : general_grid(row.blocks.count());
-  return launch(on, who, grid, warps * warp_lanes, kernel, job);
+  // Scratch is for as many blocks as route() has.
+  offset_t const blocks = Strips > 0 ? (tokens + warps - 1) / warps : row.blocks.count();
+  return launch_rows<Strips>(on, who, blocks, 3, kernel, row, job);
 }
 
 template <class T, class G>
@@ -257,14 +235,9 @@ status route_backward(on_cuda const& on,
   rule.z = bool(c.d.z);
   rule.importance = c.d.importance || c.d.sequence_importance;
   shunt::detail::set_choice(rule, nullptr);
-  auto const with = [&](auto n) {
+  return with_strips(experts, top_k, [&](auto n) {
     return launch_tokens<n.value>(on, who, &route_gradients_of<n.value>, job.row, job);
-  };
-  if (!in_registers(experts, top_k)) return with(std::integral_constant<int, 0>{});
-  return experts <= 64    ? with(std::integral_constant<int, 2>{})
-         : experts <= 128 ? with(std::integral_constant<int, 4>{})
-         : experts <= 256 ? with(std::integral_constant<int, 8>{})
-                          : with(std::integral_constant<int, shared_strips>{});
+  });
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -61,7 +61,7 @@ template <class Bias> __device__ bias_range range_of(Bias const& bias) {
 #undef SHUNT_BALANCE
 
 /// One block: a warp has one sequence, the first thread chains their losses in order.
-SHUNT_KERNEL void __launch_bounds__(tuning::lone_block)
+SHUNT_KERNEL void __launch_bounds__(tuning::lone_block, 1)
     balance_losses(balance_call<space::device> c) {
   __shared__ float sums[tuning::lone_block / warp_lanes];
   offset_t const sequences = c.counts.extent(0);
@@ -98,7 +98,7 @@ SHUNT_KERNEL void band_losses(band_call<space::device> c) { band_loss(c); }
 SHUNT_KERNEL void sign_steps(sign_step_call<space::device> c) { sign_step(c); }
 
 /// One block, as every expert's quantile needs the range of the old biases, and the mean all new ones.
-SHUNT_KERNEL void __launch_bounds__(tuning::lone_block)
+SHUNT_KERNEL void __launch_bounds__(tuning::lone_block, 1)
     quantile_steps(quantile_step_call<space::device> c) {
   auto const warps = static_cast<int>(blockDim.x) / warp_lanes;
   auto const warp = static_cast<int>(threadIdx.x) / warp_lanes;

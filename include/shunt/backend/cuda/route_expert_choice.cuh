@@ -78,7 +78,7 @@ template <bool Shared>
 SHUNT_KERNEL void __launch_bounds__(tuning::threads) score_columns(expert_choice_job job) {
   constexpr int warps = tuning::threads / warp_lanes, events_of = static_cast<int>(route_events);
   // Four columns of eight tokens are read at once: four words more keep them in banks of their own.
-  constexpr int shared_pitch = most_register_experts + 4;
+  constexpr int shared_pitch = most_block_experts + 4;
   __shared__ int events[events_of];
   __shared__ float shared_stage[Shared ? warps * shared_pitch : 1];
   route_job const& row = job.row;
@@ -151,7 +151,7 @@ template <int Strips>
 SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1)
     score_gradients(expert_choice_backward_job job) {
   for (offset_t t = grid_warp(); t < job.row.blocks.length; t += grid_warps()) {
-    with_rows_of<Strips>(job.row, [&](auto& r) { token_scores_backward(job, t, r); });
+    with_rows<Strips>(job.row, [&](auto& r) { token_scores_backward(job, t, r); });
   }
 }
 
@@ -187,7 +187,7 @@ status route_expert_choice(on_cuda const& on,
   job.row.out.report = c.out.report;
   offset_t const blocks = job.row.blocks.count();
   status done =
-      in_registers(experts, 1)
+      in_block(experts, 1)
           ? launch(on, who, blocks, tuning::threads, score_columns<true>, job)
           : launch(on, who, general_grid(blocks), tuning::threads, score_columns<false>, job);
   if (done.ok()) {
@@ -214,7 +214,7 @@ status route_expert_choice_backward(
   status done = launch_threads(on, who, tokens * experts, clear_marks, job);
   if (done.ok()) { done = launch_threads(on, who, experts * c.token.extent(1), mark_choices, job); }
   if (!done.ok()) return done;
-  return in_registers(experts, 1)
+  return in_block(experts, 1)
              ? launch_tokens<shared_strips>(on, who, &score_gradients<shared_strips>, job.row, job)
              : launch_tokens<0>(on, who, &score_gradients<0>, job.row, job);
 }

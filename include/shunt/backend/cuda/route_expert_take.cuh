@@ -73,7 +73,7 @@ __device__ inline cut find_cut(float const* column, offset_t tokens, int wanted)
   return at;
 }
 
-SHUNT_KERNEL void __launch_bounds__(tuning::lone_block) take_tokens(expert_choice_job job) {
+SHUNT_KERNEL void __launch_bounds__(tuning::lone_block, 1) take_tokens(expert_choice_job job) {
   __shared__ int counts[tuning::lone_block / warp_lanes];
   auto const& out = job.out;
   int const warps = static_cast<int>(blockDim.x) / warp_lanes;

@@ -135,18 +135,20 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
 /// added in token order.
 template <int Strips>
 SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) route_tokens(route_job job) {
-  constexpr int warps = tuning::threads / warp_lanes, events_of = static_cast<int>(route_events);
+  constexpr int warps = warps_with<Strips>, threads = warps * warp_lanes;
+  constexpr int events_of = static_cast<int>(route_events);
+  constexpr bool fixed = Strips > 0 && Strips != shared_strips;
   __shared__ int events[events_of];
-  __shared__ float shared_stage[Strips > 0 ? warps * Strips * warp_lanes : 1];
+  __shared__ float fixed_stage[fixed ? warps * Strips * warp_lanes : 1];
   int const warp = static_cast<int>(threadIdx.x) / warp_lanes;
-  offset_t const padded = job.rule.padded;
-  float* const stage =
-      Strips > 0 ? shared_stage : job.scratch.stage + offset_t{blockIdx.x} * warps * padded;
-  offset_t const pitch = Strips > 0 ? Strips * warp_lanes : padded;
+  offset_t const padded = job.rule.padded, pitch = fixed ? Strips * warp_lanes : padded;
+  float* const stage = fixed        ? fixed_stage
+                       : Strips > 0 ? rows_of_block() + 3 * warps * padded
+                                    : job.scratch.stage + offset_t{blockIdx.x} * warps * padded;
   for (offset_t block = blockIdx.x; block < job.blocks.count(); block += gridDim.x) {
     float* const importance = job.scratch.importance + block * job.rule.experts;
     index_t* const counts = job.scratch.counts + block * job.rule.experts;
-    for (offset_t e = threadIdx.x; job.load && e < job.rule.experts; e += tuning::threads) {
+    for (offset_t e = threadIdx.x; job.load && e < job.rule.experts; e += threads) {
       importance[e] = 0.0f;
       counts[e] = 0;
     }
@@ -163,7 +165,7 @@ SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1) route_tokens(route_job j
       if (!job.rule.importance) continue;
       __syncthreads();
       offset_t const here = min(last - at, offset_t{warps});
-      for (offset_t e = threadIdx.x; e < job.rule.experts; e += tuning::threads) {
+      for (offset_t e = threadIdx.x; e < job.rule.experts; e += threads) {
         float sum = importance[e];
         for (offset_t w = 0; w < here; ++w) sum = __fadd_rn(sum, stage[w * pitch + e]);
         importance[e] = sum;

@@ -13,9 +13,28 @@ template <class Floats, class Choices, class Ids> struct route_rows {
   Ids id;
 };
 
-/// f(rows) with the rows of this warp: of so many strips in registers, or, for 0, in its scratch.
+/// Warps of a block with such rows.
+template <int Strips>
+inline constexpr int warps_with =
+    Strips == shared_strips ? shared_warps : tuning::threads / warp_lanes;
+
+/// The dynamic shared memory of a kernel with rows there: three of each warp's, then what it likes.
+__device__ inline float* rows_of_block() {
+  extern __shared__ float shared_rows[];
+  return shared_rows;
+}
+
+/// f(rows) with the rows of this warp: of so many strips in registers, of `shared_strips` at most in
+/// shared memory, or, for 0, in its scratch.
 template <int Strips, class F> __device__ void with_rows(route_job const& job, F const& f) {
-  if constexpr (Strips > 0) {
+  if constexpr (Strips == shared_strips) {
+    offset_t const padded = job.rule.padded;
+    int const strips = static_cast<int>(padded / warp_lanes);
+    float* const e = rows_of_block() + threadIdx.x / warp_lanes * 3 * padded;
+    route_rows<memory_row<float>, register_row<float, 1>, register_row<index_t, 1>> r{
+        {e, strips}, {e + padded, strips}, {e + 2 * padded, strips}, {}, {}, {}, {}};
+    f(r);
+  } else if constexpr (Strips > 0) {
     route_rows<register_row<float, Strips>, register_row<float, 1>, register_row<index_t, 1>> r;
     f(r);
   } else {
