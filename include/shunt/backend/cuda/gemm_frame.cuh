@@ -13,6 +13,7 @@ template <int Rows, int Columns, int Terms> struct gemm_frame {
 
   gemm_tile tile;
   gemm_operand left, right;
+  bool left_whole, right_whole;  ///< operands in whole words, where a rung asks
   void const* left_outer[Rows];
   void const* right_outer[Columns];
   void const* left_term[2][Terms];

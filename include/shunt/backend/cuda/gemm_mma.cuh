@@ -37,27 +37,25 @@ template <class T, int Rows> struct tensor_shared {
 
 /// The two steps of terms that a stage holds, added to a warp's sums. `left` and `right`: this lane's
 /// address in the first fragment of each.
-template <class T, class Shape>
-__device__ void add_stage(unsigned left, unsigned right, bool left_across, bool right_across,
+template <class T, bool LeftAcross, bool RightAcross, class Shape>
+__device__ void add_stage(Shape, unsigned left, unsigned right,
                           float (&sum)[Shape::rows / 16][Shape::columns / 8][4]) noexcept {
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
-    std::uint32_t a[Shape::rows / 16][4], b[Shape::columns / 16][4];
+    std::uint32_t b[Shape::columns / 16][4];
 #pragma unroll
     for (int j = 0; j < Shape::columns / 16; ++j) {
-      load_fragments(right + static_cast<unsigned>(j * 1024 + step * 256), right_across, b[j]);
+      load_fragments<RightAcross>(right + static_cast<unsigned>(j * 1024 + step * 256), b[j]);
       round_fragments<T>(b[j]);
     }
 #pragma unroll
     for (int i = 0; i < Shape::rows / 16; ++i) {
-      load_fragments(left + static_cast<unsigned>(i * 1024 + step * 256), left_across, a[i]);
-      round_fragments<T>(a[i]);
-    }
-#pragma unroll
-    for (int i = 0; i < Shape::rows / 16; ++i) {
+      std::uint32_t a[4];
+      load_fragments<LeftAcross>(left + static_cast<unsigned>(i * 1024 + step * 256), a);
+      round_fragments<T>(a);
 #pragma unroll
       for (int j = 0; j < Shape::columns / 8; ++j) {
-        add_step<T>(a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], sum[i][j]);
+        add_step<T>(a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], sum[i][j]);
       }
     }
   }
@@ -83,10 +81,12 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
   }
   for (offset_t number = blockIdx.x; find_tile(job, cut, number, frame.tile); number += gridDim.x) {
     __syncthreads();
+    if (thread == 0) {
+      frame.left_whole = left_in_words<T>(job);
+      frame.right_whole = right_in_words<T>(job, tile.expert);
+    }
     frame.find_lines(job);
     frame.find_terms(job, 0, 0);
-    bool const left_across = sizeof(T) == 2 && !frame.left.along_terms;
-    bool const right_across = sizeof(T) == 2 && !frame.right.along_terms;
     float sum[shape::rows / 16][shape::columns / 8][4] = {};
     // The first rounds only bring; round `step` adds step `step` and brings the last one of those in
     // flight behind it.
@@ -99,12 +99,15 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
       if (term < tile.depth) {
         int const count = min(tile.depth - term, terms);
         auto& panels = shared.stage[to];
-        bring_panel<T, Rows>(frame.left,
-                             frame.left.lines_outer ? frame.left_outer : frame.left_term[next % 2],
-                             Rows, term, count, tile.row, tile.rows, panels.left);
+        bring_panel<T, Rows>(frame.left, frame.left_whole,
+                             {frame.left.lines_outer ? frame.left_outer : frame.left_term[next % 2],
+                              term, count, tile.row, tile.rows, Rows},
+                             panels.left);
         bring_panel<T, tensor_columns>(
-            frame.right, frame.right.lines_outer ? frame.right_outer : frame.right_term[next % 2],
-            frame.half(job), term, count, tile.column, tile.columns, panels.right);
+            frame.right, frame.right_whole,
+            {frame.right.lines_outer ? frame.right_outer : frame.right_term[next % 2], term, count,
+             tile.column, tile.columns, frame.half(job)},
+            panels.right);
         frame.find_terms(job, term + terms, (next + 1) % 2);
       }
       end_copy_group();
@@ -115,9 +118,16 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
       auto const place = [&](int first, int eight, int half) {
         return panels + row + static_cast<unsigned>((first / 8 + eight) * 512 + half * 128);
       };
-      add_stage<T, shape>(place(warp_row, lane / 8 % 2, lane / 16),
-                          place(warp_column, lane / 16, lane / 8 % 2) + shape::left_bytes,
-                          left_across, right_across, sum);
+      unsigned const left = place(warp_row, lane / 8 % 2, lane / 16);
+      unsigned const right = place(warp_column, lane / 16, lane / 8 % 2) + shape::left_bytes;
+      // The left operand lies across only where the right one does: in weight gradients.
+      if (sizeof(T) == 4 || frame.right.along_terms) {
+        add_stage<T, false, false>(shape{}, left, right, sum);
+      } else if (frame.left.along_terms) {
+        add_stage<T, false, true>(shape{}, left, right, sum);
+      } else {
+        add_stage<T, true, true>(shape{}, left, right, sum);
+      }
       from = from + 1 == stages ? 0 : from + 1;
     }
     wait_for_copies();

@@ -13,43 +13,82 @@ inline namespace SHUNT_HOST_ABI {
 inline constexpr int tensor_threads = 256;
 inline constexpr int panel_line = 64;  ///< bytes of a row's terms in a step of the pipeline
 
-/// Brings the terms [term, term + terms) to a panel. In words of 16 bytes where memory has them so,
-/// else element by element, to the same places.
+/// Which word of a panel a thread brings: the terms from `term` on of a row, or (across) the rows from
+/// `outer` on of a term.
+struct panel_word {
+  int outer, term, place;
+};
+/// Neighbouring threads have the rows of one matrix, and then the next matrix along memory.
+template <class T, int Outer> __device__ panel_word word_of(int n, bool across) noexcept {
+  constexpr int each = 16 / static_cast<int>(sizeof(T)), words = panel_line / 16;
+  int const row = n % 8, matrix = n / 8;
+  int const o = across ? matrix % (Outer / 8) : matrix / words;
+  int const t = across ? matrix / (Outer / 8) : matrix % words;
+  return {o * 8 + (across ? 0 : row), t * each + (across ? row : 0),
+          (o * words + t) * 128 + row * 16};
+}
+
+/// This thread's number, of which a compiler knows nothing: what a loop makes of it is made again in
+/// each round, instead of being kept in registers that sums need.
+__device__ inline int forgotten_thread() noexcept {
+  int thread = static_cast<int>(threadIdx.x);
+  asm volatile("" : "+r"(thread));
+  return thread;
+}
+
+/// What bring_panel is told of a tile's operand and of the step.
+struct panel_part {
+  void const* const* line;
+  int term, terms;  ///< the step's first, and how many there are
+  int outer, outers, half;
+};
+
+/// Terms to a panel, of an operand all of whose words are aligned, and there as a whole or not at all.
 template <class T, int Outer>
-__device__ void bring_panel(gemm_operand const& from, void const* const* line, int half, int term,
-                            int terms, int outer, int outers, char* panel) noexcept {
-  constexpr int word = 16 / static_cast<int>(sizeof(T)), words = panel_line / 16;
-  bool const natural = sizeof(T) == 2 || from.along_terms;
+__device__ void bring_words(bool across, panel_part const& part, char* panel) noexcept {
+  int const thread = forgotten_thread();
+#pragma unroll
+  for (int i = 0; i < Outer * panel_line / 16; i += tensor_threads) {
+    int const n = i + thread;
+    if (Outer * panel_line / 16 < tensor_threads && n >= Outer * panel_line / 16) break;
+    auto const [o, t, place] = word_of<T, Outer>(n, across);
+    auto const* const p = static_cast<T const*>(part.line[across ? t : o]);
+    int const at = across ? part.outer + o : part.term + t;
+    if (p != nullptr && (across ? (o & (part.half - 1)) < part.outers : t < part.terms)) {
+      copy_word(panel + place, p + at);
+    } else {
+      *reinterpret_cast<uint4*>(panel + place) = make_uint4(0, 0, 0, 0);
+    }
+  }
+}
+
+/// The same of any operand: words where memory has them so, else element by element, to the same
+/// places.
+template <class T, int Outer>
+__device__ void bring_elements(gemm_operand const& from, panel_part const& part,
+                               char* panel) noexcept {
+  constexpr int each = 16 / static_cast<int>(sizeof(T));
   bool const across = sizeof(T) == 2 && !from.along_terms;
-#pragma unroll 2
-  for (int n = static_cast<int>(threadIdx.x); n < Outer * words; n += tensor_threads) {
-    // Neighbouring threads have the rows of one matrix, then the next matrix along memory.
-    int const r = n % 8, matrix = n / 8;
-    int const o8 = across ? matrix % (Outer / 8) : matrix / words;
-    int const t8 = across ? matrix / (Outer / 8) : matrix % words;
-    int const o = o8 * 8 + (across ? 0 : r), t = t8 * word + (across ? r : 0);
-    char* const place = panel + (o8 * words + t8) * 128 + r * 16;
-    int const c = outers - (o & (half - 1));  // columns from here on
-    int const count = across ? (t < terms ? min(c, word) : 0) : (c > 0 ? min(terms - t, word) : 0);
-    auto const element = [&](int i, int j) {
-      auto const* const p = static_cast<T const*>(line[from.lines_outer ? i : j]);
-      return p == nullptr ? p : p + from.step * (from.lines_outer ? term + j : outer + i);
-    };
-    if (natural && from.in_words) {
-      T const* const p = element(o, t);
-      if (p == nullptr || count <= 0) {
-        *reinterpret_cast<uint4*>(place) = make_uint4(0, 0, 0, 0);
-        continue;
-      }
-      if (count == word && reinterpret_cast<std::uintptr_t>(p) % 16 == 0) {
-        copy_word(place, p);
-        continue;
-      }
+  bool const in_words = from.in_words && (sizeof(T) == 2 || from.along_terms);
+  auto const element = [&](int o, int t) {
+    auto const* const p = static_cast<T const*>(part.line[from.lines_outer ? o : t]);
+    return p == nullptr ? p : p + from.step * (from.lines_outer ? part.term + t : part.outer + o);
+  };
+#pragma unroll 1
+  for (int n = forgotten_thread(); n < Outer * panel_line / 16; n += tensor_threads) {
+    auto const [o, t, place] = word_of<T, Outer>(n, across);
+    int const rows = part.outers - (o & (part.half - 1)), terms = part.terms - t;
+    int const count = across ? (terms > 0 ? rows : 0) : (rows > 0 ? terms : 0);
+    T const* const word = element(o, t);
+    if (in_words && count >= each && word != nullptr &&
+        reinterpret_cast<std::uintptr_t>(word) % 16 == 0) {
+      copy_word(panel + place, word);
+      continue;
     }
 #pragma unroll 1
-    for (int i = 0; i < word; ++i) {
-      T const* const p = i < count ? element(across ? o + i : o, across ? t : t + i) : nullptr;
-      T* const to = reinterpret_cast<T*>(place) + i;
+    for (int i = 0; i < each; ++i) {
+      T const* const p = i < count ? element(o + (across ? i : 0), t + (across ? 0 : i)) : nullptr;
+      T* const to = reinterpret_cast<T*>(panel + place) + i;
       if constexpr (sizeof(T) == 4) {
         copy_float(to, p != nullptr ? p : from.data, p != nullptr);
       } else {
@@ -57,6 +96,36 @@ __device__ void bring_panel(gemm_operand const& from, void const* const* line, i
       }
     }
   }
+}
+
+template <class T, int Outer>
+__device__ void bring_panel(gemm_operand const& from, bool whole, panel_part const& part,
+                            char* panel) noexcept {
+  if (whole) {
+    bring_words<T, Outer>(!from.along_terms, part, panel);
+  } else {
+    bring_elements<T, Outer>(from, part, panel);
+  }
+}
+
+/// Whether bring_words takes an operand of this tile: lines that begin at multiples of 16 bytes, and
+/// of both extents that the words run along, multiples of their elements.
+template <class T>
+__device__ bool in_whole_words(void const* data, offset_t stride, offset_t extent) noexcept {
+  constexpr int each = 16 / static_cast<int>(sizeof(T));
+  return reinterpret_cast<std::uintptr_t>(data) % 16 == 0 && (stride | extent) % each == 0;
+}
+template <class T> __device__ bool left_in_words(gemm_job const& job) noexcept {
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  if (wgrad && sizeof(T) == 4) return false;
+  offset_t const extent = job.kind == gemm_kind::forward ? job.ins : job.outs;
+  return in_whole_words<T>(job.a.data, job.a.stride, extent);
+}
+template <class T> __device__ bool right_in_words(gemm_job const& job, offset_t expert) noexcept {
+  if (job.kind != gemm_kind::forward && sizeof(T) == 4) return false;
+  if (job.kind == gemm_kind::wgrad) { return in_whole_words<T>(job.b.data, job.b.stride, job.ins); }
+  return !job.w.packed && job.w.column_stride == 1 &&
+         in_whole_words<T>(vector_of(job.w, expert), job.w.row_stride, job.ins);
 }
 
 }  // namespace SHUNT_HOST_ABI

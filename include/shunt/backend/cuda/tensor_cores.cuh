@@ -10,14 +10,19 @@ inline namespace SHUNT_HOST_ABI {
 
 /// Four matrices of eight rows of 16 bytes; lane l gives the address of row l % 8 of matrix l / 8.
 /// Across: the matrices of 16-bit elements come transposed.
-__device__ inline void load_fragments(unsigned from, bool across, std::uint32_t (&to)[4]) noexcept {
-  asm volatile(
-      "{\n .reg .pred across;\n setp.ne.u32 across, %5, 0;\n"
-      "@across ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
-      "@!across ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n}"
-      : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-      : "r"(from), "r"(static_cast<unsigned>(across))
-      : "memory");
+template <bool Across>
+__device__ void load_fragments(unsigned from, std::uint32_t (&to)[4]) noexcept {
+  if constexpr (Across) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+  }
 }
 
 /// Floats to tf32, to nearest; the others are what they are.
