@@ -146,7 +146,9 @@ TEST(CudaTraffic, NothingSpills) {
     }
   };
   check("route, 256 experts", &cuda::route_tokens<8>);
-  check("route_backward, 128", &cuda::route_gradients_of<4>);
+  check("route, 1024 experts", &cuda::route_tokens<cuda::shared_strips>);
+  check("route_backward, 256", &cuda::route_gradients_of<8>);
+  check("quantile_steps", &cuda::balance::quantile_steps);
   check("take_tokens", &cuda::take_tokens);
   check("copy_rows", &cuda::copy_rows<int4>);
   check("scale_rows bf16", &cuda::scale_rows<8, bf16, bf16>);
