@@ -1,6 +1,6 @@
 // Attention and the key/value cache on a device, forward and backward, in every form of grouping and
-// layout, and a captured graph that is replayed: the host's bits, but for tensor cores' forward, which
-// keeps a bound and its own bits.
+// layout, and a captured graph that is replayed: the host's bits, and those of tensor cores' within a
+// bound, decoding with the bits of the whole.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,7 +8,9 @@
 #include <string>
 
 #include "shunt/nn/kv_cache.cuh"
+#include "support/device_graph.hpp"
 #include "support/device_plan.hpp"
+#include "support/oracle_nn.hpp"
 #include "support/says.hpp"
 
 namespace shunt::test {
@@ -105,29 +107,56 @@ on_device<std::byte> backward_work(attention_shape const& s) {
   return on_device<std::byte>(static_cast<offset_t>(nn::attention_backward_bytes(on_cuda{}, s)));
 }
 
-/// What tensor cores made of q is near the host's result in float: within a rounding of each weight
-/// and one of the result, of what was added up.
+template <class T> std::vector<double> in_double(std::vector<T> const& x) {
+  std::vector<double> d;
+  for (T const& e : x) d.push_back(static_cast<double>(to_float(e)));
+  return d;
+}
+/// q, k or v of [T,(heads + 2 kv_heads) D], without the others.
+template <class T>
+std::vector<T> only(std::vector<T> const& all, attention_shape const& s, int which) {
+  offset_t const d = s.head_dim, from = which == 0 ? 0 : (s.heads + (which - 1) * s.kv_heads) * d;
+  offset_t const count = (which == 0 ? s.heads : s.kv_heads) * d;
+  std::vector<T> part;
+  for (offset_t t = 0; t < tokens_of(s); ++t) {
+    auto const at = all.begin() + t * width_of(s) + from;
+    part.insert(part.end(), at, at + count);
+  }
+  return part;
+}
+oracle::attention_sizes sizes_of(attention_shape const& s, float scale) {
+  auto const n = [](index_t x) { return static_cast<std::size_t>(x); };
+  return {n(s.batch),
+          n(s.length),
+          n(s.heads),
+          n(s.kv_heads),
+          n(s.head_dim),
+          scale != 0 ? static_cast<double>(scale) : 1 / std::sqrt(static_cast<double>(s.head_dim))};
+}
+/// Tensor cores round each weight to T before it meets a vector, and the result: of the magnitudes.
+template <class T> constexpr double roundings = unit_roundoff<T>() * 0x1p24 + 64;
+
 template <class T> void expect_near(scene<T> const& q) {
-  float const unit = 2 * (std::is_same_v<T, bf16> ? 0x1p-8f : 0x1p-11f);
-  scene<float> exact(q.s, q.options.scale), whole(q.s, q.options.scale);
-  for (std::size_t i = 0; i < q.qkv.size(); ++i) {
-    exact.qkv[i] = whole.qkv[i] = to_float(q.qkv[i]);
-    offset_t const column = static_cast<offset_t>(i) % width_of(q.s);
-    if (column >= width_of(q.s) - q.s.kv_heads * q.s.head_dim) {
-      whole.qkv[i] = std::fabs(whole.qkv[i]);
-    }
-  }
-  ASSERT_TRUE(exact.host_forward().ok());
-  ASSERT_TRUE(whole.host_forward().ok());
-  auto const out = q.g_out.host();
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    ASSERT_NEAR(to_float(out[i]), exact.out[i], unit * whole.out[i] + 0x1p-24f) << i;
-  }
+  auto const want =
+      oracle::attention(sizes_of(q.s, q.options.scale), in_double(only(q.qkv, q.s, 0)),
+                        in_double(only(q.qkv, q.s, 1)), in_double(only(q.qkv, q.s, 2)));
+  EXPECT_TRUE(close(q.g_out.host(), want.out, roundings<T>));
   auto const log_sum = q.g_log_sum.host();
   for (std::size_t i = 0; i < log_sum.size(); ++i) {
-    ASSERT_NEAR(log_sum[i], exact.log_sum[i], 4e-6f * (1 + std::fabs(exact.log_sum[i])));
+    ASSERT_NEAR(log_sum[i], want.log_sum[i], 4e-6 * (1 + std::abs(want.log_sum[i])));
   }
 }
+template <class T> void expect_gradients_near(scene<T> const& q) {
+  auto const want =
+      oracle::attention_backward(sizes_of(q.s, q.options.scale), in_double(only(q.qkv, q.s, 0)),
+                                 in_double(only(q.qkv, q.s, 1)), in_double(only(q.qkv, q.s, 2)),
+                                 in_double(q.out), in_double(q.d_out));
+  auto const got = q.g_d_qkv.host();
+  EXPECT_TRUE(close(only(got, q.s, 0), want.d_q, roundings<T>));
+  EXPECT_TRUE(close(only(got, q.s, 1), want.d_k, roundings<T>));
+  EXPECT_TRUE(close(only(got, q.s, 2), want.d_v, roundings<T>));
+}
+on_cuda const exact{.products = arithmetic::exact};
 template <class T> bool on_tensor_cores(attention_shape const& s) {
   return sizeof(T) == 2 && s.head_dim <= 128;
 }
@@ -141,19 +170,23 @@ TYPED_TEST(CudaAttention, ForwardAndBackwardAreTheHosts) {
     SCOPED_TRACE(name_of(s));
     scene<TypeParam> q(s, s.length == 65 ? 0.3f : 0.0f);
     EXPECT_EQ(nn::attention_bytes(on_cuda{}, s), 0u);
+    auto const work = backward_work(s);
     ASSERT_TRUE(q.host_forward().ok());
+    ASSERT_TRUE(q.host_backward().ok());
     status done = q.device_forward();
     ASSERT_TRUE(done.ok()) << done.message();
     if (on_tensor_cores<TypeParam>(s)) {
       expect_near(q);
-      q.g_out.fill(q.out);  // backward is held to what the host makes of the same
+      q.g_out.fill(q.out);  // backward is held to what is made of the same
       q.g_log_sum.fill(q.log_sum);
+      done = q.device_backward({work.data(), work.size()});
+      ASSERT_TRUE(done.ok()) << done.message();
+      expect_gradients_near(q);
+      ASSERT_TRUE(q.device_forward(exact).ok());
     }
     EXPECT_TRUE(same_values(q.g_out.host(), q.out));
     EXPECT_TRUE(same_values(q.g_log_sum.host(), q.log_sum));
-    auto const work = backward_work(s);
-    ASSERT_TRUE(q.host_backward().ok());
-    done = q.device_backward({work.data(), work.size()});
+    done = q.device_backward({work.data(), work.size()}, exact);
     ASSERT_TRUE(done.ok()) << done.message();
     EXPECT_TRUE(same_values(q.g_d_qkv.host(), q.d_qkv));
   }
@@ -199,11 +232,15 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheBitsOfTheWhole) {
   }
 }
 
-TEST(CudaAttention, ForwardOfFp16IsNear) {
+TEST(CudaAttention, Fp16IsNear) {
   for (attention_shape const& s : {shapes[8], shapes[11]}) {
     scene<fp16> q(s);
+    auto const work = backward_work(s);
     ASSERT_TRUE(q.device_forward().ok());
+    ASSERT_TRUE(q.device_backward({work.data(), work.size()}).ok());
     expect_near(q);
+    q.out = q.g_out.host();
+    expect_gradients_near(q);
   }
 }
 
@@ -228,28 +265,19 @@ TEST(CudaAttention, CapturedForwardAndBackwardReplayedWithOtherValues) {
   attention_shape const s{2, 67, 4, 2, 24};
   scene<float> q(s);
   auto const work = backward_work(s);
-  cudaStream_t stream;
-  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-  ASSERT_TRUE(q.device_forward({stream}).ok());
-  ASSERT_TRUE(q.device_backward({work.data(), work.size()}, {stream}).ok());
-  cudaGraph_t graph;
-  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-  cudaGraphExec_t exec;
-  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  captured graph([&](on_cuda const& on) {
+    status const done = q.device_forward(on);
+    return done.ok() ? q.device_backward({work.data(), work.size()}, on) : done;
+  });
   for (std::uint64_t seed : {7, 8}) {
     q.qkv = values<float>(static_cast<offset_t>(q.qkv.size()), seed);
     q.g_qkv.fill(q.qkv);
-    ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
-    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    graph.replay();
     ASSERT_TRUE(q.host_forward().ok());
     ASSERT_TRUE(q.host_backward().ok());
     EXPECT_TRUE(same_values(q.g_out.host(), q.out));
     EXPECT_TRUE(same_values(q.g_d_qkv.host(), q.d_qkv));
   }
-  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
-  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
-  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
 
 TEST(CudaAttention, RefusalsAreSentencesAndEnqueueNothing) {

@@ -5,6 +5,7 @@
 #include "shunt/backend/cuda/nn/attention_few.cuh"
 #include "shunt/backend/cuda/nn/attention_forward.cuh"
 #include "shunt/backend/cuda/nn/attention_mma.cuh"
+#include "shunt/backend/cuda/nn/attention_mma_backward.cuh"
 #include "shunt/backend/cuda/nn/cache_append.cuh"
 
 // Causal attention with the host's bits. Nothing is packed: keys and values are read where they lie,
@@ -29,7 +30,7 @@ template <> struct attention_on<on_cuda> {
                         arena<space::device>) noexcept {
     cuda::attention_cut const cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), c.k.extent(2),
                                   c.q.extent(3), 0);
-    if (cuda::takes_mma<T>(cut.head_dim)) {
+    if (cuda::takes_mma<T>(on, cut.head_dim)) {
       bool const aligned = cuda::mma_aligned(cut.head_dim, c.q, c.k, c.v, c.out);
       return launch_mma<false>(on, "attention", cut, c, cuda::device_cache<T>{}, aligned);
     }
@@ -49,7 +50,7 @@ template <> struct attention_on<on_cuda> {
     constexpr char const* who = "cache_attend";
     cuda::attention_cut cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), cache.kv_heads,
                             c.q.extent(3), first);
-    if (cuda::takes_mma<T>(cut.head_dim)) {
+    if (cuda::takes_mma<T>(on, cut.head_dim)) {
       memory<T, 1> const held(cache.memory, {{1}});
       bool const aligned =
           cuda::mma_aligned(cut.head_dim, c.q, c.out) && cuda::mma_aligned(0, held);
@@ -78,13 +79,19 @@ template <> struct attention_on<on_cuda> {
     keys.tiles = pieces_of(keys.length, cuda::tile_side);
     status done = cuda::launch_warps(on, who, rows.parts * rows.rows, cuda::attention_deltas<T>, c,
                                      rows, delta);
+    if constexpr (sizeof(T) == 2) {
+      if (cuda::takes_mma<T>(on, rows.head_dim)) {
+        if (!done.ok()) return done;
+        return launch_mma_back(on, who, rows, keys, c, delta);
+      }
+    }
     if (done.ok()) {
-      done = launch<true>(
+      done = launch<sizeof(T) == 4>(
           on, who, rows, [](auto quads) { return cuda::attend_queries_back<quads.value, T>; }, c,
           rows, delta);
     }
     if (!done.ok()) return done;
-    return launch<true>(
+    return launch<sizeof(T) == 4>(
         on, who, keys, [](auto quads) { return cuda::attend_keys_back<quads.value, T>; }, c, keys,
         delta);
   }
@@ -105,6 +112,25 @@ template <> struct attention_on<on_cuda> {
       return cuda::launch(on, who, cut.blocks(), cuda::mma_threads, kernel, c, cache, cut, aligned);
     }
     return {};
+  }
+  template <class T>
+  static status launch_mma_back(on_cuda const& on, char const* who, cuda::attention_cut rows,
+                                cuda::attention_cut keys,
+                                attention_backward_call<T, space::device> const& c,
+                                float const* delta) noexcept {
+    bool const aligned = cuda::mma_aligned(rows.head_dim, c.q, c.k, c.v, c.d_out);
+    bool const narrow = rows.head_dim <= 64;
+    rows.panels_of(128);
+    keys.panels_of(64);
+    auto* const of_rows =
+        narrow ? cuda::attend_queries_back_mma<64, T> : cuda::attend_queries_back_mma<128, T>;
+    auto* const of_keys =
+        narrow ? cuda::attend_keys_back_mma<64, T> : cuda::attend_keys_back_mma<128, T>;
+    status const done =
+        cuda::launch(on, who, rows.blocks(), cuda::mma_threads, of_rows, c, rows, delta, aligned);
+    if (!done.ok()) return done;
+    return cuda::launch(on, who, keys.blocks(), cuda::mma_threads, of_keys, c, keys, delta,
+                        aligned);
   }
   /// `kernel` of one quad of columns (Narrow: if there are so few) or of two.
   template <bool Narrow, class Kernel, class... Arguments>

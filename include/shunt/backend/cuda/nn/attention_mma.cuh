@@ -1,5 +1,9 @@
 #pragma once
+#include <type_traits>
+
+#include "shunt/backend/cuda/async_copy.cuh"
 #include "shunt/backend/cuda/nn/attention_cut.cuh"
+#include "shunt/backend/cuda/tensor_cores.cuh"
 #include "shunt/core/math.hpp"
 
 // Attention of bf16 and fp16 on tensor cores. Scores are sums of exact products in float; the weights
@@ -11,27 +15,11 @@ inline namespace SHUNT_HOST_ABI {
 
 inline constexpr int mma_threads = 128;
 
-/// Whether the scores of heads this wide come from tensor cores.
-template <class T> constexpr bool takes_mma(offset_t head_dim) noexcept {
-  return sizeof(T) == 2 && head_dim <= 128;
+/// Whether heads this wide go to tensor cores.
+template <class T> bool takes_mma(on_cuda const& on, offset_t head_dim) noexcept {
+  return sizeof(T) == 2 && head_dim <= 128 && on.products != arithmetic::exact;
 }
 
-/// c += a · b: 16 × 16 times 16 × 8.
-template <class T>
-__device__ void mma(float (&c)[4], std::uint32_t const (&a)[4], std::uint32_t b0,
-                    std::uint32_t b1) {
-  if constexpr (std::is_same_v<T, bf16>) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
 /// Two floats as two elements.
 template <class T> __device__ std::uint32_t pair_of(float low, float high) {
   std::uint32_t both;
@@ -57,48 +45,31 @@ template <class T, int Columns> struct mma_tile {
     return at + row * Columns + (chunk ^ (row & 7)) * 8;
   }
   /// Brings Rows rows, the first `count` of them from(0), from(1), …, `there` elements of each; what
-  /// is not there reads as zeros. Whole: all of it lies at multiples of 16 bytes. `valid`: any address
-  /// that may be read.
+  /// is not there reads as zeros. Whole: all of it lies at multiples of 16 bytes.
   template <int Rows, class From>
-  __device__ void bring(int count, int there, bool whole, T const* valid, From const& from) const {
+  __device__ void bring(int count, int there, bool whole, From const& from) const {
     constexpr int chunks = Columns / 8, apart = mma_threads / chunks;
     int const thread = static_cast<int>(threadIdx.x), chunk = thread % chunks, first = chunk * 8;
     int const elements = max(0, min(8, there - first));
 #pragma unroll
     for (int i = 0; i < Rows / apart; ++i) {
       int const row = thread / chunks + i * apart, here = row < count ? elements : 0;
-      T const* const source = here > 0 ? from(row) + first : valid;
       T* const to = word(row, chunk);
-      if (whole && here % 8 == 0) {
-        auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(source),
-                     "r"(here * 2));
+      if (here == 0) {
+        *reinterpret_cast<uint4*>(to) = uint4{};
+      } else if (T const* const source = from(row) + first; whole && here == 8) {
+        copy_word(to, source);
       } else {
         for (int e = 0; e < 8; ++e) to[e] = e < here ? source[e] : T{};
       }
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    end_copy_group();
   }
-  /// Four 8 × 8 matrices, of which this lane names a row.
-  __device__ void load(int row, int chunk, std::uint32_t (&m)[4]) const {
-    auto const address = static_cast<unsigned>(__cvta_generic_to_shared(word(row, chunk)));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(address)
-                 : "memory");
-  }
-  __device__ void load_turned(int row, int chunk, std::uint32_t (&m)[4]) const {
-    auto const address = static_cast<unsigned>(__cvta_generic_to_shared(word(row, chunk)));
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(address)
-                 : "memory");
+  /// Four 8 × 8 matrices, of which this lane names a row; across: transposed.
+  template <bool Across> __device__ void load(int row, int chunk, std::uint32_t (&m)[4]) const {
+    load_fragments<Across>(shared_address(word(row, chunk)), m);
   }
 };
-/// Waits for what this thread has brought, but for the last `Later` of it.
-template <int Later> __device__ void wait_until_brought() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Later) : "memory");
-}
 
 /// The online softmax of a lane's two rows, in powers of two: 16 of 64 scores each.
 struct mma_softmax {
@@ -191,32 +162,33 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
       auto const from = [&](int row) { return at + row * key_step; };
       int const columns = cut.head_dim, there = here(key);
       if constexpr (Cached) {
-        keys.template bring<Depth>(columns, there, aligned, call.q.data(), from);
+        keys.template bring<Depth>(columns, there, aligned, from);
       } else {
-        keys.template bring<tile_side>(there, columns, aligned, call.q.data(), from);
+        keys.template bring<tile_side>(there, columns, aligned, from);
       }
     };
     auto const bring_values = [&](offset_t key) {
       T const* const at = value_rows + key * value_step;
-      values.template bring<tile_side>(here(key), cut.head_dim, aligned, call.q.data(),
+      values.template bring<tile_side>(here(key), cut.head_dim, aligned,
                                        [&](int row) { return at + row * value_step; });
     };
     __syncthreads();  // the last task is done
-    queries.template bring<tile_side>(
-        static_cast<int>(count), cut.head_dim, aligned, call.q.data(),
-        [&](int row) { return query_at(call.q, cut, part, first + row); });
+    queries.template bring<tile_side>(static_cast<int>(count), cut.head_dim, aligned, [&](int row) {
+      return query_at(call.q, cut, part, first + row);
+    });
     bring_keys(0);
-    wait_until_brought<1>();
+    wait_for_groups<1>();
     __syncthreads();
     std::uint32_t q[steps][4];
 #pragma unroll
-    for (int k = 0; k < steps; ++k) queries.load(16 * warp + lane % 16, 2 * k + lane / 16, q[k]);
+    for (int k = 0; k < steps; ++k)
+      queries.template load<false>(16 * warp + lane % 16, 2 * k + lane / 16, q[k]);
     __syncthreads();
     bring_values(0);
     float out[tiles][4] = {};
     mma_softmax state;
     for (offset_t key = 0; key < most; key += tile_side) {
-      wait_until_brought<1>();
+      wait_for_groups<1>();
       __syncthreads();
       float s[8][4] = {};
 #pragma unroll
@@ -225,12 +197,12 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
         for (int n = 0; n < 8; n += 2) {
           std::uint32_t b[4];
           if constexpr (Cached) {
-            keys.load_turned(16 * k + eighth, n + lane / 16, b);
+            keys.template load<true>(16 * k + eighth, n + lane / 16, b);
           } else {
-            keys.load(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2, b);
+            keys.template load<false>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2, b);
           }
-          mma<T>(s[n], q[k], b[0], b[1]);
-          mma<T>(s[n + 1], q[k], b[2], b[3]);
+          add_step<T>(q[k], b[0], b[1], s[n]);
+          add_step<T>(q[k], b[2], b[3], s[n + 1]);
         }
       }
       __syncthreads();
@@ -246,7 +218,7 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
       } else {
         state.template soften<false>(s, factor, seen, out);
       }
-      wait_until_brought<1>();
+      wait_for_groups<1>();
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
@@ -257,15 +229,15 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
 #pragma unroll
         for (int n = 0; n < tiles; n += 2) {
           std::uint32_t b[4];
-          values.load_turned(16 * k + eighth, n + lane / 16, b);
-          mma<T>(out[n], p, b[0], b[1]);
-          mma<T>(out[n + 1], p, b[2], b[3]);
+          values.template load<true>(16 * k + eighth, n + lane / 16, b);
+          add_step<T>(p, b[0], b[1], out[n]);
+          add_step<T>(p, b[2], b[3], out[n + 1]);
         }
       }
       __syncthreads();
       bring_values(key + tile_side);
     }
-    wait_until_brought<0>();
+    wait_for_groups<0>();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float const total = state.whole_sum(r);
