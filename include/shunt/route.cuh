@@ -1,5 +1,6 @@
 #pragma once
-/// route.hpp with its CUDA backend, the gate projection apart: pass on_cuda{stream} and device memory.
+/// route.hpp with its CUDA backend: pass on_cuda{stream} and device memory. The gate projection comes
+/// with layer.cuh, as it needs the grouped GEMM.
 #include "shunt/route.hpp"
 
 #include "shunt/backend/cuda/route.cuh"
