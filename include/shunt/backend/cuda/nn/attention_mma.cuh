@@ -129,7 +129,7 @@ struct mma_softmax {
 
 /// `aligned`: every row of every tensor begins at a multiple of 16 bytes and heads are 8 n wide.
 template <int Depth, class T, bool Cached>
-SHUNT_KERNEL void __launch_bounds__(mma_threads)
+SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
     attend_mma(attention_call<T, space::device> call, device_cache<T> cache, attention_cut cut,
                bool aligned) {
   constexpr int steps = Depth / 16, tiles = Depth / 8;

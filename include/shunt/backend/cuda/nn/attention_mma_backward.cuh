@@ -81,7 +81,7 @@ __device__ void store_own(float const (&sum)[Tiles][4], int r, float factor, T* 
 inline constexpr float log2_of_e = 0x1.715476p+0f;
 
 template <int Depth, class T>
-SHUNT_KERNEL void __launch_bounds__(mma_threads)
+SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
     attend_queries_back_mma(attention_backward_call<T, space::device> call, attention_cut cut,
                             float const* delta, bool aligned) {
   __shared__ mma_pair<T, Depth> memory;
@@ -152,7 +152,7 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads)
 
 /// d_k and d_v of 64 keys, 64 columns of them: registers hold no more beside keys and values.
 template <int Depth, class T>
-SHUNT_KERNEL void __launch_bounds__(mma_threads)
+SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
     attend_keys_back_mma(attention_backward_call<T, space::device> call, attention_cut cut,
                          float const* delta, bool aligned) {
   __shared__ mma_pair<T, Depth> memory;
