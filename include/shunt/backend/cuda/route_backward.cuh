@@ -159,13 +159,11 @@ __device__ void token_backward(route_backward_job const& job, offset_t t, Rows& 
     return __fadd_rn(all, job.d.sequence_importance(sequence, e));
   };
   float const total = rule.exponentials ? exponentials(r.z, r.s, peak) : 0.0f;
-  // A softmax has its probabilities in r.s already.
-  auto const probability = [&](int i) {
-    return rule.score == score_kind::softmax
-               ? r.s[i]
-               : __fdiv_rn(math::exp(__fadd_rn(r.z[i], -peak)), total);
-  };
   bool const softmax = rule.score == score_kind::softmax;
+  auto const probability = [&](int i) -> float {
+    if (softmax) return r.s[i];
+    return __fdiv_rn(math::exp(__fadd_rn(r.z[i], -peak)), total);
+  };
   bool const dense_softmax = softmax && (rule.importance || !rule.chosen_logits);
   float const sum = !softmax || rule.exponentials ? make_scores(rule, r, peak, total) : 0.0f;
   for_strips(r.key, [&](int i) { r.key[i] = 0.0f; });
