@@ -13,9 +13,10 @@ __device__ inline void copy_float(float* to, void const* from, bool there) noexc
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
                "r"(there ? 4 : 0));
 }
-/// Sixteen bytes; past the first cache, for the warps of a block share none.
-__device__ inline void copy_word(void* to, void const* from) noexcept {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from));
+/// Sixteen bytes, or as many zero bytes; past the first cache, for the warps of a block share none.
+__device__ inline void copy_word(void* to, void const* from, bool there) noexcept {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+               "r"(there ? 16 : 0));
 }
 __device__ inline void end_copy_group() noexcept {
   asm volatile("cp.async.commit_group;" ::: "memory");

@@ -82,7 +82,7 @@ status dense_wgrad(on_cuda const& on, char const* who, view<Y const, 2, space::d
   job.ins = dw.extent(1);
   job.a = shunt::detail::gemm_rows_of(dy);
   job.b = shunt::detail::gemm_rows_of(x);
-  return gemm<Y, X>(on, who, job, finish_matrix{shunt::detail::gemm_store_of(dw, add)});
+  return gemm<Y, X>(on, who, job, finish_store{shunt::detail::gemm_store_of(dw, add)});
 }
 
 }  // namespace SHUNT_HOST_ABI

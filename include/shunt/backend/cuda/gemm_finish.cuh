@@ -73,7 +73,7 @@ __device__ inline void put(gemm_store const& to, offset_t row, offset_t column,
   put_element(to.type, to.data, at, x);
 }
 
-/// Stored, as gemm_store says.
+/// Stored, as gemm_store says: rows of an expert, or of a weight gradient without experts.
 struct finish_store {
   gemm_store to;
   __device__ void operator()(gemm_job const&, gemm_tile const& tile, offset_t row, offset_t column,
@@ -81,15 +81,6 @@ struct finish_store {
     put(to, tile.first + row, column, sum);
   }
 };
-/// The same, of a weight gradient without experts.
-struct finish_matrix {
-  gemm_store to;
-  __device__ void operator()(gemm_job const&, gemm_tile const&, offset_t row, offset_t column,
-                             float sum, float) const noexcept {
-    put(to, row, column, sum);
-  }
-};
-
 /// Sums + bias, kept as pre-activations where asked, activation, row factor, output. The activation
 /// sees what was kept: rounded.
 template <class Act> struct finish_forward {

@@ -75,6 +75,12 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
   int const thread = static_cast<int>(threadIdx.x), lane = lane_of_thread();
   int const warp_row = thread / warp_lanes / shape::along * shape::rows;
   int const warp_column = thread / warp_lanes % shape::along * shape::columns;
+  // This lane's row of the first fragment of either operand.
+  auto const place = [&](int first, int eight, int half) {
+    return static_cast<unsigned>((first / 8 + eight) * 512 + half * 128 + lane % 8 * 16);
+  };
+  unsigned const left_place = place(warp_row, lane / 8 % 2, lane / 16);
+  unsigned const right_place = place(warp_column, lane / 16, lane / 8 % 2) + shape::left_bytes;
   if (thread == 0) {
     frame.left = left_operand(job);
     frame.right = right_operand(job);
@@ -100,26 +106,21 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
         int const count = min(tile.depth - term, terms);
         auto& panels = shared.stage[to];
         bring_panel<T, Rows>(frame.left, frame.left_whole,
-                             {frame.left.lines_outer ? frame.left_outer : frame.left_term[next % 2],
+                             {frame.left.lines_outer ? frame.left_outer : frame.left_term[next & 1],
                               term, count, tile.row, tile.rows, Rows},
                              panels.left);
         bring_panel<T, tensor_columns>(
             frame.right, frame.right_whole,
-            {frame.right.lines_outer ? frame.right_outer : frame.right_term[next % 2], term, count,
+            {frame.right.lines_outer ? frame.right_outer : frame.right_term[next & 1], term, count,
              tile.column, tile.columns, frame.half(job)},
             panels.right);
-        frame.find_terms(job, term + terms, (next + 1) % 2);
+        frame.find_terms(job, term + terms, (next + 1) & 1);
       }
       end_copy_group();
       to = to + 1 == stages ? 0 : to + 1;
       if (step < 0) continue;
       unsigned const panels = shared_address(&shared.stage[from]);
-      unsigned const row = static_cast<unsigned>(lane % 8 * 16);
-      auto const place = [&](int first, int eight, int half) {
-        return panels + row + static_cast<unsigned>((first / 8 + eight) * 512 + half * 128);
-      };
-      unsigned const left = place(warp_row, lane / 8 % 2, lane / 16);
-      unsigned const right = place(warp_column, lane / 16, lane / 8 % 2) + shape::left_bytes;
+      unsigned const left = panels + left_place, right = panels + right_place;
       // The left operand lies across only where the right one does: in weight gradients.
       if (sizeof(T) == 4 || frame.right.along_terms) {
         add_stage<T, false, false>(shape{}, left, right, sum);
@@ -149,10 +150,10 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
         }
       }
       __syncthreads();
-      int const width = frame.half(job);
+      int const shift = job.paired ? 6 : 7, width = 1 << shift;
 #pragma unroll 1
       for (int n = thread; n < 16 * shape::down * width; n += tensor_threads) {
-        int const r = n / width, c = n % width;
+        int const r = n >> shift, c = n - (r << shift);
         int const row = r / 16 * shape::rows + i * 16 + r % 16;
         if (row >= tile.rows || c >= tile.columns) continue;
         finish(job, tile, tile.row + row, tile.column + c, shared.sum[r][c],

@@ -13,25 +13,26 @@ inline namespace SHUNT_HOST_ABI {
 inline constexpr int tensor_threads = 256;
 inline constexpr int panel_line = 64;  ///< bytes of a row's terms in a step of the pipeline
 
-/// Which word of a panel a thread brings: the terms from `term` on of a row, or (across) the rows from
-/// `outer` on of a term.
+/// Which word of a panel thread n brings: the terms from `term` on of a row, or (across) the rows from
+/// `outer` on of a term. Neighbouring threads have the rows of one matrix, and then the next matrix
+/// along memory.
 struct panel_word {
   int outer, term, place;
 };
-/// Neighbouring threads have the rows of one matrix, and then the next matrix along memory.
-template <class T, int Outer> __device__ panel_word word_of(int n, bool across) noexcept {
-  constexpr int each = 16 / static_cast<int>(sizeof(T)), words = panel_line / 16;
-  int const row = n % 8, matrix = n / 8;
-  int const o = across ? matrix % (Outer / 8) : matrix / words;
-  int const t = across ? matrix / (Outer / 8) : matrix % words;
-  return {o * 8 + (across ? 0 : row), t * each + (across ? row : 0),
-          (o * words + t) * 128 + row * 16};
+template <class T, int Outer> __device__ panel_word word_of(unsigned n, bool across) noexcept {
+  constexpr unsigned each = 16 / sizeof(T), words = panel_line / 16;
+  unsigned const row = n % 8, matrix = n / 8;
+  unsigned const o = across ? matrix % (Outer / 8) : matrix / words;
+  unsigned const t = across ? matrix / (Outer / 8) : matrix % words;
+  return {static_cast<int>(o * 8 + (across ? 0 : row)),
+          static_cast<int>(t * each + (across ? row : 0)),
+          static_cast<int>((o * words + t) * 128 + row * 16)};
 }
 
 /// This thread's number, of which a compiler knows nothing: what a loop makes of it is made again in
 /// each round, instead of being kept in registers that sums need.
-__device__ inline int forgotten_thread() noexcept {
-  int thread = static_cast<int>(threadIdx.x);
+__device__ inline unsigned forgotten_thread() noexcept {
+  unsigned thread = threadIdx.x;
   asm volatile("" : "+r"(thread));
   return thread;
 }
@@ -44,21 +45,22 @@ struct panel_part {
 };
 
 /// Terms to a panel, of an operand all of whose words are aligned, and there as a whole or not at all.
-template <class T, int Outer>
-__device__ void bring_words(bool across, panel_part const& part, char* panel) noexcept {
-  int const thread = forgotten_thread();
+template <class T, int Outer, bool Across>
+__device__ void bring_words(panel_part const& part, char* panel) noexcept {
+  constexpr int all = Outer * panel_line / 16, turns = (all + tensor_threads - 1) / tensor_threads;
+  unsigned const n = forgotten_thread();
+  if (all < tensor_threads && n >= all) return;
+  panel_word const first = word_of<T, Outer>(n, Across);
+  bool const there =
+      Across ? (first.outer & (part.half - 1)) < part.outers : first.term < part.terms;
+  offset_t const at = Across ? part.outer + first.outer : part.term + first.term;
 #pragma unroll
-  for (int i = 0; i < Outer * panel_line / 16; i += tensor_threads) {
-    int const n = i + thread;
-    if (Outer * panel_line / 16 < tensor_threads && n >= Outer * panel_line / 16) break;
-    auto const [o, t, place] = word_of<T, Outer>(n, across);
-    auto const* const p = static_cast<T const*>(part.line[across ? t : o]);
-    int const at = across ? part.outer + o : part.term + t;
-    if (p != nullptr && (across ? (o & (part.half - 1)) < part.outers : t < part.terms)) {
-      copy_word(panel + place, p + at);
-    } else {
-      *reinterpret_cast<uint4*>(panel + place) = make_uint4(0, 0, 0, 0);
-    }
+  for (unsigned i = 0; i < turns; ++i) {
+    // A thread's next word is as far from its first one as the first thread's is.
+    panel_word const ahead = word_of<T, Outer>(i * tensor_threads, Across);
+    auto const* const p = static_cast<T const*>(
+        part.line[Across ? first.term + ahead.term : first.outer + ahead.outer]);
+    copy_word(panel + (first.place + ahead.place), p + at, there && p != nullptr);
   }
 }
 
@@ -75,14 +77,14 @@ __device__ void bring_elements(gemm_operand const& from, panel_part const& part,
     return p == nullptr ? p : p + from.step * (from.lines_outer ? part.term + t : part.outer + o);
   };
 #pragma unroll 1
-  for (int n = forgotten_thread(); n < Outer * panel_line / 16; n += tensor_threads) {
+  for (unsigned n = forgotten_thread(); n < Outer * panel_line / 16; n += tensor_threads) {
     auto const [o, t, place] = word_of<T, Outer>(n, across);
     int const rows = part.outers - (o & (part.half - 1)), terms = part.terms - t;
     int const count = across ? (terms > 0 ? rows : 0) : (rows > 0 ? terms : 0);
     T const* const word = element(o, t);
     if (in_words && count >= each && word != nullptr &&
         reinterpret_cast<std::uintptr_t>(word) % 16 == 0) {
-      copy_word(panel + place, word);
+      copy_word(panel + place, word, true);
       continue;
     }
 #pragma unroll 1
@@ -102,7 +104,11 @@ template <class T, int Outer>
 __device__ void bring_panel(gemm_operand const& from, bool whole, panel_part const& part,
                             char* panel) noexcept {
   if (whole) {
-    bring_words<T, Outer>(!from.along_terms, part, panel);
+    if (sizeof(T) == 4 || from.along_terms) {
+      bring_words<T, Outer, false>(part, panel);
+    } else {
+      bring_words<T, Outer, true>(part, panel);
+    }
   } else {
     bring_elements<T, Outer>(from, part, panel);
   }
