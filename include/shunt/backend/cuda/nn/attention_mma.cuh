@@ -58,7 +58,7 @@ template <class T, int Columns> struct mma_tile {
       if (here == 0) {
         *reinterpret_cast<uint4*>(to) = uint4{};
       } else if (T const* const source = from(row) + first; whole && here == 8) {
-        copy_word(to, source);
+        copy_word(to, source, true);
       } else {
         for (int e = 0; e < 8; ++e) to[e] = e < here ? source[e] : T{};
       }
