@@ -1,0 +1,19 @@
+#include "shunt/experts.cuh"
+
+#include "cuda/matrix/matrix.hpp"
+
+namespace shunt::matrix {
+
+template <class T> void experts_room(on_cuda const& on) {
+  segments<space::device> const rows;
+  (void)grouped_gemm(on, in<T, 2>(), in<T, 3>(), rows, out<T, 2>());
+  (void)grouped_gemm(on, in<T, 2>(), in<T, 3>(), rows, out<T, 2>(), swiglu{});
+  (void)grouped_dgrad(on, in<T, 2>(), in<T, 3>(), rows, out<T, 2>());
+  (void)grouped_wgrad(on, in<T, 2>(), in<T, 2>(), rows, out<float, 3>());
+  (void)pack_weights(on, in<T, 3>(), out<T, 1>());
+  (void)activation_forward(on, in<T, 2>(), swiglu{}, out<T, 2>());
+  (void)activation_backward(on, in<T, 2>(), in<T, 2>(), swiglu{}, out<T, 2>());
+}
+SHUNT_MATRIX(experts_room)
+
+}  // namespace shunt::matrix
