@@ -9,6 +9,7 @@
 #include "shunt/nn/norm.cuh"
 #include "shunt/nn/optimiser.cuh"
 #include "shunt/nn/rotary.cuh"
+#include "support/device_graph.hpp"
 #include "support/device_plan.hpp"
 #include "support/says.hpp"
 
@@ -223,29 +224,19 @@ TEST(CudaNn, CapturedStepReplayedWithOtherGradients) {
   weights<bf16> w(5000);
   on_device<std::byte> const work(static_cast<offset_t>(nn::gradient_norm_bytes(5000)));
   std::vector<std::byte> host_work(nn::gradient_norm_bytes(5000));
-  cudaStream_t stream;
-  ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
-  on_cuda const on{stream};
-  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-  ASSERT_TRUE(
-      nn::gradient_norm(on, w.d_g.as(5000), w.d_norm.as(1), {work.data(), work.size()}).ok());
-  ASSERT_TRUE(nn::adamw(on, w.device(), w.d_norm.as(1), {.clip = 40.0f}).ok());
-  cudaGraph_t graph;
-  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-  cudaGraphExec_t exec;
-  ASSERT_EQ(cudaGraphInstantiate(&exec, graph, 0), cudaSuccess);
+  captured graph([&](on_cuda const& on) {
+    status const done =
+        nn::gradient_norm(on, w.d_g.as(5000), w.d_norm.as(1), {work.data(), work.size()});
+    return done.ok() ? nn::adamw(on, w.device(), w.d_norm.as(1), {.clip = 40.0f}) : done;
+  });
   for (float factor : {1.0f, 0.001f, std::numeric_limits<float>::infinity()}) {
     for (float& g : w.g) g *= factor;  // clipped, not clipped, broken
     w.d_g.fill(w.g);
-    ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
-    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    graph.replay();
     ASSERT_TRUE(nn::gradient_norm(on_host{}, w.g, w.norm, host_work).ok());
     ASSERT_TRUE(nn::adamw(on_host{}, w.host(), w.norm, {.clip = 40.0f}).ok());
     w.expect_same();
   }
-  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
-  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
-  EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
 
 TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {

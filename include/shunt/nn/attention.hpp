@@ -51,7 +51,8 @@ template <execution P>
 /// g·n … g·n + g − 1 share key/value head n. Blocked with an online softmax: no S × S matrix.
 /// Shapes   q, out [B,S,heads,D] · k, v [B,S,kv_heads,D], any strides with D contiguous (parts of
 ///          one projection) · log_sum [B,heads,S] (log Σ e^score; optional, backward needs it)
-/// Types    q, k, v, out of one storage type; arithmetic in float
+/// Types    q, k, v, out of one storage type; arithmetic in float (on a device, bf16 and fp16 up to
+///          D = 128 on tensor cores, within a bound, unless on_cuda::products is exact)
 /// Order    scores and sums over keys: chains in ascending index; a new peak each 64 keys: the same
 ///          bits on any thread count, ISA and batch, and whatever tokens follow
 /// Aliasing out overlaps nothing
