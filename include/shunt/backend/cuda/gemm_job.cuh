@@ -139,25 +139,39 @@ __device__ inline gemm_operand right_operand(gemm_job const& job) noexcept {
       job.a.data, job.w.type, step, forward, forward == (step == 1), step == 1 || rows_in_words};
 }
 
+/// The 16 bits of a number and back, by the device's own instructions: the bits of from_float and
+/// to_float, but for which NaN it is.
+__device__ inline std::uint16_t bits_of(stored type, float x) noexcept {
+  std::uint16_t bits;
+  if (type == stored::bf16) {
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  } else {
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  }
+  return bits;
+}
+__device__ inline float number_of(stored type, std::uint16_t bits) noexcept {
+  if (type == stored::bf16) return to_float(bf16{bits});
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
 /// Element `at` of a line, as a float.
 __device__ inline float element_at(stored type, void const* line, offset_t at) noexcept {
   if (type == stored::f32) return static_cast<float const*>(line)[at];
-  std::uint16_t const bits = static_cast<std::uint16_t const*>(line)[at];
-  return type == stored::bf16 ? to_float(bf16{bits}) : to_float(fp16{bits});
+  return number_of(type, static_cast<std::uint16_t const*>(line)[at]);
 }
-
 __device__ inline void put_element(stored type, void* line, offset_t at, float x) noexcept {
   if (type == stored::f32) {
     static_cast<float*>(line)[at] = x;
   } else {
-    static_cast<std::uint16_t*>(line)[at] =
-        type == stored::bf16 ? from_float<bf16>(x).bits : from_float<fp16>(x).bits;
+    static_cast<std::uint16_t*>(line)[at] = bits_of(type, x);
   }
 }
 /// What a reader of the stored number would see.
 __device__ inline float rounded(stored type, float x) noexcept {
-  if (type == stored::f32) return x;
-  return type == stored::bf16 ? to_float(from_float<bf16>(x)) : to_float(from_float<fp16>(x));
+  return type == stored::f32 ? x : number_of(type, bits_of(type, x));
 }
 
 /// The line of a row of tokens, as an address; null: zeros.

@@ -1,6 +1,7 @@
 #pragma once
 #include "shunt/backend/cuda/gemm_panels.cuh"
 #include "shunt/backend/cuda/tensor_cores.cuh"
+#include "shunt/backend/cuda/tuning.cuh"
 
 /// The grouped product on tensor cores. Each sum is one accumulator to which the steps of 16 terms (8
 /// of tf32) are added in ascending order; terms that are not there are zeros. So its bits depend on
@@ -10,13 +11,12 @@ inline namespace SHUNT_HOST_ABI {
 
 inline constexpr int tensor_columns = 128;
 
-/// How the eight warps of a block share a tile, and how many steps of the pipeline are in flight: as
-/// many as fit 48 KiB of panels.
+/// How the eight warps of a block share a tile, and how many steps of the pipeline are there.
 template <int Rows> struct tensor_shape {
   static constexpr int down = Rows == 16 ? 1 : 2, along = 8 / down;
   static constexpr int rows = Rows / down, columns = tensor_columns / along;  // of a warp
   static constexpr int left_bytes = Rows * panel_line, right_bytes = tensor_columns * panel_line;
-  static constexpr int stages = 49152 / (left_bytes + right_bytes);
+  static constexpr int stages = tuning::tensor_steps(Rows);
   // A row of sums on its way out: 8 places more, so that four rows' pairs meet all banks.
   static constexpr int sum_stride = tensor_columns + 8;
 };
@@ -150,13 +150,14 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
         }
       }
       __syncthreads();
-      int const shift = job.paired ? 6 : 7, width = 1 << shift;
+      unsigned const shift = job.paired ? 6 : 7, width = 1u << shift;
 #pragma unroll 1
-      for (int n = thread; n < 16 * shape::down * width; n += tensor_threads) {
-        int const r = n >> shift, c = n - (r << shift);
-        int const row = r / 16 * shape::rows + i * 16 + r % 16;
-        if (row >= tile.rows || c >= tile.columns) continue;
-        finish(job, tile, tile.row + row, tile.column + c, shared.sum[r][c],
+      for (unsigned n = threadIdx.x; n < 16 * shape::down << shift; n += tensor_threads) {
+        unsigned const r = n >> shift, c = n & (width - 1);
+        int const row = static_cast<int>(r / 16 * shape::rows + r % 16) + i * 16;
+        int const column = static_cast<int>(c);
+        if (row >= tile.rows || column >= tile.columns) continue;
+        finish(job, tile, tile.row + row, tile.column + column, shared.sum[r][c],
                job.paired ? shared.sum[r][width + c] : 0.0f);
       }
       __syncthreads();

@@ -36,4 +36,9 @@ inline constexpr int embedding_blocks = 1024;
 /// fewer, heads are cut into panels of 32 columns, and keys are read once a panel. Reasoned.
 inline constexpr int attention_parts = 256;
 
+/// Steps of 64 bytes of terms that a tile of a product on tensor cores keeps in shared memory. Three
+/// hide a step's latency behind the sums of two, and leave the 64-row tile twice in the 100 KB of
+/// sm_86, 89 and 120; where weights only stream through, five are 40 KB of them in flight. Reasoned.
+inline constexpr int tensor_steps(int rows) { return rows == 16 ? 5 : 3; }
+
 }  // namespace shunt::cuda::tuning
