@@ -5,14 +5,18 @@
 // test: --quick --no-report --out quick
 // test: --quick --no-report --out quick --resume
 // test: --quick --no-report --out quick_bf16 --bf16 --moe-only --steps 10
+//
+// --device cuda is there where the CUDA Toolkit was when this was built.
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "shunt/backend/host/isa.hpp"
 #include "support/corpus.hpp"
+#include "support/cuda_network.hpp"
 #include "support/network.hpp"
 #include "support/options.hpp"
 #include "support/run_log.hpp"
@@ -28,6 +32,26 @@ std::string quoted(fs::path const& path) {
   return text + "'";
 }
 
+#ifdef LM_WITH_CUDA
+std::string device_name() { return lm::cuda_device_name(); }
+#else
+std::string device_name() { return {}; }
+#endif
+
+/// The model on the device that the user named.
+std::unique_ptr<lm::any_network> make_network(lm::train_options const& options, bool mixed) {
+  if (options.device == "cuda") {
+#ifdef LM_WITH_CUDA
+    return lm::cuda_network(options.run, mixed);
+#else
+    throw lm::problem("--device cuda: this program was built where there was no CUDA Toolkit");
+#endif
+  }
+  shunt::on_host const on{.threads = options.threads};
+  if (options.run.bf16) return std::make_unique<lm::network<shunt::bf16>>(options.run, mixed, on);
+  return std::make_unique<lm::network<float>>(options.run, mixed, on);
+}
+
 /// Writes the log, and the report that is made of it. Says where they are.
 void write_log(lm::train_options const& options, lm::corpus const& text,
                std::vector<lm::model_result> const& models, lm::table_rows const& table) {
@@ -36,6 +60,7 @@ void write_log(lm::train_options const& options, lm::corpus const& text,
   log["machine"] = {{"threads", shunt::host::workers_of(on)},
                     {"instructions", to_string(shunt::host::resolve(on.instructions))},
                     {"compiler", __VERSION__}};
+  if (options.device == "cuda") log["machine"]["device"] = device_name();
   log["models"] = nlohmann::json::array();
   for (lm::model_result const& m : models) log["models"].push_back(lm::json_of(m));
   fs::path const path = options.out / "log.json", page = options.out / "report.html";
@@ -72,12 +97,12 @@ void describe(lm::corpus const& text) {
 }
 
 /// Trains one of the two models, or continues it. False where the user asked to stop.
-template <class T>
 bool train_one(lm::train_options& options, lm::corpus const& text, bool mixed, double share,
                std::vector<lm::model_result>& results) {
   std::string const name = mixed ? "moe" : "dense";
   fs::path const path = options.out / (name + ".safetensors");
-  lm::network<T> network(options.run, mixed, options.threads);
+  auto const made = make_network(options, mixed);
+  lm::any_network& network = *made;
   lm::trainer run(name, options.run, text, network);
   bool const known = options.resume && fs::exists(path);
   if (known) run.resume(path);
@@ -108,12 +133,12 @@ bool train_one(lm::train_options& options, lm::corpus const& text, bool mixed, d
   return true;
 }
 
-template <class T> int train_all(lm::train_options& options, lm::corpus const& text) {
+int train_all(lm::train_options& options, lm::corpus const& text) {
   std::vector<lm::model_result> results;
   bool const both = !options.moe_only && !options.dense_only;
   for (bool mixed : {true, false}) {
     if (mixed ? options.dense_only : options.moe_only) continue;
-    if (!train_one<T>(options, text, mixed, both ? 0.5 : 1.0, results)) return 130;
+    if (!train_one(options, text, mixed, both ? 0.5 : 1.0, results)) return 130;
   }
   lm::table_rows const table = lm::result_table(results);
   std::printf("\n");
@@ -151,7 +176,7 @@ int run(int argc, char** argv) {
   fs::create_directories(options.out);
   describe(text);
   lm::listen_for_stop();
-  return options.run.bf16 ? train_all<shunt::bf16>(options, text) : train_all<float>(options, text);
+  return train_all(options, text);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace {
 struct stoppable : lm::network<float> {
   using lm::network<float>::network;
   std::int64_t stop_at = -1;
-  lm::step_result train(lm::batch const& b, std::int64_t step, lm::expert_load& load) {
+  lm::step_result train(lm::batch const& b, std::int64_t step, lm::expert_load& load) override {
     if (step + 1 == stop_at) std::raise(SIGINT);
     return lm::network<float>::train(b, step, load);
   }
@@ -48,7 +48,8 @@ class Network : public on_small_corpus {
   /// A run that was stopped and resumed ends with the bits of one that was not, whatever the threads.
   void resumes_bit_for_bit(bool mixed) {
     std::string const name = mixed ? "moe" : "dense";
-    stoppable whole(settings_, mixed, 1), first(settings_, mixed, 2), second(settings_, mixed, 3);
+    stoppable whole(settings_, mixed, {.threads = 1}), first(settings_, mixed, {.threads = 2}),
+        second(settings_, mixed, {.threads = 3});
     lm::trainer straight(name, settings_, text_, whole);
     straight.train(folder_ / "straight");
     ASSERT_TRUE(straight.finished());
@@ -81,7 +82,7 @@ TEST_F(Network, ResumesBitForBitWhenDense) { resumes_bit_for_bit(false); }
 
 TEST_F(Network, LearnsAndTimesItsStages) {
   settings_.steps = 60;
-  lm::network<float> network(settings_, true, 2);
+  lm::network<float> network(settings_, true, {.threads = 2});
   lm::trainer run("moe", settings_, text_, network);
   run.train(folder_ / "moe");
   EXPECT_NEAR(run.curves().eval_bits.front(), 8.0, 0.1);
@@ -100,7 +101,7 @@ TEST_F(Network, LearnsAndTimesItsStages) {
 }
 
 TEST_F(Network, CountsEverySlotOfEveryLayer) {
-  lm::network<float> network(settings_, true, 2);
+  lm::network<float> network(settings_, true, {.threads = 2});
   lm::batch b;
   lm::training_batch(text_, 1, 0, 4, 16, b);
   lm::expert_load load;
@@ -120,11 +121,11 @@ TEST_F(Network, CountsEverySlotOfEveryLayer) {
 
 TEST_F(Network, ACheckpointOfAnotherShapeIsRefused) {
   settings_.steps = 2;
-  lm::network<float> network(settings_, true, 1);
+  lm::network<float> network(settings_, true, {.threads = 1});
   lm::trainer run("moe", settings_, text_, network);
   run.train(folder_ / "moe");
   settings_.intermediate = 12;
-  lm::network<float> wider(settings_, true, 1);
+  lm::network<float> wider(settings_, true, {.threads = 1});
   lm::trainer other("moe", settings_, text_, wider);
   try {
     other.resume(folder_ / "moe");

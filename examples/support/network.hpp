@@ -7,7 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "any_network.hpp"
 #include "load.hpp"
+#include "memory.hpp"
 #include "parameters.hpp"
 #include "sampling.hpp"
 #include "shunt/nn/model.hpp"
@@ -20,86 +22,91 @@
 namespace lm {
 
 /// What trainer<> trains: a model with its gradients, its optimiser and its scratch, all of it memory
-/// of our own that is taken once. T is what weights and activations are stored as.
-template <class T> class network {
+/// of our own that is taken once. T is what weights and activations are stored as, P where it all is
+/// and runs: on_host, or on_cuda with device_memory.cuh.
+template <class T, class P = shunt::on_host> class network : public any_network {
+  static constexpr shunt::space S = P::memory;
+
  public:
-  network(settings const& s, bool mixed, int threads)
-      : settings_(s), on_{.threads = threads}, parameters_(s, mixed) {
-    std::size_t const count = static_cast<std::size_t>(parameters_.values().size());
-    for (auto* part : {&gradients_, &first_, &second_}) part->resize(count);
-    if (mixed) counts_.resize(static_cast<std::size_t>(s.layers * s.experts));
-    scratch_.resize(
-        std::max(shunt::nn::model_train_bytes<T>(on_, config(), s.batch, s.sequence),
-                 shunt::nn::model_evaluate_bytes<T>(on_, config(), s.batch, s.sequence)));
+  network(settings const& s, bool mixed, P const& on)
+      : settings_(s),
+        on_(on),
+        parameters_(s, mixed),
+        gradients_(count()),
+        first_(count()),
+        second_(count()),
+        counts_(mixed ? static_cast<std::size_t>(s.layers * s.experts) : 0),
+        tokens_(static_cast<std::size_t>(s.batch * (s.sequence + 1))),
+        scratch_(std::max(shunt::nn::model_train_bytes<T>(on_, config(), s.batch, s.sequence),
+                          shunt::nn::model_evaluate_bytes<T>(on_, config(), s.batch, s.sequence))) {
     parameters_.initialise(on_, s.seed);
   }
 
-  [[nodiscard]] shunt::nn::model_config const& config() const noexcept {
+  [[nodiscard]] shunt::nn::model_config const& config() const noexcept override {
     return parameters_.config();
   }
-  void set_steps(std::int64_t steps) noexcept { settings_.steps = steps; }
+  void set_steps(std::int64_t steps) noexcept override { settings_.steps = steps; }
 
-  step_result train(batch const& b, std::int64_t step, expert_load& add_to) {
+  step_result train(batch const& b, std::int64_t step, expert_load& add_to) override {
     shunt::nn::cosine_schedule const schedule{
         .peak = settings_.learning_rate,
         .floor = 0.1 * settings_.learning_rate,
         .warm_up = std::min<std::int64_t>(settings_.warm_up, settings_.steps / 2),
         .steps = settings_.steps};
-    shunt::view<float, 1> const gradients(gradients_), norm(norm_);
     float const rate = shunt::nn::rate_at(schedule, step);
-    require(shunt::nn::model_train<T>(
-        on_, config(), parameters_.used(), tokens_of(b), gradients,
-        {.loss = shunt::view<float, 1>(loss_), .counts = counts(), .hook = clock_.hook()},
-        scratch_));
+    require(shunt::nn::model_train<T>(on_, config(), parameters_.used(), tokens_of(b),
+                                      gradients_.view(), report(true), scratch()));
     require(shunt::nn::model_update<T>(on_, config(),
                                        {.parameter = parameters_.values(),
-                                        .gradient = gradients,
-                                        .first_moment = shunt::view<float, 1>(first_),
-                                        .second_moment = shunt::view<float, 1>(second_),
+                                        .gradient = gradients_.view(),
+                                        .first_moment = first_.view(),
+                                        .second_moment = second_.view(),
                                         .copy = parameters_.copy()},
-                                       norm, scratch_,
+                                       norm_.view(), scratch(),
                                        {.rate = rate,
                                         .weight_decay = static_cast<float>(settings_.weight_decay),
                                         .step = step + 1,
                                         .clip = static_cast<float>(settings_.clip)}));
     move_bias(settings_.bias_rate * double(rate) / settings_.learning_rate);
-    clock_.after("optimiser");
-    ++steps_timed_;
+    if (timed) clock_.after("optimiser");
+    if (timed) ++steps_timed_;
     note_load(add_to);
-    return {double(loss_[0]), double(norm_[0]), double(rate)};
+    return {double(*loss_.read()), double(*norm_.read()), double(rate)};
   }
 
-  double evaluate(batch const& b, expert_load& add_to) {
+  double evaluate(batch const& b, expert_load& add_to) override {
     require(shunt::nn::model_evaluate<T>(on_, config(), parameters_.used(), tokens_of(b),
-                                         {.loss = shunt::view<float, 1>(loss_), .counts = counts()},
-                                         scratch_));
+                                         report(false), scratch()));
     note_load(add_to);
-    return double(loss_[0]);
+    return double(*loss_.read());
   }
 
   /// Weights, balancing bias and the optimiser's moments: with the step, all that goes on.
-  [[nodiscard]] std::vector<tensor_source> state() const {
+  [[nodiscard]] std::vector<tensor_source> state() const override {
     std::vector<tensor_source> all;
     std::uint64_t const count = first_.size();
     parameters_.add_to(all);
-    all.push_back({"optimiser.first_moment", "F32", {count}, first_.data()});
-    all.push_back({"optimiser.second_moment", "F32", {count}, second_.data()});
+    all.push_back({"optimiser.first_moment", "F32", {count}, first_.read()});
+    all.push_back({"optimiser.second_moment", "F32", {count}, second_.read()});
     return all;
   }
-  void load(safetensors_file& file) {
+  void load(safetensors_file& file) override {
     std::vector<std::uint64_t> const count = {first_.size()};
     parameters_.read(on_, file);
-    file.read("optimiser.first_moment", "F32", count, first_.data());
-    file.read("optimiser.second_moment", "F32", count, second_.data());
+    file.read("optimiser.first_moment", "F32", count, first_.stage());
+    file.read("optimiser.second_moment", "F32", count, second_.stage());
+    first_.commit();
+    second_.commit();
   }
 
   /// Mean over the layers.
-  [[nodiscard]] balance use_of(expert_load const& load) const {
+  [[nodiscard]] balance use_of(expert_load const& load) const override {
     if (load.empty()) return {};
     balance use{0, 0};
     for (auto const& layer : load) {
       shunt::load_figures figures;
-      require(shunt::load_stats(on_, layer, {.figures = {&figures, {{1}}}}));
+      require(
+          shunt::load_stats(shunt::on_host{.threads = 1}, layer, {.figures = {&figures, {{1}}}}));
       use.utilisation += double(figures.mean_over_max) / double(load.size());
       use.divergence += double(figures.jsd) / double(load.size());
     }
@@ -107,8 +114,8 @@ template <class T> class network {
   }
 
   /// Seconds by stage, forward and backward together, over steps_timed() training steps of this
-  /// session.
-  [[nodiscard]] std::map<std::string, double> time() const {
+  /// session. Empty where stages are only enqueued.
+  [[nodiscard]] std::map<std::string, double> time() const override {
     constexpr std::string_view back = "_backward";
     std::map<std::string, double> stages;
     for (auto const& entry : clock_) {
@@ -120,20 +127,33 @@ template <class T> class network {
     }
     return stages;
   }
-  [[nodiscard]] std::int64_t steps_timed() const noexcept { return steps_timed_; }
+  [[nodiscard]] std::int64_t steps_timed() const noexcept override { return steps_timed_; }
 
  private:
-  [[nodiscard]] shunt::view<shunt::index_t const, 2> tokens_of(batch const& b) const noexcept {
-    return {b.tokens.data(), {{static_cast<shunt::offset_t>(b.sequences), settings_.sequence + 1}}};
+  static constexpr bool timed = S == shunt::space::host;
+
+  [[nodiscard]] std::size_t count() noexcept {
+    return static_cast<std::size_t>(parameters_.values().size());
   }
-  [[nodiscard]] shunt::view<shunt::index_t, 2> counts() noexcept {
-    if (counts_.empty()) return {};
+  [[nodiscard]] shunt::view<shunt::index_t const, 2, S> tokens_of(batch const& b) {
+    std::copy(b.tokens.begin(), b.tokens.end(), tokens_.stage());
+    tokens_.commit();
+    return {tokens_.data(), {{static_cast<shunt::offset_t>(b.sequences), settings_.sequence + 1}}};
+  }
+  [[nodiscard]] shunt::view<shunt::index_t, 2, S> counts() noexcept {
+    if (counts_.size() == 0) return {};
     return {counts_.data(), {{settings_.layers, settings_.experts}}};
   }
+  [[nodiscard]] shunt::nn::model_report<S> report(bool training) noexcept {
+    shunt::nn::model_report<S> r{.loss = loss_.view(), .counts = counts()};
+    if (timed && training) r.hook = clock_.hook();
+    return r;
+  }
+  [[nodiscard]] shunt::arena<S> scratch() noexcept { return {scratch_.data(), scratch_.size()}; }
   void note_load(expert_load& add_to) const {
-    if (counts_.empty()) return;
+    if (counts_.size() == 0) return;
     expert_load load(static_cast<std::size_t>(settings_.layers));
-    auto at = counts_.begin();
+    shunt::index_t const* at = counts_.read();
     for (auto& layer : load) {
       layer.assign(at, at + settings_.experts);
       at += settings_.experts;
@@ -146,18 +166,17 @@ template <class T> class network {
     auto const bias = parameters_.bias();
     if (!bias || step <= 0) return;
     for (shunt::offset_t layer = 0; layer < bias.extent(0); ++layer) {
-      require(shunt::sign_step(on_, shunt::view<shunt::index_t const, 1>(counts()[layer]),
+      require(shunt::sign_step(on_, shunt::view<shunt::index_t const, 1, S>(counts()[layer]),
                                bias[layer], static_cast<float>(step)));
     }
   }
 
   settings settings_;
-  shunt::on_host on_;
-  parameters<T> parameters_;
-  std::vector<float> gradients_, first_, second_;
-  std::vector<shunt::index_t> counts_;
-  std::vector<float> loss_ = std::vector<float>(1), norm_ = std::vector<float>(1);
-  std::vector<std::byte> scratch_;
+  P on_;
+  parameters<T, P> parameters_;
+  memory<float, P> gradients_, first_, second_, loss_{1}, norm_{1};
+  memory<shunt::index_t, P> counts_, tokens_;
+  memory<std::byte, P> scratch_;
   shunt::nn::stage_clock clock_;
   std::int64_t steps_timed_ = 0;
 };

@@ -16,6 +16,7 @@ namespace lm {
 struct train_options {
   settings run;
   int threads = 0;
+  std::string device = "host";
   double seconds = 200;  ///< for both models; fewer steps where they would take longer. 0: no limit
   std::filesystem::path out = "train_lm";
   bool resume = false, quick = false, dense_only = false, moe_only = false, no_report = false;
@@ -58,6 +59,8 @@ inline void declare(CLI::App& app, train_options& o) {
                  "time for both models: fewer steps where it would not do; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
+  app.add_option("--device", o.device, "what computes: host or cuda")
+      ->check(CLI::IsMember({"host", "cuda"}));
   app.add_option("--out", o.out, "folder of checkpoints, log and report")->take_last();
   app.add_flag("--resume", o.resume, "continue the run in the folder --out");
   app.add_flag("--quick", o.quick, "a tiny model and a few steps: to see that all works");

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "memory.hpp"
 #include "safetensors.hpp"
 #include "settings.hpp"
 #include "shunt/nn/model.hpp"
@@ -12,8 +13,10 @@
 namespace lm {
 
 /// The weights of one model: float masters in one flat buffer, where T is not float a working copy,
-/// and the routers' balancing bias.
-template <class T> class parameters {
+/// and the routers' balancing bias; all in the memory of a policy.
+template <class T, class P = shunt::on_host> class parameters {
+  static constexpr shunt::space S = P::memory;
+
  public:
   static constexpr bool rounded = !std::is_same_v<T, float>;
 
@@ -25,20 +28,20 @@ template <class T> class parameters {
         bias_(biased_ ? static_cast<std::size_t>(config_.layers * config_.experts) : 0) {}
 
   [[nodiscard]] shunt::nn::model_config const& config() const noexcept { return config_; }
-  [[nodiscard]] shunt::view<float, 1> values() noexcept { return {values_.data(), {{count()}}}; }
-  [[nodiscard]] shunt::view<T, 1> copy() noexcept {
+  [[nodiscard]] shunt::view<float, 1, S> values() noexcept { return values_.view(); }
+  [[nodiscard]] shunt::view<T, 1, S> copy() noexcept {
     if constexpr (rounded) {
-      return {copy_.data(), {{count()}}};
+      return copy_.view();
     } else {
       return {};
     }
   }
-  [[nodiscard]] shunt::view<float, 2> bias() noexcept {
+  [[nodiscard]] shunt::view<float, 2, S> bias() noexcept {
     if (!biased_) return {};
     return {bias_.data(), {{config_.layers, config_.experts}}};
   }
   /// What the model computes with.
-  [[nodiscard]] shunt::nn::model_weights<T> used() noexcept {
+  [[nodiscard]] shunt::nn::model_weights<T, S> used() noexcept {
     if constexpr (rounded) {
       return {.values = copy(), .choice_bias = bias()};
     } else {
@@ -46,30 +49,32 @@ template <class T> class parameters {
     }
   }
 
-  void initialise(shunt::on_host const& on, std::uint64_t seed) {
+  void initialise(P const& on, std::uint64_t seed) {
     require(shunt::nn::model_init(on, config_, values(), seed));
     round(on);
   }
 
   void add_to(std::vector<tensor_source>& all) const {
+    float const* const values = values_.read();
     shunt::nn::for_each_parameter(config_, [&](shunt::nn::model_parameter const& p) {
-      all.push_back({p.name, "F32", shape_of(p), values_.data() + p.offset});
+      all.push_back({p.name, "F32", shape_of(p), values + p.offset});
     });
-    if (biased_) all.push_back({"choice_bias", "F32", bias_shape(), bias_.data()});
+    if (biased_) all.push_back({"choice_bias", "F32", bias_shape(), bias_.read()});
   }
 
-  void read(shunt::on_host const& on, safetensors_file& file) {
+  void read(P const& on, safetensors_file& file) {
     shunt::nn::for_each_parameter(config_, [&](shunt::nn::model_parameter const& p) {
-      file.read(p.name, "F32", shape_of(p), values_.data() + p.offset);
+      file.read(p.name, "F32", shape_of(p), values_.stage() + p.offset);
     });
-    if (biased_) file.read("choice_bias", "F32", bias_shape(), bias_.data());
+    values_.commit();
+    if (biased_) {
+      file.read("choice_bias", "F32", bias_shape(), bias_.stage());
+      bias_.commit();
+    }
     round(on);
   }
 
  private:
-  [[nodiscard]] shunt::offset_t count() const noexcept {
-    return static_cast<shunt::offset_t>(values_.size());
-  }
   [[nodiscard]] static std::vector<std::uint64_t> shape_of(shunt::nn::model_parameter const& p) {
     std::vector<std::uint64_t> shape;
     for (int d = 0; d < p.rank; ++d) {
@@ -81,17 +86,17 @@ template <class T> class parameters {
     return {static_cast<std::uint64_t>(config_.layers),
             static_cast<std::uint64_t>(config_.experts)};
   }
-  void round(shunt::on_host const& on) {
+  void round(P const& on) {
     if constexpr (rounded) {
-      require(shunt::nn::working_copy(on, shunt::view<float const, 1>(values()), copy()));
+      require(shunt::nn::working_copy(on, shunt::view<float const, 1, S>(values()), copy()));
     }
   }
 
   shunt::nn::model_config config_;
   bool biased_;
-  std::vector<float> values_;
-  std::vector<T> copy_;
-  std::vector<float> bias_;
+  memory<float, P> values_;
+  memory<T, P> copy_;
+  memory<float, P> bias_;
 };
 
 }  // namespace lm

@@ -3,9 +3,9 @@
 #include "shunt/layer.hpp"
 
 #include "shunt/backend/cuda/layer.cuh"
-#include "shunt/backend/cuda/route_projection.cuh"
 #include "shunt/combine.cuh"
 #include "shunt/dispatch.cuh"
 #include "shunt/experts.cuh"
 #include "shunt/route.cuh"
+#include "shunt/route/projection.cuh"
 #include "shunt/stats.cuh"

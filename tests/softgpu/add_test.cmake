@@ -1,7 +1,4 @@
-# softgpu_add_test(name sources… [INCLUDES dirs…] [OPTIONS flags…] [NO_MAIN])
-# CUDA and C++ sources to one GoogleTest executable. The sources see nothing of the software device:
-# it takes the place of libcudart when they are linked, and a GPU's own runtime where there is one.
-# A source that includes softgpu/softgpu.hpp looks inside the device; on a GPU its test is left out.
+# How CUDA sources are compiled for the device that tests run on, and linked with it.
 set(softgpu_include_dir ${CMAKE_CURRENT_LIST_DIR}/include CACHE INTERNAL "")
 set(softgpu_device ${softgpu_device} CACHE INTERNAL "")
 set(SOFTGPU_ARCHITECTURE native CACHE STRING "nvcc's -arch for tests on a GPU")
@@ -16,6 +13,31 @@ else()
   set(softgpu_runtime softgpu CACHE INTERNAL "")
 endif()
 
+# softgpu_compile(out name source [INCLUDES dirs…] [OPTIONS flags…]): a rule that makes an object of a
+# CUDA source, for the device that tests run on; its path is put into the variable `out`.
+function(softgpu_compile out name source)
+  cmake_parse_arguments(cuda "" "" "INCLUDES;OPTIONS" ${ARGN})
+  get_filename_component(path ${source} ABSOLUTE)
+  get_filename_component(stem ${source} NAME_WE)
+  set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.dir/${stem}.o)
+  set(includes)
+  foreach(dir ${cuda_INCLUDES} ${softgpu_include_dir})
+    list(APPEND includes -I${dir})
+  endforeach()
+  add_custom_command(OUTPUT ${object}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${name}.dir
+    COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${SOFTGPU_NVCC} -ccbin ${CMAKE_CXX_COMPILER}
+            ${softgpu_nvcc_target} -std=c++20 -O2
+            -lineinfo -diag-suppress 20012 ${includes} ${cuda_OPTIONS} -MD -MF ${object}.d
+            -c ${path} -o ${object}
+    DEPENDS ${path} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu" VERBATIM)
+  set(${out} ${object} PARENT_SCOPE)
+endfunction()
+
+# softgpu_add_test(name sources… [INCLUDES dirs…] [OPTIONS flags…] [NO_MAIN])
+# CUDA and C++ sources to one GoogleTest executable. The sources see nothing of the software device:
+# it takes the place of libcudart when they are linked, and a GPU's own runtime where there is one.
+# A source that includes softgpu/softgpu.hpp looks inside the device; on a GPU its test is left out.
 function(softgpu_add_test name)
   cmake_parse_arguments(test "NO_MAIN" "" "INCLUDES;OPTIONS" ${ARGN})
   set(objects)
@@ -31,19 +53,7 @@ function(softgpu_add_test name)
       list(APPEND objects ${path})
       continue()
     endif()
-    get_filename_component(stem ${path} NAME_WE)
-    set(object ${CMAKE_CURRENT_BINARY_DIR}/${name}.dir/${stem}.o)
-    set(includes)
-    foreach(dir ${test_INCLUDES} ${softgpu_include_dir})
-      list(APPEND includes -I${dir})
-    endforeach()
-    add_custom_command(OUTPUT ${object}
-      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${name}.dir
-      COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${SOFTGPU_NVCC} -ccbin ${CMAKE_CXX_COMPILER}
-              ${softgpu_nvcc_target} -std=c++20 -O2
-              -lineinfo -diag-suppress 20012 ${includes} ${test_OPTIONS} -MD -MF ${object}.d
-              -c ${path} -o ${object}
-      DEPENDS ${path} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu" VERBATIM)
+    softgpu_compile(object ${name} ${path} INCLUDES ${test_INCLUDES} OPTIONS ${test_OPTIONS})
     list(APPEND objects ${object})
   endforeach()
   add_executable(${name} ${objects})

@@ -1,0 +1,20 @@
+# Trains a tiny model on the host and on the CUDA device: cmake -DPROGRAM=train_lm -P same_losses.cmake
+# With float elements both compute the same bits, so every loss must be the same text.
+set(arguments --quick --no-report --moe-only --steps 3 --batch 2 --seq 32 --domain-bytes 1500)
+foreach(device host cuda)
+  execute_process(COMMAND ${PROGRAM} ${arguments} --device ${device} --out same_losses_${device}
+    RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "train_lm --device ${device} ended with ${failed}")
+  endif()
+  file(READ same_losses_${device}/log.json log)
+  foreach(curve loss gradient_norm eval_bits load)
+    string(JSON ${device}_${curve} GET "${log}" models 0 history ${curve})
+  endforeach()
+endforeach()
+foreach(curve loss gradient_norm eval_bits load)
+  message(STATUS "${curve}: ${cuda_${curve}}")
+  if(NOT host_${curve} STREQUAL cuda_${curve})
+    message(FATAL_ERROR "${curve} differs; the host's: ${host_${curve}}")
+  endif()
+endforeach()
