@@ -50,6 +50,7 @@ template <class T> class device_layer {
                               o);
   }
   void expect_same() const { mirror_.expect_same(); }
+  void give_weights(device_layer const& from) { weights_ = from.weights_; }
   /// The same where `host`, which the comparison reads, has been run again in `again`'s memory.
   void expect_same_as(layer_run<T>& again, layer_run<T>& host) const {
     copy(again.y, host.y);
@@ -61,11 +62,10 @@ template <class T> class device_layer {
     mirror_.expect_same();
   }
   void expect_untouched() const {
-    std::vector<T> y(static_cast<std::size_t>(y_.size()));
-    EXPECT_EQ(cudaMemcpy(y.data(), y_.data(), y.size() * sizeof(T), cudaMemcpyDeviceToHost),
-              cudaSuccess);
-    for (T v : y) EXPECT_TRUE(std::isnan(to_float(v)));
+    for (T v : read(y_)) EXPECT_TRUE(std::isnan(to_float(v)));
   }
+  std::vector<T> y() const { return read(y_); }
+  std::vector<T> d_x() const { return read(d_x_); }
   void give(layer_setup<T> const& s) {
     EXPECT_EQ(cudaMemcpy(const_cast<T*>(x_.data()), s.x.data(), s.x.size() * sizeof(T),
                          cudaMemcpyHostToDevice),
@@ -73,6 +73,12 @@ template <class T> class device_layer {
   }
 
  private:
+  static std::vector<T> read(view<T, 2, space::device> from) {
+    std::vector<T> to(static_cast<std::size_t>(from.size()));
+    EXPECT_EQ(cudaMemcpy(to.data(), from.data(), to.size() * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    return to;
+  }
   /// Into the memory that is there: the comparison holds its address.
   template <class U> static void copy(guarded<U> const& from, guarded<U>& to) {
     for (std::size_t i = 0; i < from.size(); ++i) to[i] = from[i];
@@ -118,6 +124,70 @@ TEST(CudaLayer, EveryFamilyHasTheHostsBits) {
     o.memory = memory_mode::recompute;
     same_as_host(s, o);
   }
+}
+
+/// Root of the summed squares of the difference over that of what is expected.
+template <class T> double distance(std::vector<T> const& got, guarded<T> const& want) {
+  double off = 0.0, all = 0.0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    double const w = static_cast<double>(to_float(want[i]));
+    double const d = static_cast<double>(to_float(got[i])) - w;
+    off += d * d;
+    all += w * w;
+  }
+  return std::sqrt(off / (all > 0.0 ? all : 1.0));
+}
+
+// bf16: the host's bits on CUDA cores; on tensor cores, whose sums have another order, as near as two
+// roundings of bf16 are, and a token's bits are the same whatever stands beside it.
+TEST(CudaLayer, Battery16_HalfPrecisionWithTheHostsBitsOrOnTensorCores) {
+  for (char const* name : {"mixtral", "deepseek_v3", "gpt_oss", "nemotron"}) {
+    SCOPED_TRACE(name);
+    layer_case c = family(name);
+    c.f.tokens = 70;
+    c.f.width = c.f.latent ? 40 : 32;
+    c.f.intermediate = 24;
+    layer_setup<bf16> const s(c);
+    auto const o = s.options();
+    same_as_host(s, o, {.products = arithmetic::exact});
+    layer_run<bf16> host(on_host{}, s, o);
+    device_layer<bf16> device(s, host);
+    ASSERT_TRUE(device.run(on_cuda{}, o).ok());
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    auto const whole = device.y();
+    EXPECT_LT(distance(whole, host.y), 0.01);
+    EXPECT_LT(distance(device.d_x(), host.d_x), 0.03);
+
+    c.f.tokens = 9;  // the same weights; the tokens are the last of the whole batch
+    layer_setup<bf16> part(c);
+    std::size_t const count = part.x.size(), from = s.x.size() - count;
+    for (std::size_t i = 0; i < count; ++i) part.x[i] = s.x[from + i];
+    layer_run<bf16> small(on_host{}, part, o);
+    device_layer<bf16> alone(part, small);
+    alone.give_weights(device);
+    ASSERT_TRUE(alone.run(on_cuda{}, o).ok());
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    std::vector<bf16> const want(whole.begin() + static_cast<std::ptrdiff_t>(from), whole.end());
+    EXPECT_TRUE(same_values(alone.y(), want));
+  }
+}
+
+TEST(CudaLayer, TwoStreamsAtOnce) {
+  layer_setup<float> const a(family("deepseek_v3"), 1), b(family("gpt_oss"), 2);
+  layer_run<float> host_a(on_host{}, a, a.options()), host_b(on_host{}, b, b.options());
+  device_layer<float> device_a(a, host_a), device_b(b, host_b);
+  cudaStream_t one, two;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&one, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaStreamCreateWithFlags(&two, cudaStreamNonBlocking), cudaSuccess);
+  ASSERT_EQ(cudaDeviceSynchronize(),
+            cudaSuccess);  // what the buffers begin with is on neither stream
+  ASSERT_TRUE(device_a.run(on_cuda{one}, a.options()).ok());
+  ASSERT_TRUE(device_b.run(on_cuda{two}, b.options()).ok());
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  device_a.expect_same();
+  device_b.expect_same();
+  ASSERT_EQ(cudaStreamDestroy(one), cudaSuccess);
+  ASSERT_EQ(cudaStreamDestroy(two), cudaSuccess);
 }
 
 TEST(CudaLayer, NoTokensIsNoError) {

@@ -29,10 +29,14 @@ SHUNT_KERNEL void sum_columns(view<float const, 2, space::device> d,
 
 namespace shunt::detail {
 
+/// On CUDA cores whatever the policy says: a router that chose otherwise than the host's would make a
+/// larger difference than any rounding, and this product is a small one.
 template <class X, class W>
 status run_on(on_cuda const& on, gate_logits_call<X, W, space::device> const& c) noexcept {
   constexpr char const* who = "gate_logits";
-  status const done = cuda::dense_product(on, who, gemm_kind::forward, c.x, c.w, c.logits, false);
+  on_cuda const exact{on.stream, arithmetic::exact};
+  status const done =
+      cuda::dense_product(exact, who, gemm_kind::forward, c.x, c.w, c.logits, false);
   if (!done.ok() || !c.bias) return done;
   return cuda::launch_threads(on, who, c.logits.extent(0) * c.logits.extent(1), cuda::add_bias,
                               c.logits, c.bias);
