@@ -103,10 +103,12 @@ template <class Act> struct finish_forward {
     offset_t const row = tile.first + r, half = job.outs / 2;
     // Loops of one or two, so that the kernel holds one copy of what is in them.
     float part[2] = {first, second};
+    if (bias.data != nullptr || bias.each != nullptr || pre.data != nullptr || round_pre) {
 #pragma unroll 1
-    for (int h = 0; h < (job.paired ? 2 : 1); ++h) {
-      float const x = kept(tile, row, h * half + column, h == 0 ? part[0] : part[1]);
-      (h == 0 ? part[0] : part[1]) = x;
+      for (int h = 0; h < (job.paired ? 2 : 1); ++h) {
+        float const x = kept(tile, row, h * half + column, h == 0 ? part[0] : part[1]);
+        (h == 0 ? part[0] : part[1]) = x;
+      }
     }
 #pragma unroll 1
     for (int h = 0; h < (job.paired && !act.gated() ? 2 : 1); ++h) {
