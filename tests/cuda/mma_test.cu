@@ -231,17 +231,17 @@ TEST(CudaMma, TheRestIsExact) {
                           as_vector(dw)));
 }
 
-// The dense products of linear layers and the gate take the same rungs; logits stay float.
-TEST(CudaMma, LinearAndLogits) {
+// The dense products of linear layers take the same rungs.
+TEST(CudaMma, DenseProducts) {
   constexpr int R = 70, N = 9, K = 200;
   product_case<bf16> x({R}, N, K);
   device_product<bf16> const y(x);
-  auto const logits = on_tensor_cores<float>(R * N, [&](auto& c) {
-    return cuda::dense_product<bf16, bf16>(on_cuda{}, "logits", cuda::gemm_kind::forward,
+  auto const rows = on_tensor_cores<float>(R * N, [&](auto& c) {
+    return cuda::dense_product<bf16, bf16>(on_cuda{}, "linear", cuda::gemm_kind::forward,
                                            y.a.as(R, K), y.w.as(N, K), c.as(R, N), false);
   });
   EXPECT_TRUE(
-      close(logits, product(in_double(x.a), in_double(x.w), {}, x.expert, N, K), roundings(K)));
+      close(rows, product(in_double(x.a), in_double(x.w), {}, x.expert, N, K), roundings(K)));
   auto const dw = on_tensor_cores<float>(N * K, [&](auto& to) {
     return cuda::dense_wgrad<bf16, bf16>(on_cuda{}, "wgrad", y.dc.as(R, N), y.a.as(R, K),
                                          to.as(N, K), false);
