@@ -1,5 +1,6 @@
 #include "shunt/nn/cross_entropy.cuh"
 #include "shunt/nn/embedding.cuh"
+#include "shunt/nn/linear.cuh"
 #include "shunt/nn/norm.cuh"
 #include "shunt/nn/optimiser.cuh"
 #include "shunt/nn/rotary.cuh"
@@ -19,6 +20,9 @@ template <class T> void nn_room(on_cuda const& on) {
   (void)nn::embedding_backward(on, in<T, 2>(), in<index_t, 1>(), out<float, 2>());
   (void)nn::cross_entropy(on, in<T, 2>(), in<T, 2>(), in<index_t, 1>(),
                           nn::cross_entropy_out<T, space::device>(), scratch());
+  (void)nn::linear(on, in<T, 2>(), in<T, 2>(), out<T, 2>());
+  (void)nn::linear_dgrad(on, in<T, 2>(), in<T, 2>(), out<T, 2>());
+  (void)nn::linear_wgrad(on, in<T, 2>(), in<T, 2>(), out<float, 2>());
   (void)nn::adamw(on, nn::adamw_state<T, space::device>(), in<float, 1>(), {});
   (void)nn::working_copy(on, in<float, 1>(), out<T, 1>());
 }
