@@ -200,7 +200,8 @@ template <execution P, input<P, 2> Pre, output<P, 2> Out, any_activation Act>
 /// and d_scale = ⟨d_act, f(pre)⟩.
 /// Shapes  d_act [R,I] · pre [R,I or 2I] → d_pre as pre · options: act [R,I], d_scale [R]
 /// Types   any storage types; in float, each output rounded once.
-/// Order   elements by themselves; d_scale in 32 strided partial sums and a halving tree.
+/// Order   elements by themselves; d_scale: 32 products at a time in a halving tree, the trees' sums in
+///         ascending order from 0.0f.
 /// Aliasing d_pre may be exactly pre's memory, act exactly d_act's, of one type; else none.
 /// Errors  extents that do not fit.
 /// Cost    reads 3·R·I, writes 2 to 3·R·I. A padding row (slot -1) gets zeros whatever it holds.

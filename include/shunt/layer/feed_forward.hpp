@@ -122,14 +122,19 @@ template <class P, class T, class A, class DRows>
                           .d_bias = d_bias,
                           .frozen = g.frozen});
   };
-  if (status bad = grouped_dgrad(on, d_y, f.down, rows, s.d_act, {.gather = tokens}); !bad.ok()) {
-    return bad;
-  }
-  if (status bad =
-          activation_backward(on, s.d_act, pre, f.act, s.d_pre,
-                              {.rows = rows, .scale = scale, .act = s.act, .d_scale = s.d_scale});
-      !bad.ok()) {
-    return bad;
+  activation_options<S> const through{
+      .rows = rows, .scale = scale, .act = s.act, .d_scale = s.d_scale};
+  if constexpr (S == space::host) {
+    if (status bad = grouped_dgrad(on, d_y, f.down, rows, s.d_act, {.gather = tokens}); !bad.ok()) {
+      return bad;
+    }
+    if (status bad = activation_backward(on, s.d_act, pre, f.act, s.d_pre, through); !bad.ok()) {
+      return bad;
+    }
+  } else {  // both in one pass: what lies between is a matrix less in memory
+    status const bad = experts_on<P>::dgrad_activation(on, d_y, f.down, rows, tokens, pre, f.act,
+                                                       s.d_pre, through, s.parts);
+    if (!bad.ok()) return bad;
   }
   if (g.down) {
     status const bad =

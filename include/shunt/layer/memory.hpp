@@ -148,7 +148,8 @@ template <class T, class P, class A>
 
 /// Backward through one stack of experts, routed or shared: of `rows` rows.
 template <class T, space S> struct feed_scratch {
-  view<float, 2, S> d_act;    // [rows,I]
+  view<float, 2, S> d_act;    // [rows,I]; on a device it stays in the product that makes it, and
+  view<float, 2, S> parts;    // [rows,ceil(I/32)] the shares of d_scale take its place
   view<T, 2, S> act, d_pre;   // [rows,I] gate · activation, [rows,2I]
   view<float, 1, S> d_scale;  // [rows]
   view<T, 2, S> pre;          // [rows,2I], recomputed
@@ -156,12 +157,16 @@ template <class T, space S> struct feed_scratch {
   static feed_scratch carve(arena<S>& from, offset_t rows, offset_t intermediate, offset_t up_rows,
                             bool recompute, bool scaled) noexcept {
     feed_scratch s;
-    s.d_act = detail::carve<float, 2, S>(from, {{rows, intermediate}});
+    if constexpr (S == space::host)
+      s.d_act = detail::carve<float, 2, S>(from, {{rows, intermediate}});
     // One pass reads d_act and writes act: of one type, in one place.
-    if constexpr (std::same_as<T, float>) {
+    if constexpr (S == space::host && std::same_as<T, float>) {
       s.act = s.d_act;
     } else {
       s.act = detail::carve<T, 2, S>(from, {{rows, intermediate}});
+    }
+    if (S != space::host && scaled) {
+      s.parts = detail::carve<float, 2, S>(from, {{rows, (intermediate + 31) / 32}});
     }
     s.d_pre = detail::carve<T, 2, S>(from, {{rows, up_rows}});
     if (scaled) s.d_scale = detail::carve<float, 1, S>(from, {{rows}});

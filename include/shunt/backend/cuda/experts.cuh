@@ -61,10 +61,6 @@ template <class Act> struct activation_job {
   offset_t d_scale_stride = 1;
 };
 
-__device__ inline float element(gemm_rows const& from, offset_t row, offset_t column) noexcept {
-  return element_at(from.type, from.data, row * from.stride + column);
-}
-
 /// out = activation(pre) times the row's factor.
 template <class Act> SHUNT_KERNEL void activate_rows(activation_job<Act> job) {
   offset_t const rows = job.in_use != nullptr ? *job.in_use : job.rows;
@@ -79,34 +75,31 @@ template <class Act> SHUNT_KERNEL void activate_rows(activation_job<Act> job) {
 /// The gradients: a warp has one row.
 template <class Act> SHUNT_KERNEL void activate_rows_backward(activation_job<Act> job) {
   offset_t const rows = job.in_use != nullptr ? *job.in_use : job.rows;
-  bool const gated = job.act.gated();
+  finish_activation<Act> const gradients{job.act, job.pre, job.d_pre, job.out, job.scale};
   for (offset_t r = grid_warp(); r < rows; r += grid_warps()) {
-    bool const padding = job.scale.slot != nullptr && job.scale.slot[r] < 0;
-    float const scale = scale_of(job.scale, r);
     float dot = 0.0f;
     for (offset_t base = 0; base < job.columns; base += warp_lanes) {
       offset_t const c = base + lane_of_thread();
-      float value = 0.0f, d_gate = 0.0f, d_up = 0.0f, d_act = 0.0f;
-      if (c < job.columns && !padding) {
-        float const gate = element(job.pre, r, c);
-        slopes_of_pair const s =
-            job.act.slopes(gate, gated ? element(job.pre, r, job.columns + c) : gate);
-        d_act = element(job.d_act, r, c);
-        value = s.value;
-        d_gate = s.gate;
-        d_up = s.up;
-      }
-      dot = __fmaf_rn(d_act, value, dot);
-      if (c >= job.columns) continue;
-      float const d = __fmul_rn(d_act, scale);
-      put(job.d_pre, r, c, padding ? 0.0f : __fmul_rn(d, d_gate));
-      if (gated) put(job.d_pre, r, job.columns + c, padding ? 0.0f : __fmul_rn(d, d_up));
-      if (job.out.data != nullptr) put(job.out, r, c, padding ? 0.0f : __fmul_rn(value, scale));
+      bool const inside = c < job.columns;
+      float const product =
+          inside ? gradients.at(r, c, job.columns, element(job.d_act, r, c)) : 0.0f;
+      dot = __fadd_rn(dot, warp_sum(product));
     }
-    dot = warp_sum(dot);
     if (job.d_scale != nullptr && lane_of_thread() == 0) {
-      job.d_scale[r * job.d_scale_stride] = padding ? 0.0f : dot;
+      job.d_scale[r * job.d_scale_stride] = dot;
     }
+  }
+}
+
+/// d_scale of rows whose products were summed by 32 columns: those sums in ascending order.
+SHUNT_KERNEL void add_activation_parts(view<float const, 2, space::device> parts,
+                                       index_t const* in_use,
+                                       view<float, 1, space::device> d_scale) {
+  offset_t const rows = *in_use;
+  for (offset_t r = grid_thread(); r < rows; r += grid_threads()) {
+    float sum = 0.0f;
+    for (offset_t i = 0; i < parts.extent(1); ++i) sum = __fadd_rn(sum, parts(r, i));
+    d_scale[r] = sum;
   }
 }
 
@@ -147,6 +140,30 @@ template <> struct experts_on<on_cuda> {
     cuda::finish_store to{gemm_store_of(da, options.add)};
     to.to.scale = gemm_scale_of(options.scale);
     return cuda::gemm<D, W>(on, "grouped_dgrad", job, to);
+  }
+
+  /// grouped_dgrad of dc to the activation's output, and activation_backward of that, in one kernel:
+  /// the gradient of the activation is written nowhere. parts: [R, ceil(I / 32)] scratch of d_scale.
+  template <storage D, storage W, storage T, any_activation Act>
+  static status dgrad_activation(on_cuda const& on, memory<D const, 2> dc,
+                                 expert_matrix<W, S> const& w, segments<S> rows,
+                                 gathered<S> const& gather, memory<T const, 2> pre, Act const& act,
+                                 memory<T, 2> d_pre, activation_options<S> const& options,
+                                 memory<float, 2> parts) noexcept {
+    constexpr char const* who = "grouped_dgrad";
+    cuda::gemm_job job = job_of(gemm_kind::dgrad, rows, d_pre.extent(0), w.rows(), w.columns());
+    job.a = gemm_rows_of(dc, gather);
+    job.w = gemm_weights_of(w);
+    auto const own = cuda::activation_of(act);
+    cuda::finish_activation<std::remove_const_t<decltype(own)>> to{
+        own, gemm_rows_of(pre), gemm_store_of(d_pre, false), gemm_store_of(options.act),
+        gemm_scale_of(options.scale)};
+    if (options.d_scale) to.parts = parts;
+    status const done = cuda::gemm<D, W>(on, who, job, to);
+    if (!done.ok() || !options.d_scale) return done;
+    return cuda::launch_threads(on, who, parts.extent(0), cuda::add_activation_parts,
+                                memory<float const, 2>(parts), rows.offset.data() + rows.experts(),
+                                options.d_scale);
   }
 
   template <storage D, storage A>

@@ -117,6 +117,47 @@ template <class Act> struct finish_forward {
   }
 };
 
+__device__ inline float element(gemm_rows const& from, offset_t row, offset_t column) noexcept {
+  return element_at(from.type, from.data, row * from.stride + column);
+}
+
+/// Sums that are gradients of an activation's output: through the activation and its row factor, with
+/// what the products around it need. See activation_backward.
+template <class Act> struct finish_activation {
+  static constexpr bool whole_warps = true;
+  Act act;
+  gemm_rows pre{};
+  gemm_store d_pre{}, out{};
+  gemm_scale scale{};
+  view<float, 2, space::device> parts = {};  ///< d_act · f(pre), summed by 32 columns
+
+  /// One element; gives its product for the factor's gradient.
+  __device__ float at(offset_t row, offset_t column, offset_t columns, float d_act) const noexcept {
+    bool const padding = scale.slot != nullptr && scale.slot[row] < 0;
+    slopes_of_pair s{};
+    float factor = 0.0f, d = 0.0f;
+    if (!padding) {
+      float const gate = element(pre, row, column);
+      s = act.slopes(gate, act.gated() ? element(pre, row, columns + column) : gate);
+      factor = scale_of(scale, row);
+      d = __fmul_rn(d_act, factor);
+    }
+    put(d_pre, row, column, padding ? 0.0f : __fmul_rn(d, s.gate));
+    if (act.gated()) put(d_pre, row, columns + column, padding ? 0.0f : __fmul_rn(d, s.up));
+    if (out.data != nullptr) put(out, row, column, padding ? 0.0f : __fmul_rn(s.value, factor));
+    return padding ? 0.0f : __fmul_rn(d_act, s.value);
+  }
+  /// Called by whole warps, whose lanes have 32 columns of one row.
+  __device__ void operator()(gemm_job const& job, gemm_tile const& tile, offset_t r,
+                             offset_t column, float sum, float, bool inside) const noexcept {
+    offset_t const row = tile.first + r;
+    float const product = inside ? at(row, column, job.ins, sum) : 0.0f;
+    if (!parts) return;
+    float const part = warp_sum(product);
+    if (inside && column % warp_lanes == 0) parts(row, column / warp_lanes) = part;
+  }
+};
+
 /// Sums to the caller's weight gradients, wherever their rows lie.
 struct finish_gradient {
   gemm_experts<void> dw{};

@@ -39,9 +39,9 @@ template <int Outer>
 __device__ void bring(gemm_operand const& from, void const* const* line, float const* factor,
                       int term, int terms, int outer, int outers, float_panel<Outer>& to) noexcept {
 #pragma unroll 2
-  for (int n = static_cast<int>(threadIdx.x); n < float_terms * Outer; n += float_threads) {
-    int const t = from.along_terms ? n % 8 + n / 8 / Outer * 8 : n / Outer;
-    int const o = from.along_terms ? n / 8 % Outer : n % Outer;
+  for (unsigned n = forgotten_thread(); n < float_terms * Outer; n += float_threads) {
+    int const t = static_cast<int>(from.along_terms ? n % 8 + n / 8 / Outer * 8 : n / Outer);
+    int const o = static_cast<int>(from.along_terms ? n / 8 % Outer : n % Outer);
     char const* const p = static_cast<char const*>(line[from.lines_outer ? o : t]);
     bool const there = p != nullptr && (from.lines_outer ? t < terms : o < outers);
     offset_t const at = from.step * (from.lines_outer ? term + t : outer + o);
@@ -152,14 +152,14 @@ SHUNT_KERNEL __launch_bounds__(float_threads, 2) void gemm_floats(gemm_job job, 
         }
       }
       __syncthreads();
-      int const width = job.paired ? float_columns / 2 : float_columns;
+      int const shift = job.paired ? 6 : 7;
 #pragma unroll 1
-      for (int n = thread; n < 16 * width; n += float_threads) {
-        int const r = n / width, c = n % width;
+      for (unsigned n = forgotten_thread(); n < 16u << shift; n += float_threads) {
+        int const r = static_cast<int>(n >> shift), c = static_cast<int>(n) - (r << shift);
         int const at = Each >= 4 ? r * 4 + i % 4 + i / 4 * 64 : r;
-        if (at >= tile.rows || c >= tile.columns) continue;
-        finish(job, tile, tile.row + at, tile.column + c, shared.row[r][c],
-               job.paired ? shared.row[r][float_columns / 2 + c] : 0.0f);
+        give(finish, job, tile, tile.row + at, tile.column + c, shared.row[r][c],
+             job.paired ? shared.row[r][float_columns / 2 + c] : 0.0f,
+             at < tile.rows && c < tile.columns);
       }
       __syncthreads();
     }

@@ -59,5 +59,17 @@ template <int Rows, int Columns, int Terms> struct gemm_frame {
   }
 };
 
+/// Hands a sum over. All threads of a block call this together, a warp with 32 columns of one row;
+/// `inside`: there is such an output.
+template <class Finish>
+__device__ void give(Finish const& finish, gemm_job const& job, gemm_tile const& tile, offset_t row,
+                     offset_t column, float first, float second, bool inside) noexcept {
+  if constexpr (requires { Finish::whole_warps; }) {
+    finish(job, tile, row, column, first, second, inside);
+  } else if (inside) {
+    finish(job, tile, row, column, first, second);
+  }
+}
+
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::cuda

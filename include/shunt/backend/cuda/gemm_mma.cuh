@@ -156,9 +156,9 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
         unsigned const r = n >> shift, c = n & (width - 1);
         int const row = static_cast<int>(r / 16 * shape::rows + r % 16) + i * 16;
         int const column = static_cast<int>(c);
-        if (row >= tile.rows || column >= tile.columns) continue;
-        finish(job, tile, tile.row + row, tile.column + column, shared.sum[r][c],
-               job.paired ? shared.sum[r][width + c] : 0.0f);
+        give(finish, job, tile, tile.row + row, tile.column + column, shared.sum[r][c],
+             job.paired ? shared.sum[r][width + c] : 0.0f,
+             row < tile.rows && column < tile.columns);
       }
       __syncthreads();
     }

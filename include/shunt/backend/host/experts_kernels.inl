@@ -181,7 +181,7 @@ void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t las
   for (std::int64_t r = first; r < last; ++r) {
     bool const padding = job.scale.slot != nullptr && job.scale.slot[r] < 0;
     vf const scale = fill(scale_of(job.scale, r));
-    strip dot = strip_of(0.0f);
+    float dot = 0.0f;
     for (std::int64_t c = 0; c < job.columns; c += piece_columns) {
       std::int64_t const count = job.columns - c < piece_columns ? job.columns - c : piece_columns;
       if (padding) {
@@ -196,10 +196,11 @@ void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t las
         activate_slopes(job.code, gate, up, value, d_gate, d_up, count);
         for (std::int64_t i = count; i % strip_width != 0; ++i) value[i] = 0.0f;
         for (std::int64_t i = 0; i < count; i += strip_width) {
+          strip part;
           for (int s = 0; s < strip_vectors; ++s) {
-            dot.part[s] =
-                fma(load(d_act + i + s * lanes), load(value + i + s * lanes), dot.part[s]);
+            part.part[s] = load(d_act + i + s * lanes) * load(value + i + s * lanes);
           }
+          dot = dot + sum_of(part);
         }
         for (std::int64_t i = 0; i < count; i += lanes) {
           vf const d = load(d_act + i) * scale;
@@ -212,6 +213,6 @@ void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t las
       if (job.code.gated) write_piece(job.d_pre, r, job.columns + c, d_up, count);
       if (job.act.data != nullptr) write_piece(job.act, r, c, value, count);
     }
-    if (job.d_scale != nullptr) job.d_scale[r] = padding ? 0.0f : sum_of(dot);
+    if (job.d_scale != nullptr) job.d_scale[r] = padding ? 0.0f : dot;
   }
 }
