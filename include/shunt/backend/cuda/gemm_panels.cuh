@@ -29,14 +29,6 @@ template <class T, int Outer> __device__ panel_word word_of(unsigned n, bool acr
           static_cast<int>((o * words + t) * 128 + row * 16)};
 }
 
-/// This thread's number, of which a compiler knows nothing: what a loop makes of it is made again in
-/// each round, instead of being kept in registers that sums need.
-__device__ inline unsigned forgotten_thread() noexcept {
-  unsigned thread = threadIdx.x;
-  asm volatile("" : "+r"(thread));
-  return thread;
-}
-
 /// What bring_panel is told of a tile's operand and of the step.
 struct panel_part {
   void const* const* line;

@@ -13,6 +13,13 @@ inline constexpr int warp_lanes = 32;
 inline constexpr unsigned all_lanes = 0xffffffffu;
 
 __device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % warp_lanes; }
+/// This thread's number, of which a compiler knows nothing: what a loop makes of it is made again in
+/// each round, instead of being kept in registers that sums need.
+__device__ inline unsigned forgotten_thread() noexcept {
+  unsigned thread = threadIdx.x;
+  asm volatile("" : "+r"(thread));
+  return thread;
+}
 /// The number of this thread, or of its warp, in the grid; and how many there are.
 __device__ inline offset_t grid_thread() { return offset_t{blockIdx.x} * blockDim.x + threadIdx.x; }
 __device__ inline offset_t grid_threads() { return offset_t{gridDim.x} * blockDim.x; }
