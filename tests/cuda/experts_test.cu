@@ -288,7 +288,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
   }
 }
 
-TEST(CudaExperts, Battery14_CapturedAndReplayedWithOtherSegments) {
+TEST(CudaExperts, Battery18_CapturedAndReplayedWithOtherSegments) {
   constexpr int N = 70, K = 40, I = N / 2;
   product_case<float> x({30, 0, 41}, N, K, 3);
   device_product<float> const y(x);

@@ -198,7 +198,7 @@ TEST(CudaLayer, NoTokensIsNoError) {
 }
 
 // One capture of forward and backward; each replay has other tokens, which choose other experts.
-TEST(CudaLayer, Battery14_CapturedOnceAndReplayedWithOtherTokens) {
+TEST(CudaLayer, Battery18_CapturedOnceAndReplayedWithOtherTokens) {
   for (char const* name : {"deepseek_v3", "gpt_oss", "nemotron"}) {
     SCOPED_TRACE(name);
     layer_case c = family(name);

@@ -88,7 +88,7 @@ TEST(CudaMma, Battery23_SameBitsWhereverTheWeightsLie) {
 }
 
 // A token's bits are its own: whatever the tile's height, and whichever rows stand beside it.
-TEST(CudaMma, Battery7_BatchInvariance) {
+TEST(CudaMma, Battery16_BatchInvariance) {
   using T = bf16;
   constexpr int N = 48, K = 100;
   product_case<T> all({257}, N, K, 3);
@@ -109,7 +109,7 @@ TEST(CudaMma, Battery7_BatchInvariance) {
 }
 
 // A row that is not finite stays in its row, and in its expert's weight gradient.
-TEST(CudaMma, Battery9_NanAndInfinityStayInTheirRow) {
+TEST(CudaMma, Battery17_NanAndInfinityStayInTheirRow) {
   using T = bf16;
   constexpr int N = 24, K = 33, bad = 22;
   product_case<T> x({20, 5, 23}, N, K, 5);
@@ -178,7 +178,7 @@ TEST(CudaMma, GatheredRowsAreTheCopiedOnes) {
   EXPECT_TRUE(same_answers(got, want));
 }
 
-TEST(CudaMma, Battery14_CapturedAndReplayedWithOtherSegments) {
+TEST(CudaMma, Battery18_CapturedAndReplayedWithOtherSegments) {
   constexpr int N = 64, K = 40, R = 71;
   product_case<bf16> x({30, 0, 41}, N, K, 3);
   device_product<bf16> const y(x);

@@ -119,7 +119,7 @@ TEST(CudaModel, TrainsWithTheHostsBits) {
   }
 }
 
-TEST(CudaModel, Battery14_ACapturedStepReplayedWithOtherTokens) {
+TEST(CudaModel, Battery18_ACapturedStepReplayedWithOtherTokens) {
   trainee t(small(), 2, 20);
   captured step([&](on_cuda const& on) {
     status const done = t.train(on);
