@@ -25,7 +25,7 @@ inline offset_t persistent_blocks(offset_t tiles, int per_multiprocessor) noexce
 template <storage Left, storage Right, class Finish>
 status gemm(on_cuda const& on, char const* who, gemm_job const& job,
             Finish const& finish) noexcept {
-  constexpr offset_t most = std::numeric_limits<index_t>::max() - 128;
+  constexpr offset_t most = std::numeric_limits<index_t>::max() - 256;
   if (job.outs > most || job.ins > most) {
     return status::fail(error::too_large,
                         "%s: the matrix has %lld rows of %lld; each must be at most %lld", who,
