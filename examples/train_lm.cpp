@@ -42,7 +42,8 @@ std::string device_name() { return {}; }
 std::unique_ptr<lm::any_network> make_network(lm::train_options const& options, bool mixed) {
   if (options.device == "cuda") {
 #ifdef LM_WITH_CUDA
-    return lm::cuda_network(options.run, mixed);
+    return options.run.bf16 ? lm::cuda_network_of_bf16(options.run, mixed)
+                            : lm::cuda_network_of_float(options.run, mixed);
 #else
     throw lm::problem("--device cuda: this program was built where there was no CUDA Toolkit");
 #endif

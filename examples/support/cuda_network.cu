@@ -1,17 +1,13 @@
 #include "cuda_network.hpp"
 
-#include <string>
-
 #include "device_memory.cuh"
 #include "network.hpp"
 #include "shunt/nn/model.cuh"
 
 namespace lm {
 
-std::unique_ptr<any_network> cuda_network(settings const& s, bool mixed) {
-  shunt::on_cuda const on{};
-  if (s.bf16) return std::make_unique<network<shunt::bf16, shunt::on_cuda>>(s, mixed, on);
-  return std::make_unique<network<float, shunt::on_cuda>>(s, mixed, on);
+std::unique_ptr<any_network> cuda_network_of_float(settings const& s, bool mixed) {
+  return std::make_unique<network<float, shunt::on_cuda>>(s, mixed, shunt::on_cuda{});
 }
 
 std::string cuda_device_name() {
