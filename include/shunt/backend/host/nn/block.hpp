@@ -34,6 +34,7 @@ template <> struct block_on<on_host> {
  private:
   template <class T>
   static void copy_row(view<T const, 2> from, view<T, 2> to, offset_t t) noexcept {
+    if (from.extent(1) == 0) return;  // then there may be no memory either
     __builtin_memcpy(to.data() + t * to.stride(0), from.data() + t * from.stride(0),
                      static_cast<std::size_t>(from.extent(1)) * sizeof(T));
   }
