@@ -57,10 +57,39 @@ template <class T> std::vector<u64> special_values();
 /// Random bits, in part shaped like numbers near one another.
 template <class T> u64 random_value();
 
-struct instruction {
-  instruction(char const* of, void (*how)());  // enlists itself as a test
+/// What the checker knows of a register's type.
+struct kind {
+  std::size_t bytes;
+  std::vector<u64> (*specials)();
+  u64 (*random)();
+};
+template <class T> inline constexpr kind kind_of{sizeof(T), special_values<T>, random_value<T>};
+
+/// What a model says of a lane's result: whether it is right, and what it would be, if it names that.
+struct verdict {
+  bool right, named;
+  u64 expected;
+};
+
+/// One instruction's kernel, which takes full, some and the sources, and its model. Types are gone
+/// from here on: what is compiled for each of the 1300 instructions is its model alone.
+struct check {
+  void const* kernel;
+  void (*function)();  // the model, where it is one
+  verdict (*model)(void (*function)(), u64 got, u64 const* sources);
+  kind const* result;
+  std::vector<kind const*> sources;
+};
+
+struct instruction {  // enlists itself as a test
+  instruction(char const* of, void (*how)());
+  instruction(char const* of, check what);
+  void run() const;
   char const* name;
-  void (*run)();
+
+ private:
+  void (*how_)() = nullptr;
+  check what_{};
 };
 
 /// Fails the test that runs now.
@@ -98,101 +127,34 @@ template <class T> bool same(T a, T b) {
 template <class T>
 requires(std::is_enum_v<T>) bool same(T a, T b) { return a == b; }
 
-/// One column of inputs per source: combinations of special values, then random ones.
-template <class... A> std::vector<std::vector<u64>> inputs() {
-  std::vector<std::vector<u64>> const specials{special_values<A>()...};
-  std::vector<std::vector<u64>> columns(sizeof...(A));
-  std::size_t most = 1;
-  while (true) {  // as many of each as keep the combinations under 6000
-    std::size_t product = 1;
-    for (auto const& s : specials) product *= std::min(s.size(), most + 1);
-    bool all = true;
-    for (auto const& s : specials) all = all && s.size() <= most;
-    if (product > 6000 || all) break;
-    ++most;
-  }
-  std::size_t combinations = 1;
-  for (auto const& s : specials) combinations *= std::min(s.size(), most);
-  for (std::size_t i = 0; i < combinations; ++i) {
-    std::size_t rest = i;
-    for (std::size_t k = 0; k < sizeof...(A); ++k) {
-      std::size_t const n = std::min(specials[k].size(), most);
-      columns[k].push_back(specials[k][rest % n]);
-      rest /= n;
-    }
-  }
-  while (columns[0].size() < combinations + 4096 || columns[0].size() % 256 != 0) {
-    std::size_t k = 0;
-    auto const one = [&]<class T>(T*) {
-      bool const special = columns[0].size() % 4 == 0;  // any of the list, also its far end
-      columns[k].push_back(special ? specials[k][random_value<u32>() % specials[k].size()]
-                                   : random_value<T>());
-      ++k;
-    };
-    (one(static_cast<A*>(nullptr)), ...);
-  }
-  return columns;
-}
-
-template <class T> std::vector<T> column_of(std::vector<u64> const& bits) {
-  std::vector<T> out;
-  for (u64 const x : bits) out.push_back(from_bits<T>(x));
-  return out;
-}
-
-template <class D, class... A>
-void launch(void (*kernel)(D*, D*, A const*...), buffer<D>& full, buffer<D>& some,
-            buffer<A> const&... sources) {
-  void const* arguments[] = {&full.data, &some.data, &sources.data...};
-  cudaLaunchKernel(reinterpret_cast<void const*>(kernel), dim3(unsigned(full.size / 256)),
-                   dim3(256), const_cast<void**>(arguments), 0, nullptr);
-}
-
-/// Compares what one lane got; true where it is right.
-template <class D, class Model, class... A>
-bool judge(D got, D poison, bool part, char const* how, Model model, A... sources) {
-  std::string expected;
-  bool right = false;
-  if (!part) {
-    right = bits_of(got) == bits_of(poison);
-    expected = "the lane to keep " + hex(bits_of(poison));
-  } else if constexpr (std::is_invocable_v<Model, D, A...>) {
-    right = model(got, sources...);
-    expected = "something else";
-  } else {
-    D const e = static_cast<D>(model(sources...));
-    right = same(got, e);
-    if (!right) expected = hex(bits_of(e));
-  }
-  if (right) return true;
-  std::string of;
-  ((of += " " + hex(bits_of(sources))), ...);
-  complain(std::string(how) + ", of" + of + ": got " + hex(bits_of(got)) + ", expected " +
-           expected);
-  return false;
-}
-
 template <class D, class... A, class Model, std::size_t... K>
-void run_on(void (*kernel)(D*, D*, A const*...), Model model, std::index_sequence<K...>) {
-  auto const columns = inputs<A...>();
-  std::size_t const n = columns[0].size();
-  D const poison = from_bits<D>(0x5a5b5c5d5e5f6061u);
-  buffer<D> full(std::vector<D>(n, poison)), some(std::vector<D>(n, poison));
-  launch<D, A...>(kernel, full, some, buffer<A>(column_of<A>(columns[K]))...);
-  if (!device_is_done()) return;
-  auto const got_full = full.host(), got_some = some.host();
-  for (std::size_t i = 0, wrong = 0; i < n && wrong < 4; ++i) {
-    wrong += !judge(got_full[i], poison, true, "whole warp", model, from_bits<A>(columns[K][i])...);
-    wrong += !judge(got_some[i], poison, takes_part(unsigned(i)), "half of the lanes", model,
-                    from_bits<A>(columns[K][i])...);
+verdict judge(Model model, u64 got, u64 const* sources, std::index_sequence<K...>) {
+  if constexpr (std::is_invocable_v<Model, D, A...>) {
+    return {bool(model(from_bits<D>(got), from_bits<A>(sources[K])...)), false, 0};
+  } else {
+    D const expected = static_cast<D>(model(from_bits<A>(sources[K])...));
+    return {same(from_bits<D>(got), expected), true, bits_of(expected)};
   }
 }
 
-/// Runs one instruction's kernel and compares. `kernel` takes full, some and the sources.
+/// A kernel and its model, a function or a lambda without captures, of these types.
 template <class D, class... A, class Model>
-void run(void (*kernel)(D*, D*, A const*...), Model model) {
-  run_on<D, A...>(kernel, model, std::index_sequence_for<A...>{});
+check checked(void (*kernel)(D*, D*, A const*...), Model model) {
+  using function = void (*)();
+  check all{reinterpret_cast<void const*>(kernel), nullptr, nullptr, &kind_of<D>, {&kind_of<A>...}};
+  if constexpr (std::is_pointer_v<Model>) all.function = reinterpret_cast<function>(model);
+  all.model = [](function f, u64 got, u64 const* sources) {
+    Model of{};
+    if constexpr (std::is_pointer_v<Model>) of = reinterpret_cast<Model>(f);
+    return judge<D, A...>(of, got, sources, std::index_sequence_for<A...>{});
+  };
+  return all;
 }
+
+/// Whether one lane got what it must; complains where it did not. A lane that takes no part keeps
+/// `before`.
+bool lane_is_right(check const& of, u64 got, u64 before, bool part, char const* how,
+                   u64 const* sources);
 
 // The register of a type, as inline PTX names it, and the type that goes into it.
 #define IN_u16 "h"
@@ -231,19 +193,19 @@ template <class T> using raw_t = typename raw<T>::type;
   INSTRUCTION_KERNEL(name, D, INSTRUCTION_LIST(A const* a), ptx \
                      : "+" IN_##D(d)                            \
                      : IN_##A(raw_t<A>(a[i])))                  \
-  instruction const test_##name(#name, [] { run<D, A>(kernel_##name, __VA_ARGS__); });
+  instruction const test_##name(#name, checked<D, A>(kernel_##name, __VA_ARGS__));
 
 #define INSTRUCTION2(name, ptx, D, A, B, ...)                               \
   INSTRUCTION_KERNEL(name, D, INSTRUCTION_LIST(A const* a, B const* b), ptx \
                      : "+" IN_##D(d)                                        \
                      : IN_##A(raw_t<A>(a[i])), IN_##B(raw_t<B>(b[i])))      \
-  instruction const test_##name(#name, [] { run<D, A, B>(kernel_##name, __VA_ARGS__); });
+  instruction const test_##name(#name, checked<D, A, B>(kernel_##name, __VA_ARGS__));
 
 #define INSTRUCTION3(name, ptx, D, A, B, C, ...)                                               \
   INSTRUCTION_KERNEL(name, D, INSTRUCTION_LIST(A const* a, B const* b, C const* c), ptx        \
                      : "+" IN_##D(d)                                                           \
                      : IN_##A(raw_t<A>(a[i])), IN_##B(raw_t<B>(b[i])), IN_##C(raw_t<C>(c[i]))) \
-  instruction const test_##name(#name, [] { run<D, A, B, C>(kernel_##name, __VA_ARGS__); });
+  instruction const test_##name(#name, checked<D, A, B, C>(kernel_##name, __VA_ARGS__));
 
 #define INSTRUCTION4(name, ptx, D, A, B, C, E, ...)                                             \
   INSTRUCTION_KERNEL(name, D, INSTRUCTION_LIST(A const* a, B const* b, C const* c, E const* f), \
@@ -251,6 +213,6 @@ template <class T> using raw_t = typename raw<T>::type;
                      : "+" IN_##D(d)                                                            \
                      : IN_##A(raw_t<A>(a[i])), IN_##B(raw_t<B>(b[i])), IN_##C(raw_t<C>(c[i])),  \
                        IN_##E(raw_t<E>(f[i])))                                                  \
-  instruction const test_##name(#name, [] { run<D, A, B, C, E>(kernel_##name, __VA_ARGS__); });
+  instruction const test_##name(#name, checked<D, A, B, C, E>(kernel_##name, __VA_ARGS__));
 
 }  // namespace instruction_check
