@@ -1,0 +1,111 @@
+"""Options, by the names and with the defaults of the C++ structs. All of them are immutable."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from . import _host
+
+# Keywords only, where dataclasses can say so (Python 3.10).
+_options = dataclass(frozen=True, **({"kw_only": True} if sys.version_info >= (3, 10) else {}))
+
+
+def _keep(options: Any, made: Any) -> None:
+    object.__setattr__(options, "_made", made)
+
+
+def _values(options: Any) -> list[Any]:
+    return [getattr(options, f.name) for f in fields(options)]
+
+
+@dataclass(frozen=True)
+class activation:
+    """An activation with numbers of its own: `activation("swiglu_capped", 7.0)`.
+
+    a, b: alpha and limit of swiglu_clamped, the limit of swiglu_capped, b1 and b2 of situ_glu;
+    None: the published ones. A name alone is enough wherever an activation is taken.
+    """
+
+    kind: str
+    a: float | None = None
+    b: float | None = None
+
+    def __post_init__(self) -> None:
+        _keep(self, _host.Activation(self.kind, self.a, self.b))
+
+
+@dataclass(frozen=True)
+class on_host:
+    """Runs on the host: on so many threads (0: all cores), with that instruction set ("best",
+    "portable", "avx2" or "avx512"). Results depend on neither."""
+
+    threads: int = 0
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        _keep(self, _host.HostPolicy(self.threads, self.isa or "best"))
+
+
+@_options
+class route_options:
+    """How a router chooses and weighs. The defaults are OLMoE's: softmax, top-k, raw."""
+
+    score: str = "softmax"  # softmax, sigmoid, sqrt_softplus, logits
+    gates: str = "raw"  # raw, renormalised, softmax_chosen
+    scale: float = 1.0
+    epsilon: float = 0.0
+    groups: int = 1
+    top_groups: int = 1
+    group_by: str = "best"  # best, sum_of_two_best
+    jitter: float = 0.0
+    random_second: bool = False
+    seed: int = 0
+    first_token: int = 0
+    zero_experts: int = 0
+    gate_on_input: bool = False
+    accumulate: bool = False
+
+    def __post_init__(self) -> None:
+        _keep(self, _host.make_route_options(*_values(self)))
+
+
+@_options
+class layer_options:
+    """Options of moe_layer and moe_layer_backward: give both the same."""
+
+    top_k: int = 1
+    tokens_per_expert: int = 0
+    route: route_options = field(default_factory=route_options)
+    act: str | activation = "swiglu"
+    capacity: int = 0
+    drop: str = "by_position"  # by_position, by_choice, by_gate
+    first_expert: int = 0
+    zero_experts_here: bool = True
+    add_to_y: bool = False
+    memory: str = "save"  # save, recompute
+    gradients: str = "overwrite"  # overwrite, accumulate
+    balance_loss: float = 0.0
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        values = _values(self)
+        values[2] = made(self.route, route_options, "layer_options.route")
+        values[3] = act_of(self.act)
+        _keep(self, _host.make_layer_options(*values))
+
+    def replace(self, **changes: Any) -> layer_options:
+        return replace(self, **changes)
+
+
+def made(value: Any, kind: type, name: str) -> Any:
+    """What the extension module takes for `value`, which must be of `kind`."""
+    if isinstance(value, kind):
+        return value._made  # type: ignore[attr-defined]
+    raise TypeError(f"{name} is {type(value).__name__}; it must be a shunt.{kind.__name__}")
+
+
+def act_of(act: str | activation) -> Any:
+    """What the extension module takes for an activation."""
+    return act._made if isinstance(act, activation) else act

@@ -1,0 +1,284 @@
+#include "array.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+namespace bindings {
+namespace {
+
+/// Of an element in one of the buffer protocol's format strings.
+element element_of_format(char const* format, Py_ssize_t size) noexcept {
+  if (format == nullptr) return size == 1 ? element::u8 : element::other;
+  if (*format == '@' || *format == '=' || *format == '<') ++format;
+  if (format[0] == '\0' || format[1] != '\0') return element::other;
+  switch (*format) {
+    case 'f': return element::f32;
+    case 'e': return element::f16;
+    case 'H': return element::bf16;
+    case 'B':
+    case '?': return element::u8;
+    case 'h':
+    case 'i':
+    case 'l':
+    case 'q':
+      return size == 2   ? element::i16
+             : size == 4 ? element::i32
+             : size == 8 ? element::i64
+                         : element::other;
+    default: return element::other;
+  }
+}
+
+element element_of_dlpack(nb::dlpack::dtype type) noexcept {
+  using nb::dlpack::dtype_code;
+  if (type.lanes != 1) return element::other;
+  auto const is = [&](dtype_code code, int bits) {
+    return type.code == static_cast<std::uint8_t>(code) && type.bits == bits;
+  };
+  if (is(dtype_code::Float, 32)) return element::f32;
+  if (is(dtype_code::Float, 16)) return element::f16;
+  if (is(dtype_code::Bfloat, 16) || is(dtype_code::UInt, 16)) return element::bf16;
+  if (is(dtype_code::Int, 16)) return element::i16;
+  if (is(dtype_code::Int, 32)) return element::i32;
+  if (is(dtype_code::Int, 64)) return element::i64;
+  if (is(dtype_code::UInt, 8) || is(dtype_code::Bool, 8)) return element::u8;
+  return element::other;
+}
+
+[[noreturn]] void type_error(std::string const& sentence) {
+  throw nb::type_error(sentence.c_str());
+}
+[[noreturn]] void value_error(std::string const& sentence) {
+  throw nb::value_error(sentence.c_str());
+}
+
+std::string names_of(std::initializer_list<element> types) {
+  std::string all;
+  std::size_t left = types.size();
+  for (element const type : types) {
+    all += to_string(type);
+    --left;
+    all += left > 1 ? ", " : left == 1 ? " or " : "";
+  }
+  return all;
+}
+
+std::string kind_of(nb::handle object) {
+  nb::object const type = nb::getattr(object, "dtype", nb::none());
+  return nb::str(type.is_none()
+                     ? nb::getattr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()))),
+                                   "__name__")
+                     : type)
+      .c_str();
+}
+
+}  // namespace
+
+char const* to_string(element type) noexcept {
+  switch (type) {
+    case element::f32: return "float32";
+    case element::f16: return "float16";
+    case element::bf16: return "bfloat16";
+    case element::i16: return "int16";
+    case element::i32: return "int32";
+    case element::i64: return "int64";
+    case element::u8: return "uint8";
+    case element::other: break;
+  }
+  return "unknown";
+}
+
+std::size_t size_of(element type) noexcept {
+  switch (type) {
+    case element::f32:
+    case element::i32: return 4;
+    case element::i64: return 8;
+    case element::f16:
+    case element::bf16:
+    case element::i16: return 2;
+    default: return 1;
+  }
+}
+
+bool array::read_buffer(nb::handle object) {
+  if (PyObject_CheckBuffer(object.ptr()) == 0) return false;
+  auto view = std::make_unique<Py_buffer>();
+  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_RECORDS_RO) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  buffer_.reset(view.release());
+  Py_buffer const& b = *buffer_;
+  data_ = b.buf;
+  rank_ = b.ndim;
+  type_ = element_of_format(b.format, b.itemsize);
+  read_only_ = b.readonly != 0;
+  where_ = place::host;
+  if (rank_ > most_axes || b.itemsize <= 0) return true;
+  offset_t dense = 1;
+  for (int d = rank_ - 1; d >= 0; --d) {
+    auto const at = static_cast<std::size_t>(d);
+    extents_[at] = b.shape == nullptr ? b.len / b.itemsize : b.shape[d];
+    if (b.strides == nullptr) {
+      strides_[at] = dense;
+      dense *= extents_[at];
+    } else {
+      whole_elements_ = whole_elements_ && (b.strides[d] % b.itemsize == 0 || extents_[at] <= 1);
+      strides_[at] = b.strides[d] / b.itemsize;
+    }
+  }
+  return true;
+}
+
+bool array::read_dlpack(nb::handle object, access how) {
+  bool read = false;
+  if (how == access::write) {
+    nb::ndarray<> exported;
+    read = nb::try_cast(object, exported, false);
+    if (read) exported_ = nb::ndarray<nb::ro>(exported);
+  } else {
+    read = nb::try_cast(object, exported_, false);
+  }
+  if (!read) {
+    PyErr_Clear();
+    return false;
+  }
+  rank_ = static_cast<int>(exported_.ndim());
+  type_ = element_of_dlpack(exported_.dtype());
+  bool const host = exported_.device_type() == nb::device::cpu::value;
+  where_ = host ? place::host : place::cuda;
+  if (!host && exported_.device_type() != nb::device::cuda::value &&
+      exported_.device_type() != nb::device::cuda_managed::value) {
+    value_error(std::string(name_) +
+                " lies on a device that is neither host nor CUDA; it must lie on one of these");
+  }
+  data_ = const_cast<void*>(static_cast<void const*>(exported_.data()));
+  for (int d = 0; d < rank_ && d < most_axes; ++d) {
+    auto const at = static_cast<std::size_t>(d);
+    extents_[at] = static_cast<offset_t>(exported_.shape(at));
+    strides_[at] = exported_.stride(at);
+  }
+  return true;
+}
+
+array::array(nb::handle object, char const* name, int rank, std::initializer_list<element> types,
+             access how, place where)
+    : name_(name), object_(nb::borrow(object)) {
+  bool read = read_buffer(object);
+  if (!read && nb::hasattr(object, "view") && kind_of(object) == "bfloat16" &&
+      nb::hasattr(object,
+                  "__array_interface__")) {  // ml_dtypes: NumPy exports it as nothing at all
+    read = read_buffer(object.attr("view")("uint16"));
+  }
+  if (!read) read = read_dlpack(object, how);
+  if (!read) {
+    bool const tracked =
+        nb::cast<bool>(nb::bool_(nb::getattr(object, "requires_grad", nb::bool_(false))));
+    type_error(std::string(name) + " is " + kind_of(object) +
+               (tracked ? ", a tensor that requires a gradient; it must be detached"
+                        : "; it must be an array that can be read through the buffer protocol or "
+                          "DLPack"));
+  }
+  check(rank, types, how, where);
+  // A view without memory means "not given": an empty array is given all the same.
+  static std::max_align_t empty;
+  if (data_ == nullptr) data_ = &empty;
+}
+
+void array::check(int rank, std::initializer_list<element> types, access how, place where) const {
+  std::string const name(name_);
+  if (where != place::any && where_ != where) {
+    value_error(name + (where == place::host
+                            ? " lies in device memory; on the host it must lie in host memory "
+                              "(on=shunt.on_cuda(stream) runs on the device)"
+                            : " lies in host memory; with on_cuda it must lie in device memory"));
+  }
+  if (std::find(types.begin(), types.end(), type_) == types.end()) {
+    type_error(
+        name + ": its elements are " +
+        (type_ == element::other || type_ == element::bf16 ? kind_of(object_) : to_string(type_)) +
+        "; they must be " + names_of(types));
+  }
+  if (rank_ > most_axes || (rank >= 0 && rank_ != rank)) {
+    value_error(name + " has " + std::to_string(rank_) + " axes; it must have " +
+                std::to_string(rank));
+  }
+  if (!whole_elements_ || reinterpret_cast<std::uintptr_t>(data_) % size_of(type_) != 0) {
+    value_error(name + ": its elements are not aligned; address and strides must be multiples of " +
+                std::to_string(size_of(type_)));
+  }
+  if (how == access::read) return;
+  if (read_only_) value_error(name + " is read-only; it is written and must be writable");
+  // Elements that lie on each other: sorted by stride, each axis must step over all smaller ones.
+  std::array<std::pair<offset_t, offset_t>, most_axes> steps;
+  int n = 0;
+  for (int d = 0; d < rank_; ++d) {
+    if (extent(d) == 0) return;
+    if (extent(d) > 1) steps[static_cast<std::size_t>(n++)] = {std::abs(stride(d)), extent(d)};
+  }
+  std::sort(steps.begin(), steps.begin() + n);
+  offset_t reach = 0;
+  for (int d = 0; d < n; ++d) {
+    auto const [step, count] = steps[static_cast<std::size_t>(d)];
+    if (step <= reach) {
+      value_error(name + ": some of its elements share memory; it is written and they must not");
+    }
+    reach += step * (count - 1);
+  }
+}
+
+array::bytes array::range() const noexcept {
+  offset_t low = 0, high = 0;
+  for (int d = 0; d < rank_; ++d) {
+    if (extent(d) == 0) return {};
+    offset_t const reach = (extent(d) - 1) * stride(d);
+    (reach < 0 ? low : high) += reach;
+  }
+  auto const base = reinterpret_cast<std::uintptr_t>(data_);
+  auto const size = static_cast<offset_t>(size_of(type_));
+  return {base + static_cast<std::uintptr_t>(low * size),
+          base + static_cast<std::uintptr_t>((high + 1) * size)};
+}
+
+array output(nb::handle given, nb::handle like, char const* name,
+             std::initializer_list<offset_t> extents, std::initializer_list<element> types,
+             place where) {
+  auto const rank = static_cast<int>(extents.size());
+  if (!given.is_none()) return {given, name, rank, types, access::write, where};
+  static nb::handle const empty =
+      nb::object(nb::module_::import_("shunt._arrays").attr("empty")).release();  // kept for good
+  nb::object shape = nb::steal(PyTuple_New(rank));
+  Py_ssize_t d = 0;
+  for (offset_t const extent : extents) {
+    PyTuple_SET_ITEM(shape.ptr(), d++, PyLong_FromLongLong(extent));
+  }
+  return {empty(like, shape, nb::str(to_string(*types.begin()))),
+          name,
+          rank,
+          types,
+          access::write,
+          where};
+}
+
+void apart::check() {
+  std::sort(entries_.begin(), entries_.end(),
+            [](entry const& a, entry const& b) { return a.range.first < b.range.first; });
+  entry const *any = nullptr, *written = nullptr;  // those that reach furthest so far
+  for (entry const& e : entries_) {
+    if (e.range.first == e.range.last) continue;
+    entry const* const met = e.written ? any : written;
+    if (met != nullptr && e.range.first < met->range.last) {
+      entry const& out = e.written ? e : *met;
+      entry const& other = e.written ? *met : e;
+      value_error(std::string(out.of->name()) + " and " + other.of->name() +
+                  " share memory; they must not");
+    }
+    if (any == nullptr || e.range.last > any->range.last) any = &e;
+    if (e.written && (written == nullptr || e.range.last > written->range.last)) written = &e;
+  }
+}
+
+}  // namespace bindings

@@ -1,0 +1,252 @@
+#include "layer.hpp"
+
+#include <string>
+#include <utility>
+
+#include "call.hpp"
+#include "maybe.hpp"
+#include "policy.hpp"
+#include "shunt/layer.hpp"
+
+namespace bindings {
+namespace {
+
+constexpr shunt::space S = policy::memory;
+using options_type = shunt::layer_options<shunt::activation, S>;
+
+[[noreturn]] void value_error(std::string const& sentence) {
+  throw nb::value_error(sentence.c_str());
+}
+
+saved_key key_of(element type, shunt::detail::moe_sizes const& n, options_type const& o) {
+  return {type,
+          n.tokens,
+          n.width,
+          n.hidden,
+          n.experts,
+          n.local,
+          n.top_k,
+          n.up_rows,
+          n.intermediate,
+          n.shared_rows,
+          n.shared,
+          n.rows,
+          n.taken,
+          n.latent,
+          n.shared_gated,
+          o.memory == shunt::memory_mode::recompute,
+          o.balance_loss != 0.0f,
+          o.z_loss != 0.0f};
+}
+
+/// x as one of the weights' tokens; the weights where this backend can reach them.
+array tokens_of(nb::handle x, char const* name, weights const& w) {
+  if (w.where() != here) {
+    value_error(here == place::host
+                    ? "the weights lie in device memory; on the host they must lie in host memory"
+                    : "the weights lie in host memory; with on_cuda they must lie on the device");
+  }
+  return {x, name, 2, {w.type()}, access::read, here};
+}
+
+template <class F> void with_types(weights const& w, F&& f) {
+  with_storage(w.type(), [&]<class T>() {
+    if constexpr (std::is_same_v<T, float>) {
+      f.template operator()<float, float>();
+    } else if (w.wide_gate()) {
+      f.template operator()<T, float>();
+    } else {
+      f.template operator()<T, T>();
+    }
+  });
+}
+
+nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, maybe valid,
+                     maybe ids, maybe token, maybe loss, maybe observe, maybe report_, maybe out,
+                     maybe saved_, maybe on) {
+  auto* const report = instance<layer_report>(report_, "moe_layer.report", "a shunt.LayerReport");
+  auto* const saved = instance<saved_state>(saved_, "moe_layer.saved", "a shunt.Saved");
+  policy const where = policy_of(on);
+  array const in = tokens_of(x, "moe_layer.x", w);
+  options_type o = settings.of<S>();
+  layer_inputs const with(valid, nb::none(), ids, token, here);
+  with.fill(o);
+  wanted_arrays const wanted(observe, here);
+  wanted.fill(o.observe);
+  array const losses = optional(loss, "moe_layer.loss", 1, {element::f32}, access::write, here);
+  o.loss = losses.as<float, 1, S>();
+  if (o.loss && o.loss.extent(0) != 2) {
+    value_error("moe_layer.loss: extent 0 is " + std::to_string(o.loss.extent(0)) +
+                "; it must be 2 (balance loss, z-loss)");
+  }
+  if (o.add_to_y && out.is_none()) {
+    value_error("moe_layer.out is None; with add_to_y it must hold what is added to");
+  }
+  array y = output(out, x, "moe_layer.out", {in.extent(0), in.extent(1)}, {w.type()}, here);
+  if (report != nullptr) {
+    if constexpr (here == place::host) {
+      report->wanted_in(o);
+    } else {
+      value_error("moe_layer.report: it must be None with on_cuda (observe counts instead)");
+    }
+  }
+  apart arrays;
+  w.each_array([&](array const& a) { arrays.reads(a); });
+  with.read_in(arrays);
+  wanted.written_in(arrays);
+  arrays.reads(in).writes(y, losses).check();
+
+  with_types(w, [&]<class T, class G>() {
+    auto const weights = w.as<T, G, S>();
+    auto const from = in.as<T const, 2, S>();
+    auto const to = y.as<T, 2, S>();
+    auto const tokens = static_cast<index_t>(from.extent(0));
+    auto const go = [&](shunt::arena<S> work, shunt::moe_saved<T, S> const* keep) {
+      return shunt::moe_layer(where, from, weights, to, work, o, keep);
+    };
+    auto const bytes = [&](bool training) {
+      return shunt::moe_layer_scratch_bytes(where, tokens, weights, o, training);
+    };
+    if (saved == nullptr) {
+      run_with_scratch([&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
+      return;
+    }
+    // Without memory the layer checks all else and writes nothing: sizes are then safe to measure.
+    if (auto const bad = go({}, nullptr); bad.code() != shunt::error::arena_too_small) {
+      raise_unless_ok(bad);
+    }
+    saved_state::use const mine(saved, true);
+    auto const key = key_of(w.type(), shunt::detail::moe_sizes(tokens, weights, o), o);
+    auto const needed = static_cast<offset_t>(shunt::moe_saved_bytes(tokens, weights, o));
+    saved->filled = false;
+    if (!saved->memory || saved->memory.extent(0) < needed || saved->memory.where() != here) {
+      saved->memory = output(nb::none(), x, "Saved", {needed}, {element::u8}, here);
+    }
+    auto from_bytes = saved->arena<S>();
+    auto const keep = shunt::carve_moe_saved(from_bytes, tokens, weights, o);
+    run_with_scratch([&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
+    saved->key = key;
+    saved->filled = true;
+  });
+  return nb::borrow(y.object());
+}
+
+/// Where the weights' gradients go: a tuple in the order of shunt.Gradients' fields.
+struct gradient_arrays {
+  array gate, gate_bias;
+  matrices up, down;
+  array up_bias, down_bias;
+  matrices shared_up, shared_down;
+  array shared_gate, latent_down, latent_up;
+
+  gradient_arrays(nb::handle given, weights const& w) {
+    if (given.is_none()) return;
+    if (!nb::isinstance<nb::tuple>(given) || nb::len(given) != 11) {
+      throw nb::type_error("gradients must be a shunt.Gradients");
+    }
+    auto const plain = [&](int at, char const* name, int rank) {
+      return optional(given[at], name, rank, {element::f32}, access::write, here);
+    };
+    auto const stack = [&](int at, char const* name, matrices const& of) {
+      matrices m(given[at], name, {element::f32}, access::write, here, nb::none());
+      m.set_pairs(of.pairs());  // the rows lie as the weights' do
+      return m;
+    };
+    gate = plain(0, "gradients.gate", 2);
+    gate_bias = plain(1, "gradients.gate_bias", 1);
+    up = stack(2, "gradients.up", w.up);
+    down = stack(3, "gradients.down", w.down);
+    up_bias = plain(4, "gradients.up_bias", 2);
+    down_bias = plain(5, "gradients.down_bias", 2);
+    shared_up = stack(6, "gradients.shared_up", w.shared_up);
+    shared_down = stack(7, "gradients.shared_down", w.shared_down);
+    shared_gate = plain(8, "gradients.shared_gate", 1);
+    latent_down = plain(9, "gradients.latent_down", 2);
+    latent_up = plain(10, "gradients.latent_up", 2);
+  }
+
+  [[nodiscard]] shunt::moe_gradients<S> views() const noexcept {
+    return {
+        gate.as<float, 2, S>(),        gate_bias.as<float, 1, S>(), up.as<float, S>(),
+        down.as<float, S>(),           up_bias.as<float, 2, S>(),   down_bias.as<float, 2, S>(),
+        shared_up.as<float, S>(),      shared_down.as<float, S>(),  shared_gate.as<float, 1, S>(),
+        latent_down.as<float, 2, S>(), latent_up.as<float, 2, S>()};
+  }
+  void written_in(apart& arrays) const {
+    arrays.writes(gate, gate_bias, up_bias, down_bias, shared_gate, latent_down, latent_up);
+    for (matrices const* m : {&up, &down, &shared_up, &shared_down}) {
+      m->each_array([&](array const& a) { arrays.writes(a); });
+    }
+  }
+};
+
+nb::object moe_layer_backward(maybe x, weights const& w, maybe d_y, maybe saved_,
+                              layer_settings const& settings, maybe valid, maybe frozen, maybe ids,
+                              maybe token, maybe from_losses, maybe gradients, maybe out,
+                              maybe on) {
+  auto* const given = instance<saved_state>(saved_, "moe_layer_backward.saved", "a shunt.Saved");
+  if (given == nullptr || !given->filled) {
+    value_error("moe_layer_backward.saved is empty; it must be one that moe_layer filled");
+  }
+  saved_state& saved = *given;
+  policy const where = policy_of(on);
+  array const in = tokens_of(x, "moe_layer_backward.x", w);
+  array const back(d_y, "moe_layer_backward.d_y", 2, {w.type()}, access::read, here);
+  options_type o = settings.of<S>();
+  layer_inputs const with(valid, frozen, ids, token, here);
+  with.fill(o);
+  loss_gradients const losses(from_losses, here);
+  losses.fill(o.from_losses);
+  gradient_arrays const g(gradients, w);
+  if (with.frozen && with.frozen.extent(0) != w.up.experts()) {
+    value_error("moe_layer_backward.frozen: extent 0 is " + std::to_string(with.frozen.extent(0)) +
+                "; it must be " + std::to_string(w.up.experts()) + " (experts)");
+  }
+  array d_x = output(out, x, "moe_layer_backward.d_x", {in.extent(0), in.extent(1)},
+                     {w.type(), element::f32}, here);
+  apart arrays;
+  w.each_array([&](array const& a) { arrays.reads(a); });
+  with.read_in(arrays);
+  g.written_in(arrays);
+  arrays.reads(in, back, losses.importance, losses.sequence_importance, losses.z)
+      .writes(d_x)
+      .check();
+
+  with_types(w, [&]<class T, class G>() {
+    auto const weights = w.as<T, G, S>();
+    auto const from = in.as<T const, 2, S>();
+    auto const tokens = static_cast<index_t>(from.extent(0));
+    saved_state::use const mine(&saved, false);
+    if (saved.key != key_of(w.type(), shunt::detail::moe_sizes(from.extent(0), weights, o), o) ||
+        saved.memory.where() != here) {
+      value_error(
+          "moe_layer_backward.saved was made by another call of moe_layer; it must be the one with "
+          "these tokens, weights and options");
+    }
+    auto bytes = saved.arena<S>();
+    auto const keep = shunt::carve_moe_saved(bytes, tokens, weights, o);
+    auto const go = [&]<class D>() {
+      run_with_scratch(
+          [&](auto work) {
+            return shunt::moe_layer_backward(where, from, weights, back.as<T const, 2, S>(), keep,
+                                             d_x.as<D, 2, S>(), g.views(), work, o);
+          },
+          [&] { return shunt::moe_layer_backward_scratch_bytes(where, tokens, weights, o); });
+    };
+    if (d_x.type() == w.type()) {
+      go.template operator()<T>();
+    } else {
+      go.template operator()<float>();
+    }
+  });
+  return nb::borrow(d_x.object());
+}
+
+}  // namespace
+
+void bind_layer(nb::module_& m) {
+  m.def("moe_layer", &moe_layer);
+  m.def("moe_layer_backward", &moe_layer_backward);
+}
+
+}  // namespace bindings
