@@ -23,7 +23,9 @@ _MODEL = dict(
     bos_token_id=1,
     eos_token_id=2,
 )
-_LATENT_ATTENTION = dict(q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8)
+_LATENT_ATTENTION = dict(
+    q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8
+)
 _SIGMOID = dict(
     n_routed_experts=EXPERTS,
     num_experts_per_tok=CHOSEN,
@@ -56,7 +58,12 @@ FAMILIES = (
     Family(
         "olmoe",
         "olmoe",
-        dict(intermediate_size=WIDE, num_experts=EXPERTS, num_experts_per_tok=CHOSEN, norm_topk_prob=False),
+        dict(
+            intermediate_size=WIDE,
+            num_experts=EXPERTS,
+            num_experts_per_tok=CHOSEN,
+            norm_topk_prob=False,
+        ),
     ),
     Family(
         "qwen2_moe",

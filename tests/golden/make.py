@@ -37,20 +37,26 @@ def filled(model: torch.nn.Module, block: torch.nn.Module, dice: torch.Generator
     with torch.no_grad():
         for name, tensor in block.named_parameters():
             experts = tensor.dim() == 3
-            transposed = experts and getattr(block.experts, "is_transposed", "Llama4" in type(block).__name__)
+            transposed = experts and getattr(
+                block.experts, "is_transposed", "Llama4" in type(block).__name__
+            )
             fan = tensor.shape[-2 if transposed else -1]
             if "bias" in name:
                 normal(tensor, 0.5)
             elif name.startswith(("gate.", "router.")):
                 normal(tensor, 2.0 / fan**0.5)
             else:
-                normal(tensor, (1.5 if "up_proj" in name or "gate_proj" in name else 1.0) / fan**0.5)
+                normal(
+                    tensor, (1.5 if "up_proj" in name or "gate_proj" in name else 1.0) / fan**0.5
+                )
         for name, tensor in block.named_buffers():
             if "correction_bias" in name:
                 normal(tensor, 0.1)
             elif "tid2eid" in name:
                 for row in tensor:
-                    row.copy_(torch.randperm(block.experts.num_experts, generator=dice)[: row.numel()])
+                    row.copy_(
+                        torch.randperm(block.experts.num_experts, generator=dice)[: row.numel()]
+                    )
 
 
 def kept_in_float(block: torch.nn.Module, kind: torch.dtype) -> None:
@@ -62,24 +68,39 @@ def kept_in_float(block: torch.nn.Module, kind: torch.dtype) -> None:
         setattr(block.get_submodule(owner), leaf, value)
 
 
-def run(family: Family, block: torch.nn.Module, x: torch.Tensor, d_y: torch.Tensor, ids: torch.Tensor) -> Tensors:
+def run(
+    family: Family, block: torch.nn.Module, x: torch.Tensor, d_y: torch.Tensor, ids: torch.Tensor
+) -> Tensors:
     """The module forward and backward, with what its router said."""
     said: list[tuple[torch.Tensor, ...]] = []
-    hook = block.get_submodule(family.router).register_forward_hook(lambda _m, _i, out: said.append(out))
+    hook = block.get_submodule(family.router).register_forward_hook(
+        lambda _m, _i, out: said.append(out)
+    )
     block.zero_grad(set_to_none=True)
     x = x.clone().requires_grad_()
     y = block(x[None], ids[None]) if family.by_token else block(x[None])
     y = (y[0] if isinstance(y, tuple) else y).reshape(TOKENS, WIDTH)
     y.backward(d_y)
     hook.remove()
-    if family.name == "llama4":  # its router gives the scores of all, and 0 where an expert was not chosen
+    if (
+        family.name == "llama4"
+    ):  # its router gives the scores of all, and 0 where an expert was not chosen
         gates, choice = said[0][0].topk(block.top_k, dim=-1)
     else:
         _, gates, choice = said[0]
-    out = {"x": x, "d_y": d_y, "y": y, "choice": choice.int(), "gates": gates.float(), "d_x": x.grad}
+    out = {
+        "x": x,
+        "d_y": d_y,
+        "y": y,
+        "choice": choice.int(),
+        "gates": gates.float(),
+        "d_x": x.grad,
+    }
     if family.by_token:
         out["token"] = ids.int()
-    return {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in out.items()}
+    return {
+        name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in out.items()
+    }
 
 
 def gradients(block: torch.nn.Module) -> Tensors:
@@ -107,7 +128,11 @@ def gradients(block: torch.nn.Module) -> Tensors:
             halves[name.split(".")[-2]] = grad
             continue
         to = plain[name]  # KeyError: a parameter that no gradient here accounts for
-        out[to] = grad.transpose(1, 2) if transposed and to in ("up", "down") else grad
+        if to in ("up", "down") and transposed:
+            grad = grad.transpose(1, 2)
+        if to == "up":  # transformers' LongCat has rows for zero experts too, which nothing reads
+            grad = grad[: len(block.experts.down_proj)]
+        out[to] = grad
     if "gate_proj" in halves:
         out["shared_up"] = torch.cat([halves["gate_proj"], halves["up_proj"]])
     elif halves:
@@ -116,7 +141,9 @@ def gradients(block: torch.nn.Module) -> Tensors:
         out["shared_down"] = halves["down_proj"]
     if "shared_gate" in out:
         out["shared_gate"] = out["shared_gate"].reshape(-1)
-    return {"d_" + name: grad.clone(memory_format=torch.contiguous_format) for name, grad in out.items()}
+    return {
+        "d_" + name: grad.clone(memory_format=torch.contiguous_format) for name, grad in out.items()
+    }
 
 
 def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
@@ -135,7 +162,11 @@ def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
         x, d_y = x.to(KINDS[kind]), d_y.to(KINDS[kind])
         found = run(family, block, x, d_y, ids)
         found.update(gradients(block))
-        state = {k: v for k, v in model.state_dict().items() if f"layers.{family.layer}.{family.block}." in k}
+        state = {
+            k: v
+            for k, v in model.state_dict().items()
+            if f"layers.{family.layer}.{family.block}." in k
+        }
         # In 16 bits some routers round their logits: take numbers that are chosen alike without that.
         block.float()
         exact = run(family, block, x.float(), d_y.float(), ids)
@@ -150,7 +181,7 @@ def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
         "family": family.name,
         "layer": str(family.layer),
         "seed": str(seed),
-        "config": json.dumps(config.to_dict(), sort_keys=True),
+        "config": json.dumps(json.loads(config.to_json_string(use_diff=False))),
         "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__,
     }
@@ -176,7 +207,9 @@ def differences(path: pathlib.Path, tensors: Tensors) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     parser.add_argument("family", nargs="*", help="these only")
     asked = parser.parse_args()
@@ -192,7 +225,10 @@ def main() -> int:
                 wrong += differences(path, tensors)
             else:
                 save_file(tensors, path, about)
-            print(f"{family.name} {kind}: seed {about['seed']}, {path.stat().st_size} bytes", flush=True)
+            print(
+                f"{family.name} {kind}: seed {about['seed']}, {path.stat().st_size} bytes",
+                flush=True,
+            )
     print("\n".join(wrong))
     return 1 if wrong else 0
 
