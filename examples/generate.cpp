@@ -49,7 +49,8 @@ int choose(std::vector<float> const& logits, options const& o, std::uint64_t pos
 }
 
 template <class T>
-void generate(options const& o, lm::settings const& s, bool mixed, lm::safetensors_file& file) {
+void generate(options const& o, lm::settings const& s, bool mixed,
+              checkpoint::safetensors_file& file) {
   namespace nn = shunt::nn;
   shunt::on_host const on{.threads = o.threads};
   lm::parameters<T> weights(s, mixed);
@@ -101,7 +102,7 @@ int run(int argc, char** argv) {
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
   CLI11_PARSE(app, argc, argv);
 
-  lm::safetensors_file file(o.from);
+  checkpoint::safetensors_file file(o.from);
   nlohmann::json const state = lm::checkpoint_state(file);
   auto const s = state.at("settings").get<lm::settings>();
   bool const mixed = state.at("name") == "moe";

@@ -154,7 +154,7 @@ void take_up(lm::train_options& options) {
   for (char const* name : {"moe.safetensors", "dense.safetensors"}) {
     fs::path const path = options.out / name;
     if (!fs::exists(path)) continue;
-    lm::safetensors_file file(path);
+    checkpoint::safetensors_file file(path);
     lm::adopt(options, lm::checkpoint_state(file).at("settings").get<lm::settings>(), path);
     return;
   }

@@ -22,9 +22,9 @@ struct stoppable : lm::network<float> {
 
 template <class Network> std::vector<std::vector<char>> bits(Network const& network) {
   std::vector<std::vector<char>> all;
-  for (lm::tensor_source const& t : network.state()) {
-    std::uint64_t size = lm::bytes_of_kind(t.kind);
-    for (std::uint64_t extent : t.shape) size *= extent;
+  for (checkpoint::tensor_source const& t : network.state()) {
+    std::uint64_t size = 0;
+    EXPECT_TRUE(checkpoint::size_of(t.shape, checkpoint::bits_of_kind(t.kind), size));
     auto const* from = static_cast<char const*>(t.data);
     all.emplace_back(from, from + size);
   }

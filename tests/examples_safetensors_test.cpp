@@ -10,7 +10,10 @@
 #include <string>
 #include <vector>
 
-#include "../examples/support/safetensors.hpp"
+#include "../examples/support/checkpoint/safetensors.hpp"
+
+#include "../examples/support/checkpoint/shards.hpp"
+#include "../examples/support/checkpoint/write_safetensors.hpp"
 
 namespace {
 
@@ -48,19 +51,19 @@ class Safetensors : public testing::Test {
   [[nodiscard]] std::string refusal(std::string const& bytes) const {
     put(place("hostile"), bytes);
     try {
-      lm::safetensors_file file(place("hostile"));
+      checkpoint::safetensors_file file(place("hostile"));
       file.verify(false);
     } catch (lm::problem const& p) { return p.what(); }
     return {};
   }
 
   void write_sample(fs::path const& path) const {
-    lm::write_safetensors(path,
-                          {{"b.bytes", "U8", {3}, "abc"},
-                           {"weights", "F32", {2, 3}, weights_},
-                           {"none", "F32", {0, 7}, nullptr},
-                           {"step", "I64", {}, &step_}},
-                          {{"step", "41"}, {"text", "ü \"quoted\"\n"}});
+    checkpoint::write_safetensors(path,
+                                  {{"b.bytes", "U8", {3}, "abc"},
+                                   {"weights", "F32", {2, 3}, weights_},
+                                   {"none", "F32", {0, 7}, nullptr},
+                                   {"step", "I64", {}, &step_}},
+                                  {{"step", "41"}, {"text", "ü \"quoted\"\n"}});
   }
 
   float weights_[6] = {1.5f, -0.0f, std::numeric_limits<float>::infinity(), 1e-42f, 3.f, 4.f};
@@ -70,7 +73,7 @@ class Safetensors : public testing::Test {
 
 TEST_F(Safetensors, GivesBackEveryBitItWasGiven) {
   write_sample(place("sample"));
-  lm::safetensors_file file(place("sample"));
+  checkpoint::safetensors_file file(place("sample"));
   file.verify(true);
   EXPECT_EQ(file.tensors().size(), 4u);
   EXPECT_EQ(file.metadata().at("step"), "41");
@@ -93,10 +96,8 @@ TEST_F(Safetensors, AlignsTensorsToTheirElements) {
   std::uint64_t length = 0;
   std::memcpy(&length, bytes.data(), 8);
   EXPECT_EQ(length % 8, 0u);
-  lm::safetensors_file file(place("sample"));
-  for (auto const& [name, entry] : file.tensors()) {
-    EXPECT_EQ(entry.begin % lm::bytes_of_kind(entry.kind), 0u) << name;
-  }
+  checkpoint::safetensors_file file(place("sample"));
+  for (auto const& [name, entry] : file.tensors()) { EXPECT_TRUE(entry.aligned()) << name; }
 }
 
 TEST_F(Safetensors, TheSameContentGivesTheSameFile) {
@@ -130,7 +131,7 @@ TEST_F(Safetensors, AFlippedBitIsNoticedAnywhere) {
       put(place("damaged"), damaged);
       EXPECT_THROW(
           {
-            lm::safetensors_file file(place("damaged"));
+            checkpoint::safetensors_file file(place("damaged"));
             file.verify(true);
           },
           lm::problem)
@@ -145,8 +146,8 @@ TEST_F(Safetensors, ForeignFilesAreRefusedWithASentence) {
   EXPECT_NE(refusal(std::string(64, '\0')).find("does not begin with {"), std::string::npos);
   EXPECT_NE(refusal(file_of("[1,2]  ", 0)).find("does not begin with {"), std::string::npos);
   EXPECT_NE(refusal(file_of("{nonsense", 0)).find("not a JSON object"), std::string::npos);
-  EXPECT_THROW(lm::safetensors_file{place("absent")}, lm::problem);
-  EXPECT_THROW(lm::safetensors_file{folder_}, lm::problem);
+  EXPECT_THROW(checkpoint::safetensors_file{place("absent")}, lm::problem);
+  EXPECT_THROW(checkpoint::safetensors_file{folder_}, lm::problem);
 }
 
 TEST_F(Safetensors, HostileHeadersAreRefusedWithASentence) {
@@ -200,8 +201,12 @@ TEST_F(Safetensors, HostileHeadersAreRefusedWithASentence) {
        file_of(R"({"a":{"dtype":"U8","dtype":"I8","shape":[8],"data_offsets":[0,8]}})", 8)},
       {"metadata that are no strings", "not a string", file_of(R"({"__metadata__":{"n":1}})", 0)},
       {"metadata that are no object", "not an object", file_of(R"({"__metadata__":[]})", 0)},
-      {"ten thousand brackets", "", file_of("{\"t\":" + std::string(10000, '['), 0)},
-      {"half a character", "", file_of("{\"\xc3\":1}", 0)},
+      {"ten thousand brackets", "nests deeper than 32",
+       file_of("{\"t\":" + std::string(10000, '[') + std::string(10000, ']') + "}", 0)},
+      {"ten thousand brackets and no end", "nests deeper than 32",
+       file_of("{\"t\":" + std::string(10000, '['), 0)},
+      {"half a character", "not a JSON object", file_of("{\"\xc3\":1}", 0)},
+      {"half a byte", "not give", file_of(tensor("\"F4\"", "[3]", "[0,1]"), 1)},
   };
   for (auto const& c : cases) {
     std::string const sentence = refusal(c.bytes);
@@ -214,16 +219,128 @@ TEST_F(Safetensors, HostileHeadersAreRefusedWithASentence) {
 TEST_F(Safetensors, ReadsAFileThatOthersWrote) {
   EXPECT_EQ(refusal(file_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}   )", 8)),
             "");
-  lm::safetensors_file file(place("hostile"));
+  checkpoint::safetensors_file file(place("hostile"));
   EXPECT_THROW(file.verify(true), lm::problem) << "it has no checksum";
   char bytes[8];
   file.read("t", "F32", std::vector<std::uint64_t>{2}, bytes);
   EXPECT_EQ(std::string(bytes, 8), "xxxxxxxx");
 }
 
+TEST_F(Safetensors, ASentenceQuotesNoControlCharactersAndNoBooks) {
+  std::string const sentence =
+      refusal(file_of(R"({"\u001b[2J)" + std::string(1000, 'n') + R"(":7})", 0));
+  EXPECT_NE(sentence.find(R"(\u001b[2J)"), std::string::npos) << sentence;
+  EXPECT_EQ(sentence.find('\x1b'), std::string::npos);
+  EXPECT_LT(sentence.size(), 500u);
+}
+
+TEST_F(Safetensors, TensorsAreUsedWhereTheyLie) {
+  write_sample(place("sample"));
+  checkpoint::safetensors_file file(place("sample"));
+  checkpoint::tensor const* const t = file.find("weights");
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(file.find("absent"), nullptr);
+  EXPECT_EQ(std::memcmp(t->data, weights_, sizeof weights_), 0);
+  std::byte const* const before = t->data;
+  checkpoint::safetensors_file const moved(std::move(file));
+  ASSERT_NE(moved.find("weights"), nullptr);
+  EXPECT_EQ(moved.find("weights")->data, before);
+  EXPECT_EQ(std::memcmp(before, weights_, sizeof weights_), 0);
+  // A file of others may put a tensor anywhere.
+  std::string const odd = file_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}} )", 8);
+  put(place("odd"), odd);
+  EXPECT_EQ(checkpoint::safetensors_file(place("odd")).find("t")->aligned(), odd.size() % 4 == 0);
+}
+
+TEST_F(Safetensors, EveryTypeOfTheFormat) {
+  struct {
+    char const* kind;
+    std::uint64_t elements, bytes;
+  } const kinds[] = {{"F64", 1, 8},     {"F32", 2, 8},     {"F16", 2, 4},     {"BF16", 3, 6},
+                     {"F8_E4M3", 5, 5}, {"F8_E5M2", 5, 5}, {"F8_E8M0", 5, 5}, {"F6_E2M3", 4, 3},
+                     {"F6_E3M2", 8, 6}, {"F4", 6, 3},      {"I64", 1, 8},     {"I32", 1, 4},
+                     {"I16", 1, 2},     {"I8", 3, 3},      {"U64", 1, 8},     {"U32", 1, 4},
+                     {"U16", 1, 2},     {"U8", 3, 3},      {"BOOL", 3, 3}};
+  std::vector<checkpoint::tensor_source> all;
+  for (auto const& k : kinds) all.push_back({k.kind, k.kind, {k.elements}, "12345678"});
+  checkpoint::write_safetensors(place("all"), all);
+  checkpoint::safetensors_file const file(place("all"));
+  file.verify(true);
+  ASSERT_EQ(file.tensors().size(), checkpoint::element_kinds.size());
+  for (auto const& k : kinds) {
+    EXPECT_EQ(file.find(k.kind)->bytes, k.bytes) << k.kind;
+    EXPECT_TRUE(file.find(k.kind)->aligned()) << k.kind;
+  }
+}
+
+TEST_F(Safetensors, ShardsAreFoundByTheirIndex) {
+  float const a[] = {1, 2}, b[] = {3};
+  checkpoint::write_safetensors(place("one.safetensors"), {{"a", "F32", {2}, a}});
+  checkpoint::write_safetensors(place("two.safetensors"), {{"b", "F32", {1}, b}});
+  put(place("model.safetensors.index.json"),
+      R"({"metadata":{"total_size":12},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  checkpoint::shards all(folder_);
+  EXPECT_TRUE(all.has("a") && all.has("b") && !all.has("c"));
+  EXPECT_EQ(all.opened(), 0u);
+  ASSERT_NE(all.find("b"), nullptr);
+  EXPECT_EQ(all.opened(), 1u) << "only what is asked for is mapped";
+  EXPECT_EQ(std::memcmp(all.find("b")->data, b, 4), 0);
+  EXPECT_EQ(std::memcmp(all.find("a")->data, a, 8), 0);
+  EXPECT_EQ(all.find("c"), nullptr);
+  EXPECT_EQ(all.names().size(), 2u);
+
+  checkpoint::shards alone(place("one.safetensors"));
+  EXPECT_TRUE(alone.has("a") && !alone.has("b"));
+}
+
+TEST_F(Safetensors, AHostileIndexIsRefusedWithASentence) {
+  float const a[] = {1, 2};
+  checkpoint::write_safetensors(place("one.safetensors"), {{"a", "F32", {2}, a}});
+  auto const sentence = [&](std::string const& index) -> std::string {
+    put(place("model.safetensors.index.json"), index);
+    try {
+      checkpoint::shards all(folder_);
+      for (auto const name : all.names()) (void)all.find(name);
+    } catch (lm::problem const& p) { return p.what(); }
+    return {};
+  };
+  auto const map = [](std::string const& shard) {
+    return R"({"weight_map":{"a":")" + shard + "\"}}";
+  };
+  EXPECT_EQ(sentence(map("one.safetensors")), "");
+  std::string const outside[] = {
+      "../one.safetensors", "/etc/passwd", "..", ".", "", "a/b", R"(a\\b)",
+      R"(one\u0000)",       "C:one"};
+  for (std::string const& shard : outside) {
+    std::string const said = sentence(map(shard));
+    EXPECT_NE(said.find("a file beside the index"), std::string::npos) << shard << ": " << said;
+    EXPECT_NE(said.find("index.json"), std::string::npos) << said;
+  }
+  EXPECT_NE(
+      sentence(R"({"weight_map":{"z":"one.safetensors"}})").find("no tensor z, which the index"),
+      std::string::npos);
+  EXPECT_NE(sentence(map("none.safetensors")).find("there is no file"), std::string::npos);
+  EXPECT_NE(sentence(map("model.safetensors.index.json")).find("is refused"), std::string::npos);
+  EXPECT_NE(
+      sentence(R"({"weight_map":{"a":"one.safetensors","a":"b"}})").find("something twice: a"),
+      std::string::npos);
+  EXPECT_NE(sentence(R"({"weight_map":{"a":1}})").find("is not a string"), std::string::npos);
+  EXPECT_NE(sentence(R"({"weight_map":[]})").find("no weight_map object"), std::string::npos);
+  EXPECT_NE(sentence("{}").find("no weight_map object"), std::string::npos);
+  EXPECT_NE(sentence("").find("not a JSON object"), std::string::npos);
+  EXPECT_NE(sentence("[]").find("not a JSON object"), std::string::npos);
+  EXPECT_NE(sentence(std::string(99999, '[')).find("nests deeper"), std::string::npos);
+  std::string const whole = map("one.safetensors");
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_NE(sentence(whole.substr(0, size)), "") << "torn after " << size << " bytes";
+  }
+  fs::remove(place("model.safetensors.index.json"));
+  EXPECT_THROW(checkpoint::shards{folder_}, lm::problem);
+}
+
 TEST_F(Safetensors, TypeAndShapeMustBeThoseAskedFor) {
   write_sample(place("sample"));
-  lm::safetensors_file file(place("sample"));
+  checkpoint::safetensors_file file(place("sample"));
   float w[6];
   auto const sentence = [&](std::string const& name, std::string const& kind,
                             std::vector<std::uint64_t> const& shape) -> std::string {
@@ -248,8 +365,9 @@ TEST_F(Safetensors, AFailedWriteLeavesTheOldFileWhole) {
     half.write("half of a new file");
   }  // not committed: as after an exception
   EXPECT_EQ(content(place("sample")), before);
-  EXPECT_THROW(lm::write_safetensors(place("sample"), {{"t", "F33", {1}, "x"}}), lm::problem);
-  EXPECT_THROW(lm::write_safetensors(place("no/such/folder"), {{"t", "U8", {1}, "x"}}),
+  EXPECT_THROW(checkpoint::write_safetensors(place("sample"), {{"t", "F33", {1}, "x"}}),
+               lm::problem);
+  EXPECT_THROW(checkpoint::write_safetensors(place("no/such/folder"), {{"t", "U8", {1}, "x"}}),
                lm::problem);
   EXPECT_EQ(content(place("sample")), before);
   std::size_t files = 0;

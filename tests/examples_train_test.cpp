@@ -52,8 +52,10 @@ struct bigrams {
     lm::add_load(load, own);
     return nats;
   }
-  std::vector<lm::tensor_source> state() { return {{"logits", "F32", {256, 256}, logits.data()}}; }
-  void load(lm::safetensors_file& file) {
+  std::vector<checkpoint::tensor_source> state() {
+    return {{"logits", "F32", {256, 256}, logits.data()}};
+  }
+  void load(checkpoint::safetensors_file& file) {
     file.read("logits", "F32", std::vector<std::uint64_t>{256, 256}, logits.data());
   }
   lm::balance use_of(lm::expert_load const&) const { return {0.5, 0.25}; }
@@ -183,7 +185,7 @@ TEST_F(Training, AForeignOrDamagedCheckpointIsRefused) {
   lm::corpus const other = lm::user_corpus({(folder_ / "ab").string()}, 100000);
   lm::trainer elsewhere("moe", settings_, other, network);
   EXPECT_NE(refusal([&] { elsewhere.resume(path); }).find("another text"), std::string::npos);
-  lm::write_safetensors(folder_ / "foreign", {{"w", "F32", {1}, network.logits.data()}});
+  checkpoint::write_safetensors(folder_ / "foreign", {{"w", "F32", {1}, network.logits.data()}});
   EXPECT_NE(refusal([&] { run.resume(folder_ / "foreign"); }).find("not a checkpoint"),
             std::string::npos);
   {

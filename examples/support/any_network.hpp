@@ -4,8 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/safetensors.hpp"
+#include "checkpoint/write_safetensors.hpp"
 #include "load.hpp"
-#include "safetensors.hpp"
 #include "sampling.hpp"
 #include "shunt/nn/model_config.hpp"
 #include "trainer.hpp"
@@ -21,8 +22,8 @@ class any_network {
   virtual void set_steps(std::int64_t steps) noexcept = 0;
   virtual step_result train(batch const& b, std::int64_t step, expert_load& add_to) = 0;
   virtual double evaluate(batch const& b, expert_load& add_to) = 0;
-  [[nodiscard]] virtual std::vector<tensor_source> state() const = 0;
-  virtual void load(safetensors_file& file) = 0;
+  [[nodiscard]] virtual std::vector<checkpoint::tensor_source> state() const = 0;
+  virtual void load(checkpoint::safetensors_file& file) = 0;
   [[nodiscard]] virtual balance use_of(expert_load const& load) const = 0;
   [[nodiscard]] virtual std::map<std::string, double> time() const = 0;
   [[nodiscard]] virtual std::int64_t steps_timed() const noexcept = 0;

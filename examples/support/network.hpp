@@ -82,15 +82,15 @@ template <class T, class P = shunt::on_host> class network : public any_network 
   }
 
   /// Weights, balancing bias and the optimiser's moments: with the step, all that goes on.
-  [[nodiscard]] std::vector<tensor_source> state() const override {
-    std::vector<tensor_source> all;
+  [[nodiscard]] std::vector<checkpoint::tensor_source> state() const override {
+    std::vector<checkpoint::tensor_source> all;
     std::uint64_t const count = first_.size();
     parameters_.add_to(all);
     all.push_back({"optimiser.first_moment", "F32", {count}, first_.read()});
     all.push_back({"optimiser.second_moment", "F32", {count}, second_.read()});
     return all;
   }
-  void load(safetensors_file& file) override {
+  void load(checkpoint::safetensors_file& file) override {
     std::vector<std::uint64_t> const count = {first_.size()};
     parameters_.read(on_, file);
     file.read("optimiser.first_moment", "F32", count, first_.stage());

@@ -4,9 +4,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "checkpoint/safetensors.hpp"
+#include "checkpoint/write_safetensors.hpp"
 #include "config.hpp"
 #include "memory.hpp"
-#include "safetensors.hpp"
 #include "settings.hpp"
 #include "shunt/nn/model.hpp"
 
@@ -54,7 +55,7 @@ template <class T, class P = shunt::on_host> class parameters {
     round(on);
   }
 
-  void add_to(std::vector<tensor_source>& all) const {
+  void add_to(std::vector<checkpoint::tensor_source>& all) const {
     float const* const values = values_.read();
     shunt::nn::for_each_parameter(config_, [&](shunt::nn::model_parameter const& p) {
       all.push_back({p.name, "F32", shape_of(p), values + p.offset});
@@ -62,7 +63,7 @@ template <class T, class P = shunt::on_host> class parameters {
     if (biased_) all.push_back({"choice_bias", "F32", bias_shape(), bias_.read()});
   }
 
-  void read(P const& on, safetensors_file& file) {
+  void read(P const& on, checkpoint::safetensors_file& file) {
     shunt::nn::for_each_parameter(config_, [&](shunt::nn::model_parameter const& p) {
       file.read(p.name, "F32", shape_of(p), values_.stage() + p.offset);
     });

@@ -10,10 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/safetensors.hpp"
+#include "checkpoint/write_safetensors.hpp"
 #include "corpus.hpp"
 #include "load.hpp"
 #include "progress.hpp"
-#include "safetensors.hpp"
 #include "sampling.hpp"
 #include "settings.hpp"
 #include "stop.hpp"
@@ -45,7 +46,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(evaluation, bits_per_byte, per_domain, expert
 inline constexpr char const* checkpoint_format = "shunt.train_lm.1";
 
 /// What a checkpoint says of its run; refuses files that are none, and damaged ones.
-[[nodiscard]] inline nlohmann::json checkpoint_state(safetensors_file& file) {
+[[nodiscard]] inline nlohmann::json checkpoint_state(checkpoint::safetensors_file& file) {
   auto const& metadata = file.metadata();
   auto const found = metadata.find("format");
   if (found == metadata.end() || found->second != checkpoint_format ||
@@ -59,8 +60,8 @@ inline constexpr char const* checkpoint_format = "shunt.train_lm.1";
 /// Trains one network, keeps its curves, saves and continues it. A network has
 ///   step_result train(batch const&, std::int64_t step, expert_load& add_to)
 ///   double evaluate(batch const&, expert_load& add_to)   nats per byte, of at most `batch` sequences
-///   std::vector<tensor_source> state()                   all that a resumed run needs
-///   void load(safetensors_file&)                         the same, back
+///   std::vector<checkpoint::tensor_source> state()       all that a resumed run needs
+///   void load(checkpoint::safetensors_file&)             the same, back
 ///   balance use_of(expert_load const&)
 template <class Network> class trainer {
  public:
@@ -167,15 +168,15 @@ template <class Network> class trainer {
                                   {"seconds", seconds_},   {"step_seconds", step_seconds_},
                                   {"settings", settings_}, {"history", curves_},
                                   {"before", before_},     {"load_since", load_}};
-    write_safetensors(path, network_.state(),
-                      {{"format", checkpoint_format},
-                       {"text", hex(text_.fingerprint())},
-                       {"state", state.dump()}});
+    checkpoint::write_safetensors(path, network_.state(),
+                                  {{"format", checkpoint_format},
+                                   {"text", hex(text_.fingerprint())},
+                                   {"state", state.dump()}});
   }
 
   /// Continues what `path` holds: the same network, the same text, the next step.
   void resume(std::filesystem::path const& path) {
-    safetensors_file file(path);
+    checkpoint::safetensors_file file(path);
     nlohmann::json const state = checkpoint_state(file);
     if (state.at("name") != name_) {
       file.refuse("it holds the model " + state.at("name").dump() + "; it must be " + name_);
