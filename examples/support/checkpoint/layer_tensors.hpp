@@ -1,0 +1,177 @@
+#pragma once
+#include <algorithm>
+#include <cctype>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../problem.hpp"
+#include "family.hpp"
+#include "shards.hpp"
+#include "stored_matrix.hpp"
+
+namespace checkpoint {
+
+using extents = std::vector<std::uint64_t>;
+
+/// The tensors of one layer, found by the family's names. What is missing or has another shape or
+/// type is refused with a sentence that names it, what it is and what it must be.
+class layer_tensors {
+ public:
+  layer_tensors(shards& all, layer_plan const& plan, std::uint64_t layer)
+      : all_(all), plan_(plan), layer_(layer) {
+    for (std::string_view const prefix : detail::before_layers) {
+      for (naming const& n : plan.namings) {
+        std::string block =
+            std::string(prefix) + "layers." + std::to_string(layer) + "." + std::string(n.block);
+        if (!all.has(block + std::string(n.gate))) continue;
+        block_ = std::move(block);
+        names_ = n;
+        return;
+      }
+    }
+    refuse("layer " + std::to_string(layer) + " has no mixture of experts: there is no tensor " +
+           std::string(detail::before_layers[0]) + "layers." + std::to_string(layer) + "." +
+           std::string(plan.namings[0].block) + std::string(plan.namings[0].gate) +
+           layers_that_have());
+  }
+
+  [[nodiscard]] naming const& names() const noexcept { return names_; }
+  /// A name inside the layer's block.
+  [[nodiscard]] std::string name(std::string_view rest) const { return block_ + std::string(rest); }
+  [[nodiscard]] bool has(std::string_view rest) const { return all_.has(name(rest)); }
+
+  [[nodiscard]] tensor const& need(std::string const& rest, extents const& shape) const {
+    tensor const& t = any(rest, &shape);
+    check_shape(t, shape);
+    return t;
+  }
+  /// One of Shunt's own types, this shape.
+  [[nodiscard]] tensor const& numbers(std::string const& rest, extents const& shape) const {
+    tensor const& t = need(rest, shape);
+    if (!plain(t)) refuse_type(t);
+    return t;
+  }
+  /// Of whatever shape.
+  [[nodiscard]] tensor const& any(std::string const& rest, extents const* wanted = nullptr) const {
+    tensor const* const t = all_.find(name(rest));
+    if (t == nullptr) {
+      refuse("there is no tensor " + name(rest) +
+             (wanted != nullptr ? "; it must be " + shape_text(*wanted) : ""));
+    }
+    return *t;
+  }
+
+  /// The matrix [rows,columns] `base`.weight, plain or in scaled blocks.
+  [[nodiscard]] stored_matrix matrix(std::string const& base, std::uint64_t rows,
+                                     std::uint64_t columns) const {
+    extents const shape{rows, columns};
+    tensor const& t = any(base + ".weight", &shape);
+    if (plain(t)) {
+      check_shape(t, shape);
+      return {.values = &t, .rows = rows, .columns = columns};
+    }
+    stored_matrix m{.values = &t, .rows = rows, .columns = columns};
+    if (t.kind == "F8_E4M3" || t.kind == "F8_E5M2") {
+      check_shape(t, shape);
+      m.block_rows = plan_.block_rows;
+      m.block_columns = plan_.block_columns;
+    } else if (t.kind == "I8" || t.kind == "U8" || t.kind == "F4") {
+      mxfp4_columns(t, columns);
+      check_shape(t, {rows, t.kind == "F4" ? columns : columns / 2});
+      m.block_columns = 32;
+      m.packed = true;
+    } else {
+      refuse_type(t);
+    }
+    std::string const scale = has(base + ".scale") ? base + ".scale" : base + ".weight_scale_inv";
+    m.scales = &need(scale, {(rows + m.block_rows - 1) / m.block_rows,
+                             (columns + m.block_columns - 1) / m.block_columns});
+    if (m.scales->kind != "F32" && m.scales->kind != "BF16" && m.scales->kind != "F8_E8M0") {
+      refuse_type(*m.scales);
+    }
+    return m;
+  }
+
+  /// All experts' matrices [experts,rows,columns] in one tensor (with the last two exchanged where
+  /// the family does so), or in `base`_blocks and _scales: gpt-oss's mxfp4.
+  [[nodiscard]] bool has_fused(std::string const& base) const {
+    return has(base) || has(base + "_blocks");
+  }
+  [[nodiscard]] stored_matrix fused(std::string const& base, std::uint64_t experts,
+                                    std::uint64_t rows, std::uint64_t columns) const {
+    stored_matrix m{.rows = experts * rows, .columns = columns};
+    if (!has(base + "_blocks")) {
+      m.values = plan_.transposed ? &numbers(base, {experts, columns, rows})
+                                  : &numbers(base, {experts, rows, columns});
+      return m;
+    }
+    m.values = &any(base + "_blocks");
+    mxfp4_columns(*m.values, columns);
+    check_shape(*m.values, {experts, rows, columns / 32, 16});
+    m.scales = &need(base + "_scales", {experts, rows, columns / 32});
+    for (tensor const* t : {m.values, m.scales}) {
+      if (t->kind != "U8") refuse_type(*t);
+    }
+    m.block_columns = 32;
+    m.packed = true;
+    return m;
+  }
+
+  [[nodiscard]] static bool plain(tensor const& t) noexcept {
+    return t.kind == "F32" || t.kind == "BF16" || t.kind == "F16";
+  }
+  [[noreturn]] void refuse(std::string const& why) const {
+    throw lm::problem(all_.folder().string() + ": " + why);
+  }
+
+ private:
+  void check_shape(tensor const& t, extents const& shape) const {
+    if (t.shape == shape) return;
+    refuse("tensor " + quotable(t.name) + " has shape " + shape_text(t.shape) + "; it must be " +
+           shape_text(shape));
+  }
+  [[noreturn]] void refuse_type(tensor const& t) const {
+    refuse("tensor " + quotable(t.name) + " is " + t.kind +
+           "; known here are F32, BF16 and F16, fp8 with a scale a block, and mxfp4");
+  }
+  void mxfp4_columns(tensor const& t, std::uint64_t columns) const {
+    if (columns % 32 == 0) return;
+    refuse("tensor " + quotable(t.name) + " is in blocks of 32, but a row has " +
+           std::to_string(columns) + " numbers");
+  }
+
+  /// For the sentence about a layer that is not one of experts.
+  [[nodiscard]] std::string layers_that_have() const {
+    std::vector<unsigned long> found;
+    for (std::string_view const name : all_.names()) {
+      for (naming const& n : plan_.namings) {
+        std::string const tail = "." + std::string(n.block) + std::string(n.gate);
+        std::size_t const at = name.find("layers.");
+        if (at == std::string_view::npos || name.size() < tail.size() + at + 8) continue;
+        std::string const number(name.substr(at + 7, name.size() - tail.size() - at - 7));
+        bool const digits =
+            number.size() < 9 && std::all_of(number.begin(), number.end(),
+                                             [](unsigned char c) { return std::isdigit(c) != 0; });
+        if (digits && name.substr(name.size() - tail.size()) == tail) {
+          found.push_back(std::stoul(number));
+        }
+      }
+    }
+    if (found.empty()) return "; no layer has one";
+    std::sort(found.begin(), found.end());
+    return "; of those that have one the first is " + std::to_string(found.front()) +
+           ", the last " + std::to_string(found.back());
+  }
+
+  shards& all_;
+  layer_plan const& plan_;
+  std::uint64_t layer_;
+  std::string block_;
+  naming names_{};
+};
+
+}  // namespace checkpoint

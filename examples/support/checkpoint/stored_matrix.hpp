@@ -1,0 +1,120 @@
+#pragma once
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+#include "safetensors_header.hpp"
+#include "shunt/core/numeric.hpp"
+
+namespace checkpoint {
+
+/// A matrix as a checkpoint holds it: numbers of a type of Shunt's, or small ones in blocks that each
+/// have a scale. Element (r,c) is its number times the scale of block (r / block_rows,
+/// c / block_columns).
+struct stored_matrix {
+  tensor const* values = nullptr;
+  tensor const* scales = nullptr;  ///< null: the numbers themselves
+  std::uint64_t rows = 0, columns = 0, block_rows = 1, block_columns = 1;
+  bool packed = false;  ///< two e2m1 numbers a byte, the first in the lower half
+};
+
+/// The safetensors name of a storage type.
+template <shunt::storage T> inline constexpr std::string_view kind_of = "F32";
+template <> inline constexpr std::string_view kind_of<shunt::bf16> = "BF16";
+template <> inline constexpr std::string_view kind_of<shunt::fp16> = "F16";
+
+namespace detail {
+
+/// Number i of an array at any address.
+template <class U> [[nodiscard]] U number_at(std::byte const* data, std::uint64_t i) noexcept {
+  static_assert(std::endian::native == std::endian::little);
+  U value;
+  std::memcpy(&value, data + i * sizeof(U), sizeof value);
+  return value;
+}
+
+/// 2^(bits - 127); all bits set is no number.
+[[nodiscard]] inline float from_e8m0(std::uint8_t bits) noexcept {
+  return bits == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0f, int(bits) - 127);
+}
+
+inline constexpr std::array<float, 16> e2m1 = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,
+                                               4.0f,  6.0f,  -0.0f, -0.5f, -1.0f, -1.5f,
+                                               -2.0f, -3.0f, -4.0f, -6.0f};
+
+[[nodiscard]] inline float scale_at(tensor const& scales, std::uint64_t i) noexcept {
+  if (scales.kind == "F32") return number_at<float>(scales.data, i);
+  if (scales.kind == "BF16") return shunt::to_float(number_at<shunt::bf16>(scales.data, i));
+  return from_e8m0(number_at<std::uint8_t>(scales.data, i));
+}
+
+/// What a byte of 8-bit numbers means.
+[[nodiscard]] inline std::array<float, 256> meanings(std::string_view kind) noexcept {
+  std::array<float, 256> all{};
+  for (unsigned bits = 0; bits < 256; ++bits) {
+    auto const b = static_cast<std::uint8_t>(bits);
+    all[bits] = kind == "F8_E5M2" ? shunt::to_float(shunt::fp8_e5m2{b})
+                                  : shunt::to_float(shunt::fp8_e4m3{b});
+  }
+  return all;
+}
+
+template <class U, class T>
+void convert(std::byte const* from, std::uint64_t count, T* to) noexcept {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    to[i] = shunt::from_float<T>(shunt::to_float(number_at<U>(from, i)));
+  }
+}
+
+}  // namespace detail
+
+/// Writes `count` numbers of a type of Shunt's as T: the bits where T is their type, else rounded.
+template <shunt::storage T>
+void convert(tensor const& from, std::uint64_t first, std::uint64_t count, T* to) noexcept {
+  std::byte const* const data = from.data + first * (bits_of_kind(from.kind) / 8);
+  if (from.kind == kind_of<T>) {
+    if (count > 0) std::memcpy(to, data, static_cast<std::size_t>(count * sizeof(T)));
+  } else if (from.kind == "F32") {
+    detail::convert<float>(data, count, to);
+  } else if (from.kind == "BF16") {
+    detail::convert<shunt::bf16>(data, count, to);
+  } else {
+    detail::convert<shunt::fp16>(data, count, to);
+  }
+}
+
+/// Writes a matrix row by row as T. The product of number and scale is rounded to float, then to T:
+/// exact for mxfp4, whatever T's exponents can hold.
+template <shunt::storage T> void decode(stored_matrix const& m, T* to) noexcept {
+  if (m.scales == nullptr) {
+    convert(*m.values, 0, m.rows * m.columns, to);
+    return;
+  }
+  auto const eight = detail::meanings(m.values->kind);
+  std::uint64_t const scales_a_row = (m.columns + m.block_columns - 1) / m.block_columns;
+  for (std::uint64_t r = 0; r < m.rows; ++r) {
+    for (std::uint64_t block = 0; block < scales_a_row; ++block) {
+      float const scale = detail::scale_at(*m.scales, r / m.block_rows * scales_a_row + block);
+      std::uint64_t const end = std::min(m.columns, (block + 1) * m.block_columns);
+      for (std::uint64_t c = block * m.block_columns; c < end; ++c) {
+        std::uint64_t const i = r * m.columns + c;
+        float number = 0;
+        if (m.packed) {
+          auto const two = std::to_integer<unsigned>(m.values->data[i / 2]);
+          number = detail::e2m1[i % 2 == 0 ? two & 15u : two >> 4];
+        } else {
+          number = eight[std::to_integer<unsigned>(m.values->data[i])];
+        }
+        to[i] = shunt::from_float<T>(number * scale);
+      }
+    }
+  }
+}
+
+}  // namespace checkpoint
