@@ -56,4 +56,18 @@ gemm_experts<void const> gemm_bias_of(expert_vector<S> const& bias, gemm_pairs p
   return to;
 }
 
+/// A product of experts, its operands to come. `most`: rows of the expert-ordered matrices.
+template <space S>
+gemm_product grouped_product_of(gemm_kind kind, segments<S> rows, offset_t most, offset_t outs,
+                                offset_t ins) noexcept {
+  gemm_product product;
+  product.kind = kind;
+  product.experts = rows.experts();
+  product.offset = rows.offset.data();
+  product.rows = most;
+  product.outs = outs;
+  product.ins = ins;
+  return product;
+}
+
 }  // namespace shunt::detail

@@ -63,11 +63,55 @@ struct gemm_store {
   gemm_scale scale{};
 };
 
+/// One grouped product but for what becomes of its sums.
+struct gemm_product {
+  gemm_kind kind = gemm_kind::forward;
+  index_t experts = 1;
+  index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
+  std::int64_t rows = 0;            ///< with offsets: at most, of all experts together
+  std::int64_t outs = 0, ins = 0;   ///< N and K of w[e][n][k]
+  gemm_rows a{};
+  gemm_rows b{};                       ///< wgrad only
+  gemm_experts<void const> w{};        ///< forward and dgrad
+  bool paired = false;                 ///< forward: gate and up columns come together
+  bool skip_empty = false;             ///< wgrad: an empty segment leaves its output alone
+  std::uint8_t const* skip = nullptr;  ///< wgrad: experts that want no gradient
+};
+
 template <storage T, space S> gemm_rows gemm_rows_of(view<T const, 2, S> x) noexcept {
   return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
 }
 template <storage T, space S> gemm_store gemm_store_of(view<T, 2, S> x, bool add) noexcept {
   return {x.data(), stored_as<T>, x.stride(0), add, {}};
+}
+
+/// a times one matrix w [N,K], or its transpose (dgrad).
+template <storage A, storage W, space S>
+gemm_product dense_product_of(gemm_kind kind, view<A const, 2, S> a,
+                              view<W const, 2, S> w) noexcept {
+  gemm_product product;
+  product.kind = kind;
+  product.rows = a.extent(0);
+  product.outs = w.extent(0);
+  product.ins = w.extent(1);
+  product.a = gemm_rows_of(a);
+  product.w.data = w.data();
+  product.w.type = stored_as<W>;
+  product.w.row_stride = w.stride(0);
+  product.w.column_stride = w.stride(1);
+  return product;
+}
+/// dyᵀ times x: the gradient of one matrix [N,K].
+template <storage Y, storage X, space S>
+gemm_product dense_wgrad_of(view<Y const, 2, S> dy, view<X const, 2, S> x) noexcept {
+  gemm_product product;
+  product.kind = gemm_kind::wgrad;
+  product.rows = dy.extent(0);
+  product.outs = dy.extent(1);
+  product.ins = x.extent(1);
+  product.a = gemm_rows_of(dy);
+  product.b = gemm_rows_of(x);
+  return product;
 }
 
 }  // namespace shunt::detail

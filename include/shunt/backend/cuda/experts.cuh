@@ -116,7 +116,8 @@ template <> struct experts_on<on_cuda> {
   static status forward(on_cuda const& on, memory<A const, 2> a, expert_matrix<W, S> const& w,
                         segments<S> rows, memory<C, 2> c, Act const& act,
                         gemm_options<S> const& options) noexcept {
-    cuda::gemm_job job = job_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns());
+    cuda::gemm_job job =
+        grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns());
     job.a = gemm_rows_of(a, options.gather);
     job.w = gemm_weights_of(w);
     auto const own = cuda::activation_of(act);
@@ -134,7 +135,8 @@ template <> struct experts_on<on_cuda> {
   template <storage D, storage W, storage A>
   static status dgrad(on_cuda const& on, memory<D const, 2> dc, expert_matrix<W, S> const& w,
                       segments<S> rows, memory<A, 2> da, dgrad_options<S> const& options) noexcept {
-    cuda::gemm_job job = job_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns());
+    cuda::gemm_job job =
+        grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns());
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
     cuda::finish_store to{gemm_store_of(da, options.add)};
@@ -151,7 +153,8 @@ template <> struct experts_on<on_cuda> {
                                  memory<T, 2> d_pre, activation_options<S> const& options,
                                  memory<float, 2> parts) noexcept {
     constexpr char const* who = "grouped_dgrad";
-    cuda::gemm_job job = job_of(gemm_kind::dgrad, rows, d_pre.extent(0), w.rows(), w.columns());
+    cuda::gemm_job job =
+        grouped_product_of(gemm_kind::dgrad, rows, d_pre.extent(0), w.rows(), w.columns());
     job.a = gemm_rows_of(dc, gather);
     job.w = gemm_weights_of(w);
     auto const own = cuda::activation_of(act);
@@ -170,7 +173,8 @@ template <> struct experts_on<on_cuda> {
   static status wgrad(on_cuda const& on, memory<D const, 2> dc, memory<A const, 2> a,
                       segments<S> rows, expert_gradient<S> const& dw,
                       wgrad_options<S> const& options) noexcept {
-    cuda::gemm_job job = job_of(gemm_kind::wgrad, rows, 0, dw.rows(), dw.columns());
+    cuda::gemm_job job =
+        grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns());
     job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();
@@ -215,17 +219,6 @@ template <> struct experts_on<on_cuda> {
   }
 
  private:
-  static cuda::gemm_job job_of(gemm_kind kind, segments<S> rows, offset_t most, offset_t outs,
-                               offset_t ins) noexcept {
-    cuda::gemm_job job;
-    job.kind = kind;
-    job.experts = rows.experts();
-    job.offset = rows.offset.data();
-    job.rows = most;
-    job.outs = outs;
-    job.ins = ins;
-    return job;
-  }
   template <class Act>
   static auto activation_job_of(Act const& act, activation_options<S> const& options, offset_t rows,
                                 offset_t columns) noexcept {

@@ -58,31 +58,16 @@ template <storage A, storage W, storage Out>
 status dense_product(on_cuda const& on, char const* who, gemm_kind kind,
                      view<A const, 2, space::device> a, view<W const, 2, space::device> w,
                      view<Out, 2, space::device> out, bool add) noexcept {
-  gemm_job job;
-  job.kind = kind;
-  job.rows = a.extent(0);
-  job.outs = w.extent(0);
-  job.ins = w.extent(1);
-  job.a = shunt::detail::gemm_rows_of(a);
-  job.w.data = w.data();
-  job.w.type = stored_as<W>;
-  job.w.row_stride = w.stride(0);
-  job.w.column_stride = w.stride(1);
-  return gemm<A, W>(on, who, job, finish_store{shunt::detail::gemm_store_of(out, add)});
+  return gemm<A, W>(on, who, shunt::detail::dense_product_of(kind, a, w),
+                    finish_store{shunt::detail::gemm_store_of(out, add)});
 }
 /// dw[n][k] = sum over r of dy[r][n] x[r][k]; add: onto what dw holds.
 template <storage Y, storage X>
 status dense_wgrad(on_cuda const& on, char const* who, view<Y const, 2, space::device> dy,
                    view<X const, 2, space::device> x, view<float, 2, space::device> dw,
                    bool add) noexcept {
-  gemm_job job;
-  job.kind = gemm_kind::wgrad;
-  job.rows = dy.extent(0);
-  job.outs = dw.extent(0);
-  job.ins = dw.extent(1);
-  job.a = shunt::detail::gemm_rows_of(dy);
-  job.b = shunt::detail::gemm_rows_of(x);
-  return gemm<Y, X>(on, who, job, finish_store{shunt::detail::gemm_store_of(dw, add)});
+  return gemm<Y, X>(on, who, shunt::detail::dense_wgrad_of(dy, x),
+                    finish_store{shunt::detail::gemm_store_of(dw, add)});
 }
 
 }  // namespace SHUNT_HOST_ABI

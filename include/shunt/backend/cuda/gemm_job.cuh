@@ -18,20 +18,7 @@ using shunt::detail::gemm_store;
 #include "shunt/experts/gemm_places.inl"
 #undef SHUNT_PLACE
 
-/// Everything about one grouped product but what becomes of its sums.
-struct gemm_job {
-  gemm_kind kind = gemm_kind::forward;
-  index_t experts = 1;
-  index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
-  offset_t rows = 0;                ///< at most, of all experts together
-  offset_t outs = 0, ins = 0;       ///< N and K of w[e][n][k]
-  gemm_rows a{};
-  gemm_rows b{};                       ///< wgrad only
-  gemm_experts<void const> w{};        ///< forward and dgrad
-  bool paired = false;                 ///< forward: gate and up columns come together
-  bool skip_empty = false;             ///< wgrad: an empty segment leaves its output alone
-  std::uint8_t const* skip = nullptr;  ///< wgrad: experts that want no gradient
-};
+using gemm_job = shunt::detail::gemm_product;
 
 /// How a job is cut into tiles: blocks of `rows` rows of the output, strips of `columns` columns, of
 /// each half where there are two.

@@ -17,14 +17,14 @@ template <> struct experts_on<on_host> {
     to.pre = gemm_store_of(options.pre);
     to.round_pre = options.round_pre;
     to.activation = host::code_of(on, act);
-    host::gemm_job job = job_of(host::gemm_kind::forward, rows, w.rows(), w.columns());
+    host::gemm_job job(
+        grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
+        SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>), &to);
     job.a = gemm_rows_of(a, options.gather);
     job.w = gemm_weights_of(w);
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
     to.bias = gemm_bias_of(options.bias, job.w.pairs);
     job.paired = job.w.pairs.half_rows != 0;
-    job.finish = SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>);
-    job.finish_context = &to;
     host::gemm(on, job);
     return {};
   }
@@ -34,11 +34,11 @@ template <> struct experts_on<on_host> {
                       segments<> rows, view<A, 2> da, dgrad_options<> const& options) noexcept {
     host::gemm_store to = gemm_store_of(da, options.add);
     to.scale = gemm_scale_of(options.scale);
-    host::gemm_job job = job_of(host::gemm_kind::dgrad, rows, w.rows(), w.columns());
+    host::gemm_job job(
+        grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns()),
+        SHUNT_ISA_PICK(on, finish_store<host::gemm_job>), &to);
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
-    job.finish = SHUNT_ISA_PICK(on, finish_store<host::gemm_job>);
-    job.finish_context = &to;
     host::gemm(on, job);
     return {};
   }
@@ -52,13 +52,13 @@ template <> struct experts_on<on_host> {
     to.d_bias_expert = options.d_bias.stride(0);
     to.d_bias_row = options.d_bias.stride(1);
     to.add = options.add;
-    host::gemm_job job = job_of(host::gemm_kind::wgrad, rows, dw.rows(), dw.columns());
+    host::gemm_job job(
+        grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns()),
+        SHUNT_ISA_PICK(on, finish_gradient<host::gemm_job>), &to);
     job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();
     job.skip_empty = options.add;
-    job.finish = SHUNT_ISA_PICK(on, finish_gradient<host::gemm_job>);
-    job.finish_context = &to;
     host::gemm(on, job);
     return {};
   }
@@ -108,16 +108,6 @@ template <> struct experts_on<on_host> {
   }
 
  private:
-  static host::gemm_job job_of(host::gemm_kind kind, segments<> rows, offset_t outs,
-                               offset_t ins) noexcept {
-    host::gemm_job job;
-    job.kind = kind;
-    job.experts = rows.experts();
-    job.offset = rows.offset.data();
-    job.outs = outs;
-    job.ins = ins;
-    return job;
-  }
   static offset_t rows_in_use(segments<> rows, offset_t all) noexcept {
     return rows.offset ? rows.offset[rows.experts()] : all;
   }

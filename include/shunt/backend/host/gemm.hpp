@@ -33,23 +33,15 @@ struct gemm_block {
 /// Writes a finished block. A region function.
 using gemm_finish = void (*)(gemm_job const&, gemm_block const&);
 
-/// Everything about one grouped product. Output element = one chain of fma in ascending index of
+/// One product, and what becomes of its sums. Output element = one chain of fma in ascending index of
 /// the sum, starting from 0.0f; what happens to it then is `finish`.
-struct gemm_job {
-  gemm_kind kind = gemm_kind::forward;
-  index_t experts = 1;
-  index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
-  std::int64_t rows = 0;
-  std::int64_t outs = 0, ins = 0;  ///< N and K of w[e][n][k]
-  gemm_rows a{};
-  gemm_rows b{};                       ///< wgrad only
-  gemm_experts<void const> w{};        ///< forward and dgrad
-  bool paired = false;                 ///< forward: gate and up columns come together
-  bool skip_empty = false;             ///< wgrad: an empty segment leaves its output alone
-  std::uint8_t const* skip = nullptr;  ///< wgrad: experts that want no gradient
-  int strip = 8;                       ///< panels a task computes; chosen by gemm()
-  gemm_finish finish = nullptr;
-  void const* finish_context = nullptr;  ///< what `finish` needs beside
+struct gemm_job : shunt::detail::gemm_product {
+  gemm_job(gemm_product const& product, gemm_finish last, void const* context) noexcept
+      : gemm_product(product), finish(last), finish_context(context) {}
+
+  gemm_finish finish;
+  void const* finish_context;  ///< what `finish` needs beside
+  int strip = 8;               ///< panels a task computes; chosen by gemm()
 };
 
 /// Numbers of the blocking. The result does not depend on them.

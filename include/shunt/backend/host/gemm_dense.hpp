@@ -13,19 +13,8 @@ template <storage A, storage W, storage Out>
 void dense_product(on_host const& on, gemm_kind kind, view<A const, 2> a, view<W const, 2> w,
                    view<Out, 2> out, bool add) noexcept {
   gemm_store const to = shunt::detail::gemm_store_of(out, add);
-  gemm_job job;
-  job.kind = kind;
-  job.rows = a.extent(0);
-  job.outs = w.extent(0);
-  job.ins = w.extent(1);
-  job.a = shunt::detail::gemm_rows_of(a);
-  job.w.data = w.data();
-  job.w.type = stored_as<W>;
-  job.w.row_stride = w.stride(0);
-  job.w.column_stride = w.stride(1);
-  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
-  job.finish_context = &to;
-  gemm(on, job);
+  gemm(on, gemm_job(shunt::detail::dense_product_of(kind, a, w),
+                    SHUNT_ISA_PICK(on, finish_store<gemm_job>), &to));
 }
 
 /// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.
@@ -47,16 +36,8 @@ template <storage Y, storage X>
 void dense_wgrad(on_host const& on, view<Y const, 2> dy, view<X const, 2> x, view<float, 2> dw,
                  bool add = false) noexcept {
   gemm_store const to = shunt::detail::gemm_store_of(dw, add);
-  gemm_job job;
-  job.kind = gemm_kind::wgrad;
-  job.rows = dy.extent(0);
-  job.outs = dw.extent(0);
-  job.ins = dw.extent(1);
-  job.a = shunt::detail::gemm_rows_of(dy);
-  job.b = shunt::detail::gemm_rows_of(x);
-  job.finish = SHUNT_ISA_PICK(on, finish_store<gemm_job>);
-  job.finish_context = &to;
-  gemm(on, job);
+  gemm(on, gemm_job(shunt::detail::dense_wgrad_of(dy, x),
+                    SHUNT_ISA_PICK(on, finish_store<gemm_job>), &to));
 }
 
 }  // namespace SHUNT_HOST_ABI
