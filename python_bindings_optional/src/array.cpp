@@ -51,10 +51,6 @@ element element_of_dlpack(nb::dlpack::dtype type) noexcept {
 [[noreturn]] void type_error(std::string const& sentence) {
   throw nb::type_error(sentence.c_str());
 }
-[[noreturn]] void value_error(std::string const& sentence) {
-  throw nb::value_error(sentence.c_str());
-}
-
 std::string names_of(std::initializer_list<element> types) {
   std::string all;
   std::size_t left = types.size();
@@ -73,6 +69,12 @@ std::string kind_of(nb::handle object) {
                                    "__name__")
                      : type)
       .c_str();
+}
+
+/// torch's: what is made of such a tensor here would be unknown to autograd.
+bool requires_gradient(nb::handle object) {
+  nb::object const asked = nb::getattr(object, "requires_grad", nb::none());
+  return asked.ptr() == Py_True;
 }
 
 }  // namespace
@@ -133,33 +135,56 @@ bool array::read_buffer(nb::handle object) {
   return true;
 }
 
+void array::place_on(int device_type) {
+  bool const host = device_type == nb::device::cpu::value;
+  where_ = host ? place::host : place::cuda;
+  if (!host && device_type != nb::device::cuda::value &&
+      device_type != nb::device::cuda_managed::value) {
+    value_error(std::string(name_) +
+                " lies on a device that is neither host nor CUDA; it must lie on one of these");
+  }
+}
+
+bool array::read_exchange(nb::handle object) {
+  exported_ = export_fast(object);
+  if (!exported_) return false;
+  auto const& t = exported_->tensor;
+  place_on(t.device.device_type);
+  data_ = t.data == nullptr ? nullptr : static_cast<std::byte*>(t.data) + t.byte_offset;
+  rank_ = t.ndim;
+  type_ = element_of_dlpack(t.dtype);
+  read_only_ = (exported_->flags & exported_tensor::read_only) != 0;
+  offset_t dense = 1;
+  for (int d = std::min(rank_, most_axes) - 1; d >= 0; --d) {
+    auto const at = static_cast<std::size_t>(d);
+    extents_[at] = t.shape[d];
+    strides_[at] = t.strides == nullptr ? dense : t.strides[d];
+    dense *= extents_[at];
+  }
+  return true;
+}
+
 bool array::read_dlpack(nb::handle object, access how) {
   bool read = false;
   if (how == access::write) {
-    nb::ndarray<> exported;
-    read = nb::try_cast(object, exported, false);
-    if (read) exported_ = nb::ndarray<nb::ro>(exported);
+    nb::ndarray<> writable;
+    read = nb::try_cast(object, writable, false);
+    if (read) array_ = nb::ndarray<nb::ro>(writable);
   } else {
-    read = nb::try_cast(object, exported_, false);
+    read = nb::try_cast(object, array_, false);
   }
   if (!read) {
     PyErr_Clear();
     return false;
   }
-  rank_ = static_cast<int>(exported_.ndim());
-  type_ = element_of_dlpack(exported_.dtype());
-  bool const host = exported_.device_type() == nb::device::cpu::value;
-  where_ = host ? place::host : place::cuda;
-  if (!host && exported_.device_type() != nb::device::cuda::value &&
-      exported_.device_type() != nb::device::cuda_managed::value) {
-    value_error(std::string(name_) +
-                " lies on a device that is neither host nor CUDA; it must lie on one of these");
-  }
-  data_ = const_cast<void*>(static_cast<void const*>(exported_.data()));
+  place_on(array_.device_type());
+  rank_ = static_cast<int>(array_.ndim());
+  type_ = element_of_dlpack(array_.dtype());
+  data_ = const_cast<void*>(static_cast<void const*>(array_.data()));
   for (int d = 0; d < rank_ && d < most_axes; ++d) {
     auto const at = static_cast<std::size_t>(d);
-    extents_[at] = static_cast<offset_t>(exported_.shape(at));
-    strides_[at] = exported_.stride(at);
+    extents_[at] = static_cast<offset_t>(array_.shape(at));
+    strides_[at] = array_.stride(at);
   }
   return true;
 }
@@ -173,10 +198,9 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
                   "__array_interface__")) {  // ml_dtypes: NumPy exports it as nothing at all
     read = read_buffer(object.attr("view")("uint16"));
   }
-  if (!read) read = read_dlpack(object, how);
+  bool const tracked = !read && requires_gradient(object);
+  if (!read && !tracked) read = read_exchange(object) || read_dlpack(object, how);
   if (!read) {
-    bool const tracked =
-        nb::cast<bool>(nb::bool_(nb::getattr(object, "requires_grad", nb::bool_(false))));
     type_error(std::string(name) + " is " + kind_of(object) +
                (tracked ? ", a tensor that requires a gradient; it must be detached"
                         : "; it must be an array that can be read through the buffer protocol or "

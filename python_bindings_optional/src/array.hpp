@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include "exchange.hpp"
 #include "shunt/core/numeric.hpp"
 #include "shunt/core/view.hpp"
 
@@ -23,6 +25,10 @@ using shunt::offset_t;
 enum class element : std::uint8_t { f32, f16, bf16, i16, i32, i64, u8, other };
 
 [[nodiscard]] char const* to_string(element type) noexcept;
+
+[[noreturn]] inline void value_error(std::string const& sentence) {
+  throw nb::value_error(sentence.c_str());
+}
 
 template <class T>
 inline constexpr element element_of = std::is_same_v<T, float>          ? element::f32
@@ -82,7 +88,9 @@ class array {
 
  private:
   bool read_buffer(nb::handle object);
+  bool read_exchange(nb::handle object);
   bool read_dlpack(nb::handle object, access how);
+  void place_on(int device_type);
   void check(int rank, std::initializer_list<element> types, access how, place where) const;
 
   struct release {
@@ -100,7 +108,8 @@ class array {
   bool read_only_ = false, whole_elements_ = true;
   offset_t extents_[most_axes] = {}, strides_[most_axes] = {};
   nb::object object_;
-  nb::ndarray<nb::ro> exported_;
+  nb::ndarray<nb::ro> array_;
+  exported exported_;
   std::unique_ptr<Py_buffer, release> buffer_;
 };
 
@@ -166,6 +175,25 @@ template <class F> decltype(auto) with_storage(element type, F&& f) {
     case element::f16: return f.template operator()<shunt::fp16>();
     default: return f.template operator()<float>();
   }
+}
+
+/// f.template operator()<T>() or <float>(): what `type` is of the two.
+template <class T, class F> decltype(auto) with_type_or_float(element type, F&& f) {
+  if constexpr (std::is_same_v<T, float>) {
+    return f.template operator()<float>();
+  } else {
+    return type == element::f32 ? f.template operator()<float>() : f.template operator()<T>();
+  }
+}
+
+/// The very same elements in the same places.
+[[nodiscard]] inline bool same_memory(array const& a, array const& b) noexcept {
+  if (!a || !b || a.data() != b.data() || a.type() != b.type() || a.rank() != b.rank())
+    return false;
+  for (int d = 0; d < a.rank(); ++d) {
+    if (a.extent(d) != b.extent(d) || a.stride(d) != b.stride(d)) return false;
+  }
+  return true;
 }
 
 }  // namespace bindings

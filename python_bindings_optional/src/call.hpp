@@ -45,12 +45,19 @@ class scratch {
   std::size_t size_ = 0;
 };
 
+/// How often a call repeats its primitive: more than once in bench/overhead.py only, which tells the
+/// primitive's time from the call's.
+inline int& repeats() noexcept {
+  static int times = 1;
+  return times;
+}
+
 /// Runs a primitive without the GIL and raises what it answers.
 template <class Call> void run(Call&& call) {
   shunt::status done;
   {
     nb::gil_scoped_release const free;
-    done = call();
+    for (int left = repeats(); left > 0; --left) done = call();
   }
   raise_unless_ok(done);
 }
@@ -59,18 +66,16 @@ template <class Call> void run(Call&& call) {
 /// what is there does not suffice: a primitive says so before it writes anything, and after it has
 /// checked all else, so that sizes that are measured have been found to make sense.
 template <class Call, class Bytes> void run_with_scratch(Call&& call, Bytes&& bytes) {
-  shunt::status done;
-  {
-    nb::gil_scoped_release const free;
+  run([&] {
     scratch& mine = scratch::of_thread();
-    done = call(mine.arena());
+    shunt::status done = call(mine.arena());
     if (done.code() == shunt::error::arena_too_small) {
       mine.grow(bytes());
       done = call(mine.arena());
     }
     mine.shrink();
-  }
-  raise_unless_ok(done);
+    return done;
+  });
 }
 
 }  // namespace bindings

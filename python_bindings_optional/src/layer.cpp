@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "bind.hpp"
 #include "call.hpp"
 #include "maybe.hpp"
 #include "policy.hpp"
@@ -11,12 +12,7 @@
 namespace bindings {
 namespace {
 
-constexpr shunt::space S = policy::memory;
 using options_type = shunt::layer_options<shunt::activation, S>;
-
-[[noreturn]] void value_error(std::string const& sentence) {
-  throw nb::value_error(sentence.c_str());
-}
 
 saved_key key_of(element type, shunt::detail::moe_sizes const& n, options_type const& o) {
   return {type,

@@ -69,7 +69,6 @@ struct layer_inputs {
   void read_in(apart& arrays) const { arrays.reads(valid, frozen, ids, token); }
 };
 
-void bind_layer(nb::module_& m);
 void bind_layer_types(nb::module_& m);
 
 }  // namespace bindings

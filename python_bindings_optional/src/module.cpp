@@ -1,14 +1,26 @@
 #include <nanobind/nanobind.h>
 
+#include "bind.hpp"
+#include "call.hpp"
 #include "layer.hpp"
 #include "options.hpp"
-#include "route.hpp"
+#include "plan.hpp"
 #include "weights.hpp"
 
 NB_MODULE(_host, m) {
   bindings::bind_options(m);
   bindings::bind_weights(m);
+  bindings::bind_plan(m);
   bindings::bind_layer_types(m);
-  bindings::bind_layer(m);
+
   bindings::bind_route(m);
+  bindings::bind_losses(m);
+  bindings::bind_projection(m);
+  bindings::bind_dispatch(m);
+  bindings::bind_experts(m);
+  bindings::bind_combine(m);
+  bindings::bind_stats(m);
+  bindings::bind_layer(m);
+  bindings::bind_moe_experts(m);
+  m.def("repeat", [](int times) { bindings::repeats() = times < 1 ? 1 : times; });
 }

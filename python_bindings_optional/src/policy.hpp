@@ -9,8 +9,7 @@ namespace bindings {
 
 using policy = shunt::on_host;
 inline constexpr place here = place::host;
-
-template <class T, int Rank> using view = shunt::view<T, Rank, policy::memory>;
+inline constexpr shunt::space S = policy::memory;
 
 /// A process that was forked has none of the pool's threads: it works alone, with the same bits.
 inline bool& forked() noexcept {

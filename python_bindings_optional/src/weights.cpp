@@ -12,10 +12,6 @@
 namespace bindings {
 namespace {
 
-[[noreturn]] void value_error(std::string const& sentence) {
-  throw nb::value_error(sentence.c_str());
-}
-
 bool is_list(nb::handle object) {
   return nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object);
 }

@@ -7,8 +7,8 @@ from typing import Any, Optional, Sequence, Union
 from . import _host
 from ._arrays import zeros
 from ._backend import backend
-from .options import layer_options, made
-from .routing import Routing
+from ._options import layer_options, made
+from ._routing import Routing, wanted_of
 
 Array = Any
 Matrices = Union[Array, Sequence[Array], "_host.PackedWeights"]
@@ -133,7 +133,8 @@ def moe_layer(
     token [T] int32 a table [V,K] · loss [2] float32, written: balance loss, z-loss · observe: a
     Routing whose arrays are written · saved: filled for moe_layer_backward.
     """
-    return backend(on).moe_layer(
+    module, where = backend(on)
+    return module.moe_layer(
         x,
         made(weights, Weights, "moe_layer.weights"),
         made(options, layer_options, "moe_layer.options"),
@@ -141,11 +142,11 @@ def moe_layer(
         ids,
         token,
         loss,
-        None if observe is None else observe._wanted(),
+        wanted_of(observe, "moe_layer.observe"),
         report,
         out,
         saved,
-        None if on is None else on._made,
+        where,
     )
 
 
@@ -172,11 +173,17 @@ def moe_layer_backward(
     get no gradient · from_losses: gradients of further losses to (importance,
     sequence_importance, z).
     """
+    made_weights = made(weights, Weights, "moe_layer_backward.weights")
     if gradients is None:
         gradients = Gradients.like(weights)
-    d_x = backend(on).moe_layer_backward(
+    elif not isinstance(gradients, Gradients):
+        raise TypeError(
+            f"gradients is {type(gradients).__name__}; it must be a shunt.Gradients or None"
+        )
+    module, where = backend(on)
+    d_x = module.moe_layer_backward(
         x,
-        made(weights, Weights, "moe_layer_backward.weights"),
+        made_weights,
         d_y,
         saved,
         made(options, layer_options, "moe_layer_backward.options"),
@@ -187,6 +194,6 @@ def moe_layer_backward(
         from_losses,
         gradients._arrays(),
         d_x,
-        None if on is None else on._made,
+        where,
     )
     return d_x, gradients

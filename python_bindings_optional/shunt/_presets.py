@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _host
-from .options import activation, layer_options, route_options
+from ._options import activation, layer_options, route_options
 
 
 @dataclass(frozen=True)

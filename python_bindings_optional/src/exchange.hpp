@@ -1,0 +1,35 @@
+#pragma once
+/// DLPack's C exchange (1.3): a framework's own function that exports a tensor, some 3 µs faster than
+/// a call of __dlpack__.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <memory>
+
+namespace bindings {
+
+/// DLManagedTensorVersioned: an export, and how to give it back.
+struct exported_tensor {
+  struct {
+    std::uint32_t major, minor;
+  } version;
+  void* context;
+  void (*deleter)(exported_tensor* self);
+  std::uint64_t flags;
+  nanobind::dlpack::dltensor tensor;
+
+  static constexpr std::uint64_t read_only = 1;
+};
+
+struct give_back {
+  void operator()(exported_tensor* held) const noexcept {
+    if (held->deleter != nullptr) held->deleter(held);
+  }
+};
+using exported = std::unique_ptr<exported_tensor, give_back>;
+
+/// Null, and no Python error, where the object's type offers no exchange.
+[[nodiscard]] exported export_fast(nanobind::handle object);
+
+}  // namespace bindings
