@@ -84,7 +84,8 @@ inline layer_plan olmoe(config const& c) {
 inline layer_plan qwen(config const& c, char const* name, bool shared, bool renormalised) {
   layer_plan p{.preset = {.name = name}, .namings = {{"mlp."}}};
   c.must_be("hidden_act", "silu");
-  sizes(p, c, "num_experts", "moe_intermediate_size");
+  // Published as num_experts; transformers 5 writes Qwen3's under the other name.
+  sizes(p, c, c.has("num_experts") ? "num_experts" : "num_local_experts", "moe_intermediate_size");
   renormalise(p, c.flag_or("norm_topk_prob", renormalised));
   if (shared) {
     p.preset.shared_experts = 1;
