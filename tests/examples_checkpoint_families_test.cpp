@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -39,16 +40,15 @@ class Families : public testing::Test {
 };
 
 /// The layer's output on the setup's tokens; the choice goes into the formula, for the oracle.
-template <class T, class G>
-[[nodiscard]] guarded<T> forward(layer_setup<T>& s, moe_weights<T, G> const& w,
-                                 layer_options<activation> options) {
+[[nodiscard]] guarded<float> forward(layer_setup<float>& s, moe_weights<float> const& w,
+                                     layer_options<activation> options) {
   layer_formula& f = s.is.f;
   auto const tokens = static_cast<index_t>(f.tokens);
   guarded<std::int16_t> chosen(static_cast<std::size_t>(tokens * f.top_k));
   options.observe.recorded = chosen.as(tokens, f.top_k);
   if (s.is.table > 0) options.token = s.token.as(tokens);
   on_host const on{.threads = 1};
-  guarded<T> y(s.x.size());
+  guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, options));
   status const done =
       moe_layer(on, s.x.as(tokens, f.width), w, y.as(tokens, f.width), arena<>(work), options);
@@ -59,11 +59,10 @@ template <class T, class G>
 }
 
 /// From the weights that were loaded.
-template <class T>
-[[nodiscard]] guarded<T> output(checkpoint::loaded_layer const& layer, layer_setup<T>& s) {
-  guarded<T> y;
+[[nodiscard]] guarded<float> output(checkpoint::loaded_layer const& layer, layer_setup<float>& s) {
+  guarded<float> y;
   layer.visit([&]<class W, class G>(moe_weights<W, G> const& w) {
-    if constexpr (std::is_same_v<W, T>) {
+    if constexpr (std::is_same_v<W, float>) {
       y = forward(s, w, layer.options());
     } else {
       ADD_FAILURE() << "the layer was loaded as another type";
@@ -73,32 +72,28 @@ template <class T>
 }
 
 /// What hand-made weights in another layout give, which is what the formulas give.
-template <class T> [[nodiscard]] guarded<T> expected(layer_setup<T>& s) {
-  guarded<T> const y = forward(s, s.weights(), s.options());
-  if constexpr (std::is_same_v<T, float>) {
-    auto const formula = layer_forward(s.is.f, s.numbers());
-    double off = 0, all = 0;
-    for (std::size_t i = 0; i < formula.y.size(); ++i) {
-      off += std::pow(static_cast<double>(y[i]) - formula.y[i], 2);
-      all += formula.y[i] * formula.y[i];
-    }
-    EXPECT_GT(all, 1e-3) << "the oracle is flat: this test proves nothing";
-    EXPECT_LT(std::sqrt(off / all), 2e-6);
-    std::vector<double> const bias(s.choice_bias.data(),
-                                   s.choice_bias.data() + s.choice_bias.size());
-    layer_choice const choice = choose(s.is.f, formula.scores, bias, s.is.route.groups,
-                                       s.is.route.top_groups, s.is.route.group_by);
-    if (s.is.table == 0 && choice.margin > 1e-6) {
-      EXPECT_EQ(choice.ids, s.is.f.chosen) << "the library chooses as the formulas do";
-    }
+[[nodiscard]] guarded<float> expected(layer_setup<float>& s) {
+  guarded<float> const y = forward(s, s.weights(), s.options());
+  auto const formula = layer_forward(s.is.f, s.numbers());
+  double off = 0, all = 0;
+  for (std::size_t i = 0; i < formula.y.size(); ++i) {
+    off += std::pow(static_cast<double>(y[i]) - formula.y[i], 2);
+    all += formula.y[i] * formula.y[i];
+  }
+  EXPECT_GT(all, 1e-3) << "the oracle is flat: this test proves nothing";
+  EXPECT_LT(std::sqrt(off / all), 2e-6);
+  std::vector<double> const bias(s.choice_bias.data(), s.choice_bias.data() + s.choice_bias.size());
+  layer_choice const choice = choose(s.is.f, formula.scores, bias, s.is.route.groups,
+                                     s.is.route.top_groups, s.is.route.group_by);
+  if (s.is.table == 0 && choice.margin > 1e-6) {
+    EXPECT_EQ(choice.ids, s.is.f.chosen) << "the library chooses as the formulas do";
   }
   return y;
 }
 
-template <class T> void same_as_hand_made(published_family const& p, fs::path const& folder) {
+void same_as_hand_made(published_family const& p, fs::path const& folder) {
   SCOPED_TRACE(p.name);
-  layer_setup<T> s(p.is);
-  if (!std::is_same_v<T, float>) s.is.f.limit = p.is.f.limit;
+  layer_setup<float> s(p.is);
   write_checkpoint(folder, p.config, tensors_of(p, s), 3);
   checkpoint::loaded_layer const layer = checkpoint::load_layer(folder, p.layer);
   EXPECT_EQ(layer.preset().sizes.experts, p.is.f.experts);
@@ -111,30 +106,82 @@ template <class T> void same_as_hand_made(published_family const& p, fs::path co
 }
 
 TEST_F(Families, PublishedNamesGiveTheBitsOfHandMadeWeights) {
-  for (published_family const& p : published_families()) same_as_hand_made<float>(p, folder_);
+  for (published_family const& p : published_families()) same_as_hand_made(p, folder_);
 }
 
 TEST_F(Families, NamesOfTransformersModulesDoToo) {
   for (published_family const& p : published_families()) {
-    same_as_hand_made<float>(in_modules(p), folder_);
+    same_as_hand_made(in_modules(p), folder_);
   }
 }
 
-TEST_F(Families, Bf16IsUsedAsItIs) {
-  for (published_family const& p : published_families()) same_as_hand_made<bf16>(p, folder_);
+/// Number (n,k) of matrix e, wherever it lies.
+template <class T> T number(expert_matrix<T> const& w, int e, int n, int k) {
+  T const* const at = w.pointers() != nullptr ? w.pointers()[e] : w.data() + e * w.stride(0);
+  return at[n * w.stride(1) + k * w.stride(2)];
+}
+template <class T>
+void same_numbers(expert_matrix<T> const& w, guarded<T> const& want, char const* what) {
+  std::size_t i = 0;
+  for (int e = 0; e < w.experts(); ++e) {
+    for (int n = 0; n < w.rows(); ++n) {
+      for (int k = 0; k < w.columns(); ++k) {
+        ASSERT_EQ(number(w, e, n, k).bits, want[i++].bits) << what << " " << e << " " << n;
+      }
+    }
+  }
+  EXPECT_EQ(i, want.size()) << what;
 }
 
-TEST_F(Families, AGateInFloatBesideExpertsInBf16) {
+TEST_F(Families, Bf16IsUsedAsItIs) {
+  for (published_family const& p : published_families()) {
+    SCOPED_TRACE(p.name);
+    layer_setup<bf16> const s(p.is);
+    write_checkpoint(folder_, p.config, tensors_of(p, s));
+    bool found = false;
+    checkpoint::load_layer(folder_, 2).visit([&]<class T, class G>(moe_weights<T, G> const& w) {
+      if constexpr (std::is_same_v<T, bf16> && std::is_same_v<G, bf16>) {
+        found = true;
+        same_numbers(w.up, s.up, "up");
+        same_numbers(w.down, s.down, "down");
+        same_numbers(w.shared_up, s.shared_up, "shared_up");
+        EXPECT_EQ(std::memcmp(w.gate.data(), s.gate.data(), s.gate.size() * sizeof(bf16)), 0);
+      }
+    });
+    EXPECT_TRUE(found);
+    fs::remove_all(folder_);
+  }
+}
+
+TEST_F(Families, AGateOfAnotherTypeThanTheExpertsIsFloat) {
   published_family const p = published("deepseek_v3");
-  layer_setup<bf16> s(p.is);
-  tensor_list tensors = tensors_of(p, s);
+  layer_setup<bf16> const s(p.is);
   std::string const gate = "model.layers.2.mlp.gate.weight";
-  tensors.remove(gate);
   std::vector<float> wide;
   for (bf16 const& v : s.gate) wide.push_back(to_float(v));
-  tensors.add(gate, {8, 19}, wide);
-  write_checkpoint(folder_, p.config, tensors);
-  EXPECT_TRUE(same_bits(output(checkpoint::load_layer(folder_, 2), s), expected(s)));
+  std::vector<fp16> half;
+  for (float v : wide) half.push_back(from_float<fp16>(v));
+  for (bool const in_half : {false, true}) {
+    tensor_list tensors = tensors_of(p, s);
+    tensors.remove(gate);
+    if (in_half) {
+      tensors.add(gate, {8, 19}, half);
+    } else {
+      tensors.add(gate, {8, 19}, wide);
+    }
+    write_checkpoint(folder_, p.config, tensors);
+    bool found = false;
+    checkpoint::loaded_layer const layer = checkpoint::load_layer(folder_, 2);
+    layer.visit([&]<class T, class G>(moe_weights<T, G> const& w) {
+      if constexpr (std::is_same_v<T, bf16> && std::is_same_v<G, float>) {
+        found = true;
+        for (std::size_t i = 0; i < wide.size(); ++i) {
+          EXPECT_EQ(w.gate.data()[i], in_half ? to_float(half[i]) : wide[i]);
+        }
+      }
+    });
+    EXPECT_TRUE(found);
+  }
 }
 
 TEST_F(Families, WhatLiesWellIsNotCopied) {
