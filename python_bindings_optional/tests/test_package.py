@@ -1,0 +1,57 @@
+"""The package as it is installed."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shunt
+
+HOME = Path(shunt.__file__).parent
+
+
+def test_stubs_and_marker_are_there():
+    assert (HOME / "py.typed").exists()
+    stub = ast.parse((HOME / "_host.pyi").read_text())
+    functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
+    assert {"moe_layer", "moe_layer_backward", "route", "grouped_gemm", "combine"} <= functions
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in shunt.__all__:
+        thing = getattr(shunt, name)
+        if inspect.isfunction(thing) or inspect.isclass(thing):
+            assert thing.__doc__, name
+    functions = [getattr(shunt, n) for n in shunt.__all__ if inspect.isfunction(getattr(shunt, n))]
+    assert len(functions) > 25
+    for f in functions:
+        assert inspect.signature(f).return_annotation is not inspect.Signature.empty, f.__name__
+
+
+def test_presets():
+    assert len(shunt.presets) >= 20
+    for name, p in shunt.presets.items():
+        assert p.name == name and 1 <= p.top_k <= p.experts
+        assert p.options().top_k == p.top_k
+    v3 = shunt.presets["DeepSeek-V3"]
+    assert (v3.experts, v3.top_k, v3.route.score, v3.route.groups) == (256, 8, "sigmoid", 8)
+    gpt_oss = shunt.presets["gpt-oss-20b"]
+    assert gpt_oss.interleaved and gpt_oss.act == shunt.activation("swiglu_clamped", None, 7.0)
+    assert v3.options(z_loss=0.5).z_loss == 0.5
+
+
+def test_options_do_not_change():
+    options = shunt.layer_options(top_k=4)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.top_k = 2
+    assert options.replace(top_k=2) == shunt.layer_options(top_k=2) != options
+    assert eval(repr(options), vars(shunt)) == options
+    w = shunt.Weights(np.zeros((2, 3), np.float32), np.zeros((2, 4, 3), np.float32),
+                      np.zeros((2, 3, 2), np.float32))  # fmt: skip
+    with pytest.raises(AttributeError, match="make a new Weights"):
+        w.up = None
