@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, Iterable, Iterator, Optional, Tuple
 
 from ._arrays import zeros
@@ -56,7 +57,7 @@ class Routing:
         return iter((self.expert, self.gate))
 
 
-_WANTED = Routing.__slots__[2:]
+_wanted = attrgetter(*Routing.__slots__[2:])
 
 
 def wanted_of(routing: Optional[Routing], name: str) -> Optional[Tuple[Any, ...]]:
@@ -65,8 +66,7 @@ def wanted_of(routing: Optional[Routing], name: str) -> Optional[Tuple[Any, ...]
         return None
     if not isinstance(routing, Routing):
         raise TypeError(f"{name} is {type(routing).__name__}; it must be a shunt.Routing or None")
-    given = tuple([getattr(routing, field) for field in _WANTED])
-    return None if all(array is None for array in given) else given
+    return _wanted(routing)
 
 
 def _add_wanted(out: Routing, want: Iterable[str], logits: Array, top_k: int) -> None:
@@ -110,13 +110,12 @@ def route(
     """
     module, where = backend(on)
     options_made = made(options, route_options, "route.options")
-    result = Routing() if out is None else out
-    wanted = None
-    if out is not None or want:
-        wanted_of(result, "route.out")
-        if want:
-            _add_wanted(result, want, logits, top_k)
-        wanted = wanted_of(result, "route.out")
+    result, wanted = Routing() if out is None else out, None
+    if out is not None:
+        wanted = wanted_of(out, "route.out")
+    if want:
+        _add_wanted(result, want, logits, top_k)
+        wanted = _wanted(result)
     result.expert, result.gate = module.route(
         logits, top_k, options_made, choice_bias, valid, ids, token, wanted,
         result.expert, result.gate, where,

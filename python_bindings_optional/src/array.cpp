@@ -32,6 +32,15 @@ element element_of_format(char const* format, Py_ssize_t size) noexcept {
   }
 }
 
+nb::dlpack::dtype dlpack_of(element type) noexcept {
+  using nb::dlpack::dtype_code;
+  auto const code = type == element::f32 || type == element::f16 ? dtype_code::Float
+                    : type == element::bf16                      ? dtype_code::Bfloat
+                    : type == element::u8                        ? dtype_code::UInt
+                                                                 : dtype_code::Int;
+  return {static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(8 * size_of(type)), 1};
+}
+
 element element_of_dlpack(nb::dlpack::dtype type) noexcept {
   using nb::dlpack::dtype_code;
   if (type.lanes != 1) return element::other;
@@ -272,6 +281,11 @@ array output(nb::handle given, nb::handle like, char const* name,
              place where) {
   auto const rank = static_cast<int>(extents.size());
   if (!given.is_none()) return {given, name, rank, types, access::write, where};
+  if (!PyObject_CheckBuffer(like.ptr())) {
+    std::vector<std::int64_t> const shape(extents);
+    nb::object const made = make_fast(like, dlpack_of(*types.begin()), rank, shape.data());
+    if (made.is_valid()) return {made, name, rank, types, access::write, where};
+  }
   static nb::handle const empty =
       nb::object(nb::module_::import_("shunt._arrays").attr("empty")).release();  // kept for good
   nb::object shape = nb::steal(PyTuple_New(rank));

@@ -13,8 +13,11 @@ struct exchange {
     std::uint32_t major, minor;
   } version;
   exchange* previous;
-  void* allocate;
+  int (*allocate)(nb::dlpack::dltensor* prototype, exported_tensor** out, void* context,
+                  void (*set_error)(void* context, char const* kind, char const* message));
   int (*from_object)(void* object, exported_tensor** out);
+  int (*to_object)(exported_tensor* tensor, void** out);
+  int (*borrow)(void* object, nb::dlpack::dltensor* out);
 };
 
 exchange const* find(nb::handle type) {
@@ -47,6 +50,32 @@ exported export_fast(nb::handle object) {
     return nullptr;
   }
   return exported(out);
+}
+
+nb::object make_fast(nb::handle like, nb::dlpack::dtype type, int rank,
+                     std::int64_t const* extents) {
+  exchange const* const api = exchange_of(like);
+  if (api == nullptr || api->borrow == nullptr) return {};
+  nb::dlpack::dltensor wanted;
+  if (api->borrow(like.ptr(), &wanted) != 0) {
+    PyErr_Clear();
+    return {};
+  }
+  wanted.data = nullptr;
+  wanted.byte_offset = 0;
+  wanted.dtype = type;
+  wanted.ndim = rank;
+  wanted.shape = const_cast<std::int64_t*>(extents);
+  wanted.strides = nullptr;
+  exported_tensor* made = nullptr;
+  auto const ignore = [](void*, char const*, char const*) {};
+  void* object = nullptr;
+  if (api->allocate(&wanted, &made, nullptr, ignore) != 0 || made == nullptr ||
+      api->to_object(made, &object) != 0) {
+    PyErr_Clear();
+    return {};
+  }
+  return nb::steal(static_cast<PyObject*>(object));
 }
 
 }  // namespace bindings

@@ -29,6 +29,11 @@ struct give_back {
 };
 using exported = std::unique_ptr<exported_tensor, give_back>;
 
+/// A new tensor of the library that `like` is of, on its device; null where its type offers no
+/// exchange, or cannot.
+[[nodiscard]] nanobind::object make_fast(nanobind::handle like, nanobind::dlpack::dtype type,
+                                         int rank, std::int64_t const* extents);
+
 /// Null, and no Python error, where the object's type offers no exchange.
 [[nodiscard]] exported export_fast(nanobind::handle object);
 

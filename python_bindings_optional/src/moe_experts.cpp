@@ -193,9 +193,8 @@ nb::object moe_experts(maybe x, maybe expert, maybe gate, nb::tuple experts, may
 }
 
 /// gradients: float32 arrays or None for (gate, up, down, up_bias, down_bias).
-nb::object moe_experts_backward(nb::handle x, nb::handle expert, nb::handle gate, nb::tuple experts,
-                                nb::handle d_y, nb::handle saved_, nb::tuple gradients,
-                                nb::handle out, nb::handle on) {
+nb::object moe_experts_backward(maybe x, maybe expert, maybe gate, nb::tuple experts, maybe d_y,
+                                maybe saved_, nb::tuple gradients, maybe out, maybe on) {
   policy const where = policy_of(on);
   experts_call const c(x, expert, gate, experts);
   auto* const saved = instance<saved_state>(saved_, "moe_experts_backward.saved", "a shunt.Saved");
