@@ -107,15 +107,16 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
       run_with_scratch([&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
       return;
     }
-    // Without memory the layer checks all else and writes nothing: sizes are then safe to measure.
-    if (auto const bad = go({}, nullptr); bad.code() != shunt::error::arena_too_small) {
-      raise_unless_ok(bad);
-    }
     saved_state::use const mine(saved, true);
-    auto const key = key_of(w.type(), shunt::detail::moe_sizes(tokens, weights, o), o);
-    auto const needed = static_cast<offset_t>(shunt::moe_saved_bytes(tokens, weights, o));
+    auto const key = key_of(w.type(), shunt::detail::moe_sizes(from.extent(0), weights, o), o);
+    bool const fits = saved->filled && saved->key == key && saved->memory.where() == here;
     saved->filled = false;
-    if (!saved->memory || saved->memory.extent(0) < needed || saved->memory.where() != here) {
+    if (!fits) {
+      // Without memory the layer checks all else and writes nothing: sizes are then safe to measure.
+      if (auto const bad = go({}, nullptr); bad.code() != shunt::error::arena_too_small) {
+        raise_unless_ok(bad);
+      }
+      auto const needed = static_cast<offset_t>(shunt::moe_saved_bytes(tokens, weights, o));
       saved->memory = output(nb::none(), x, "Saved", {needed}, {element::u8}, here);
     }
     auto from_bytes = saved->arena<S>();
