@@ -202,10 +202,8 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
              access how, place where)
     : name_(name), object_(nb::borrow(object)) {
   bool read = read_buffer(object);
-  if (!read && nb::hasattr(object, "view") && kind_of(object) == "bfloat16" &&
-      nb::hasattr(object,
-                  "__array_interface__")) {  // ml_dtypes: NumPy exports it as nothing at all
-    read = read_buffer(object.attr("view")("uint16"));
+  if (!read && PyObject_CheckBuffer(object.ptr()) != 0 && kind_of(object) == "bfloat16") {
+    read = read_buffer(object.attr("view")("uint16"));  // ml_dtypes: NumPy exports it as nothing
   }
   bool const tracked = !read && requires_gradient(object);
   if (!read && !tracked) read = read_exchange(object) || read_dlpack(object, how);

@@ -1,0 +1,105 @@
+"""Arrays of libraries that are neither NumPy nor torch: whatever exports DLPack."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+import shunt
+
+HOST, CUDA, METAL = 1, 2, 8
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+        ("byte_offset", ctypes.c_uint64),
+    ]  # fmt: skip
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = [("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
+
+
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.restype = ctypes.py_object
+_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+
+
+class Foreign:
+    """A NumPy array that only DLPack can read, said to lie on a device."""
+
+    def __init__(self, array, device=HOST, code=2, bits=None, strides=True):
+        self.array = array
+        self.device = device
+        self.shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        steps = [s // array.itemsize for s in array.strides]
+        self.strides = (ctypes.c_int64 * array.ndim)(*steps)
+        offset = min(array.nbytes, 16)  # a byte offset, as a view has
+        self.managed = _Managed(_Tensor(
+            array.ctypes.data - offset, device, 0, array.ndim, code, bits or 8 * array.itemsize, 1,
+            ctypes.addressof(self.shape), ctypes.addressof(self.strides) if strides else None,
+            offset))  # fmt: skip
+
+    def __dlpack_device__(self):
+        return (self.device, 0)
+
+    def __dlpack__(self, **_):
+        return _new_capsule(ctypes.addressof(self.managed), b"dltensor", None)
+
+
+T, H, E, K = 6, 8, 5, 2
+
+
+def test_any_array_on_the_host_is_taken(rng):
+    x = rng.standard_normal((T, H)).astype(np.float32)
+    plain = shunt.route(x, K)
+    for given in (Foreign(x), Foreign(x, strides=False)):
+        assert np.array_equal(shunt.route(given, K).gate, plain.gate)
+    assert np.array_equal(shunt.route(Foreign(x[:, ::-1].copy()), K).gate,
+                          shunt.route(x[:, ::-1].copy(), K).gate)  # fmt: skip
+    wide = np.repeat(x, 2, axis=0)
+    assert np.array_equal(shunt.route(Foreign(wide[::2]), K).gate, plain.gate)
+    bits = (x.view(np.uint32) >> 16).astype(np.uint16)
+    assert np.array_equal(shunt.route(Foreign(bits, code=4), K).gate, shunt.route(bits, K).gate)
+    out = np.zeros((T, K), np.float32)
+    shunt.route(x, K, out=shunt.Routing(gate=Foreign(out)))
+    assert np.array_equal(out, plain.gate)
+
+
+def test_another_device_is_refused(rng):
+    x = rng.standard_normal((T, H)).astype(np.float32)
+    with pytest.raises(ValueError, match="route.logits lies in device memory"):
+        shunt.route(Foreign(x, CUDA), K)
+    with pytest.raises((TypeError, ValueError), match="route.logits"):
+        shunt.route(Foreign(x, METAL), K)
+    with pytest.raises(ValueError, match="route.gate lies in device memory"):
+        shunt.route(x, K, out=shunt.Routing(gate=Foreign(np.zeros((T, K), np.float32), CUDA)))
+    gate, up, down = (np.zeros(s, np.float32) for s in ((E, H), (E, 4, H), (E, H, 2)))
+    with pytest.raises(ValueError, match="Weights.up lies in host memory"):
+        shunt.Weights(Foreign(gate, CUDA), up, down)
+    on_device = shunt.Weights(*(Foreign(a, CUDA) for a in (gate, up, down)))
+    with pytest.raises(ValueError, match="weights lie in device memory"):
+        shunt.moe_layer(x, on_device)
+
+
+def test_lanes_and_broken_exports_are_refused(rng):
+    x = rng.standard_normal((T, H)).astype(np.float32)
+    with pytest.raises(TypeError, match="route.logits"):
+        shunt.route(Foreign(x, code=0), K)  # int32
+
+    class Broken:
+        def __dlpack__(self, **_):
+            raise RuntimeError("no")
+
+    class Empty:
+        def __dlpack__(self, **_):
+            return None
+
+    for wrong in (Broken(), Empty()):
+        with pytest.raises(TypeError, match="route.logits is"):
+            shunt.route(wrong, K)
