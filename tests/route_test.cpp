@@ -160,6 +160,27 @@ TEST(Route, JitterFollowsTheDocumentedStream) {
   for (std::size_t i = 0; i < 60; ++i) EXPECT_EQ(rest.gate[i], out.gate[60 + i]);
 }
 
+/// Lanes behind the last expert are not jittered by what the scratch held before.
+TEST(Route, JitterChoosesNoExpertThatIsNotThere) {
+  for (int experts : {1, 9, 31, 33}) {
+    std::vector<float> const z(static_cast<std::size_t>(experts), -1.0f);
+    index_t id = 0;
+    float gate = 0.0f;
+    routing<> out;
+    out.expert = {&id, {{1, 1}}};
+    out.gate = {&gate, {{1, 1}}};
+    on_host const on{.threads = 1};
+    shape const sizes{.tokens = 1, .experts = experts, .top_k = 1};
+    // As floats these bytes are -97: a factor of that sign turns -Inf into the best of all.
+    std::vector<std::byte> work(route_bytes(on, sizes), std::byte{0xc2});
+    status const done =
+        route(on, view<float const, 2>(z.data(), {{1, experts}}), out, work, {.jitter = 0.1f});
+    ASSERT_TRUE(done.ok()) << done.message();
+    EXPECT_GE(id, 0);
+    EXPECT_LT(id, experts);
+  }
+}
+
 TEST(Route, TheSecondExpertIsKeptWithTwiceItsShare) {
   route_options const o{.gates = gate_kind::renormalised, .random_second = true, .seed = 7};
   offset_t const tokens = 4000;

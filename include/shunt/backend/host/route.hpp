@@ -75,13 +75,16 @@ inline route_buffers buffers_of(route_scratch const& s, int worker) noexcept {
 using shunt::detail::rule_of;
 using shunt::detail::set_choice;
 
-/// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4.
+/// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4. Behind the
+/// experts zeros, whose factor is positive: there it is -Inf that is multiplied.
 inline void draw_noise(route_options const& o, std::int64_t token, std::int64_t experts,
-                       float* noise) noexcept {
+                       std::int64_t padded, float* noise) noexcept {
+  for (std::int64_t e = experts; e < padded; ++e) noise[e] = 0.0f;
   std::uint64_t const position = o.first_token + static_cast<std::uint64_t>(token);
   for (std::int64_t e = 0; e < experts; e += 4) {
     auto const words = random_at(o.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
-    for (std::int64_t i = 0; i < 4; ++i) noise[e + i] = uniform_of(words.word[i]);
+    std::int64_t const left = experts - e < 4 ? experts - e : 4;
+    for (std::int64_t i = 0; i < left; ++i) noise[e + i] = uniform_of(words.word[i]);
   }
 }
 

@@ -60,7 +60,7 @@ status route_backward(on_host const& on,
       T const* const row = logits.data() + t * logits.stride(0);
       float const* d_gate = d.gate.data() + t * d.gate.stride(0);
       float kept[2];
-      if (options.jitter > 0.0f) draw_noise(options, t, experts, b.noise);
+      if (options.jitter > 0.0f) draw_noise(options, t, experts, s.padded, b.noise);
       chosen_ids(expert, t, r, b);
       if (options.random_second && b.id[1] < 0) {
         // The draw left the second out, but the first one's share was taken against it.

@@ -113,7 +113,7 @@ status route(on_host const& on, view<T const, 2> logits, routing<> const& out, a
         continue;
       }
       route_facts f;
-      if (options.jitter > 0.0f) draw_noise(options, t, experts, b.noise);
+      if (options.jitter > 0.0f) draw_noise(options, t, experts, s.padded, b.noise);
       if (with.ids) forced_ids(with, t, r, b, report);
       float const draw = options.random_second ? draw_second(options, t) : 0.0f;
       kernel(r, logits.data() + t * logits.stride(0), b, importance, bool(with.ids), draw, f);
