@@ -1,0 +1,154 @@
+"""A mixture-of-experts layer as a torch module."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Union
+
+import torch
+from torch import nn
+
+from .._layer import LayerReport
+from .._losses import sign_step
+from .._options import layer_options
+from .._presets import preset, presets
+from ._layer import LayerOutput, moe_layer
+
+GATED = ("swiglu", "geglu", "swiglu_clamped", "swiglu_capped", "situ_glu")
+
+
+class MoELayer(nn.Module):
+    """y = the layer's output for x [..., H], with parameters of its own.
+
+    hidden: the width H of x · intermediate: of one expert · experts: E, zero experts included ·
+    options: routing, activation, top_k, and the coefficients of the losses · latent: the width that
+    the experts see, where it is not H. Parameters lie as in shunt.Weights.
+
+    After a call in training `aux_loss` is the sum of the losses that options have coefficients for:
+    add it to the model's. `load` has the figures of the last call, `counts` the slots of each expert.
+    """
+
+    def __init__(
+        self,
+        hidden: int,
+        intermediate: int,
+        experts: int,
+        options: layer_options,
+        *,
+        latent: int = 0,
+        gate_bias: bool = False,
+        choice_bias: bool = False,
+        expert_biases: bool = False,
+        interleaved: bool = False,
+        shared_intermediate: int = 0,
+        shared_gate: bool = False,
+        device: Any = None,
+        dtype: Optional[torch.dtype] = None,
+    ) -> None:
+        super().__init__()
+        kind = options.act if isinstance(options.act, str) else options.act.kind
+        halves = 2 if kind in GATED else 1
+        self.balance_coefficient, self.z_coefficient = options.balance_loss, options.z_loss
+        self.options = options.replace(balance_loss=0.0, z_loss=0.0)
+        self.pairs = None if halves == 1 else ("gate_up", 1 if interleaved else 0)
+        real, seen = experts - options.route.zero_experts, latent or hidden
+        new = {"device": device, "dtype": dtype}
+
+        def weight(name: str, *shape: int, fan: int = 0) -> None:
+            if 0 in shape:
+                self.register_parameter(name, None)
+                return
+            values = torch.empty(*shape, **new)
+            nn.init.normal_(values, std=fan**-0.5) if fan else nn.init.zeros_(values)
+            self.register_parameter(name, nn.Parameter(values))
+
+        weight("gate", experts, hidden, fan=hidden)
+        weight("up", real, halves * intermediate, seen, fan=seen)
+        weight("down", real, seen, intermediate, fan=intermediate)
+        weight("gate_bias", experts if gate_bias else 0)
+        weight("up_bias", real, halves * intermediate if expert_biases else 0)
+        weight("down_bias", real, seen if expert_biases else 0)
+        weight("shared_up", halves * shared_intermediate, hidden, fan=hidden)
+        weight("shared_down", hidden, shared_intermediate, fan=max(shared_intermediate, 1))
+        weight("shared_gate", hidden if shared_gate else 0, fan=hidden)
+        weight("latent_down", latent, hidden, fan=hidden)
+        weight("latent_up", hidden, latent, fan=max(latent, 1))
+        bias = torch.zeros(experts, device=device) if choice_bias else None
+        self.register_buffer("choice_bias", bias)
+        self.aux_loss: Optional[torch.Tensor] = None
+        self.counts: Optional[torch.Tensor] = None
+        self._report: Optional[LayerReport] = None
+
+    @classmethod
+    def from_preset(cls, name: Union[str, preset], **changes: Any) -> MoELayer:
+        """A published layer: `MoELayer.from_preset("DeepSeek-V3", hidden=256, experts=32)`.
+
+        Keywords are those of the constructor, and those of layer_options (top_k, balance_loss, ...).
+        """
+        p = presets[name] if isinstance(name, str) else name
+        of_options = layer_options.__dataclass_fields__
+        options = {k: changes.pop(k) for k in list(changes) if k in of_options}
+        if p.choice == "expert_choice":
+            raise ValueError(f"{p.name}: give options with tokens_per_expert, and no preset")
+        width = p.model_hidden or p.hidden
+        given: dict[str, Any] = {
+            "hidden": width,
+            "intermediate": p.intermediate,
+            "experts": p.experts,
+            "latent": p.hidden if p.model_hidden else 0,
+            "gate_bias": p.gate_bias,
+            "choice_bias": p.choice_bias,
+            "expert_biases": p.expert_biases,
+            "interleaved": p.interleaved,
+            "shared_intermediate": p.shared_intermediate,
+            "shared_gate": p.shared_gate,
+        }
+        return cls(**{**given, **changes}, options=p.options(**options))
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        *,
+        valid: Optional[torch.Tensor] = None,
+        ids: Optional[torch.Tensor] = None,
+        token: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """x [..., H]; valid, ids, token as in shunt.moe_layer, of the flattened tokens."""
+        self._report = LayerReport()
+        out = moe_layer(
+            x.reshape(-1, x.shape[-1]), self.gate, self.up, self.down, self.options,
+            gate_bias=self.gate_bias, choice_bias=self.choice_bias, up_bias=self.up_bias,
+            down_bias=self.down_bias, shared_up=self.shared_up, shared_down=self.shared_down,
+            shared_gate=self.shared_gate, latent_down=self.latent_down, latent_up=self.latent_up,
+            pairs=self.pairs, valid=None if valid is None else valid.reshape(-1), ids=ids,
+            token=None if token is None else token.reshape(-1), observe=self.training,
+            report=self._report,
+        )  # fmt: skip
+        self.counts = out.counts
+        self.aux_loss = self._losses(out) if self.training else None
+        return out.y.reshape(x.shape)
+
+    def _losses(self, out: LayerOutput) -> torch.Tensor:
+        loss = out.importance.new_zeros(())
+        if self.balance_coefficient:
+            loss = loss + self.balance_coefficient * out.balance_loss()
+        if self.z_coefficient:
+            loss = loss + self.z_coefficient * out.z_loss()
+        return loss
+
+    @property
+    def load(self) -> dict[str, Any]:
+        """Figures of the last call's load: utilisation, entropy, largest share, drops."""
+        if self._report is None:
+            raise ValueError("load: the layer has not been called")
+        return {**self._report.figures, **self._report.totals}
+
+    @torch.no_grad()
+    def step_choice_bias(self, step: float = 0.001) -> None:
+        """Balancing without a loss: moves the bias of the choice against the last call's load."""
+        if self.choice_bias is None or self.counts is None:
+            raise ValueError("step_choice_bias: it needs a choice_bias and a call in training")
+        sign_step(self.counts, self.choice_bias, step)
+
+    def extra_repr(self) -> str:
+        E, H = self.gate.shape
+        return f"{H}, {self.down.shape[-1]}, experts={E}, top_k={self.options.top_k}"

@@ -1,0 +1,40 @@
+"""What calls of Shunt need of tensors."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Optional
+
+import torch
+
+from .._options import on_host
+
+
+@lru_cache(maxsize=16)
+def _host(threads: int) -> on_host:
+    return on_host(threads=threads)
+
+
+def policy(x: torch.Tensor, on: Any) -> Any:
+    """Where a call runs: as asked, else on the host with as many threads as torch uses."""
+    if on is not None:
+        return on
+    if x.device.type == "cpu":
+        return _host(torch.get_num_threads())
+    raise ValueError(
+        f"x is on {x.device}; without `on` Shunt runs on the host and takes tensors of the CPU"
+    )
+
+
+def floats(t: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+    """Numbers that Shunt takes in float only."""
+    return None if t is None else t.detach().to(torch.float32)
+
+
+def buffer_like(t: torch.Tensor) -> torch.Tensor:
+    """Where a gradient is written: float, lying as the tensor does."""
+    return torch.empty_like(t, dtype=torch.float32)
+
+
+def trains(*tensors: Optional[torch.Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
