@@ -21,8 +21,7 @@ using extents = std::vector<std::uint64_t>;
 /// type is refused with a sentence that names it, what it is and what it must be.
 class layer_tensors {
  public:
-  layer_tensors(shards& all, layer_plan const& plan, std::uint64_t layer)
-      : all_(all), plan_(plan), layer_(layer) {
+  layer_tensors(shards& all, layer_plan const& plan, std::uint64_t layer) : all_(all), plan_(plan) {
     for (std::string_view const prefix : detail::before_layers) {
       for (naming const& n : plan.namings) {
         std::string block =
@@ -169,7 +168,6 @@ class layer_tensors {
 
   shards& all_;
   layer_plan const& plan_;
-  std::uint64_t layer_;
   std::string block_;
   naming names_{};
 };
