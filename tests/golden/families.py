@@ -1,7 +1,7 @@
-"""The families that transformers implements, each at a width at which its numbers fit in the repository.
+"""The families that transformers implements, each so narrow that its numbers fit in the repository.
 
-Every number that shapes the routing is the published one or, where that needs the published width, one that
-exercises the same branch: groups that are masked, an odd K, a scale that is not 1.
+Every number that shapes the routing is the published one or, where that needs the published width,
+one that exercises the same branch: groups that are masked, an odd K, a scale that is not 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SIGMOID = dict(
 
 @dataclass(frozen=True)
 class Family:
-    """A family: transformers' configuration of it, and where its one MoE layer stands in the model."""
+    """A family: its configuration, and where its one MoE layer stands in the model."""
 
     name: str
     model_type: str

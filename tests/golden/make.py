@@ -4,9 +4,10 @@
   make.py            writes <family>.<f32|bf16>.safetensors beside this script
   make.py --check    makes them again in memory and compares with the files
 
-Each file is a checkpoint of one MoE layer, its tensors under the names that transformers publishes them by, and
-under `reference.` what its own module made of them: input, choice, gates, output, and the gradients that
-autograd gives. The metadata has the config.json and the versions. Needs torch, transformers and safetensors.
+Each file is a checkpoint of one MoE layer, its tensors under the names that transformers publishes
+them by, and under `reference.` what its own module made of them: input, choice, gates, output, and
+the gradients that autograd gives. The metadata has the config.json and the versions. Needs torch,
+transformers and safetensors.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
             for k, v in model.state_dict().items()
             if f"layers.{family.layer}.{family.block}." in k
         }
-        # In 16 bits some routers round their logits: take numbers that are chosen alike without that.
+        # In 16 bits some routers round their logits: take numbers that choose the same without.
         block.float()
         exact = run(family, block, x.float(), d_y.float(), ids)
         if torch.equal(found["choice"].sort()[0], exact["choice"].sort()[0]):
@@ -189,7 +190,7 @@ def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
 
 
 def differences(path: pathlib.Path, tensors: Tensors) -> list[str]:
-    """Where the file is not what was made: weights by the bit, results but for another order of sums."""
+    """Where the file is not what was made: weights by the bit, results up to their rounding."""
     wrong: list[str] = []
     with safe_open(path, "pt") as file:
         if set(file.keys()) != set(tensors):

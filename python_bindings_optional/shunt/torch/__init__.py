@@ -1,5 +1,5 @@
-"""Shunt under torch: the layer and its experts with gradients, a module, and an experts implementation
-of transformers.
+"""Shunt under torch: the layer and its experts with gradients, a module, and an experts
+implementation of transformers.
 
     layer = shunt.torch.MoELayer.from_preset("Mixtral-8x7B", hidden=512, intermediate=1024)
 

@@ -75,11 +75,11 @@ def moe_experts(
     act: str | activation = "swiglu",
     on: Any = None,
 ) -> Tensor:
-    """y [T,H], each token's experts weighted by its gates; with gradients to all tensors but `expert`.
+    """y [T,H]: each token's experts weighted by its gates; gradients to all but `expert`.
 
-    x [T,H] · expert [T,K] integers; one outside 0..E-1 is no expert · gate [T,K] · up [E,2I,H] and
-    down [E,H,I] of x's type, with any strides · up_bias [E,2I], down_bias [E,H] · pairs: how gate and
-    up rows lie, as in shunt.Weights; None for an act without a gate half.
+    x [T,H] · expert [T,K] integers, one outside 0..E-1 is no expert · gate [T,K] · up [E,2I,H],
+    down [E,H,I] of x's type, with any strides · up_bias [E,2I], down_bias [E,H] · pairs: how the
+    rows of gate and up lie, as in shunt.Weights; None for an act without a gate half.
     """
     call = _Call(expert, pairs, act, policy(x, on))
     if trains(x, gate, up, down, up_bias, down_bias):

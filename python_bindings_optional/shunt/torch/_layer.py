@@ -23,7 +23,7 @@ FLOAT = ("gate_bias",)
 
 
 class LayerOutput(NamedTuple):
-    """y, and with observe=True the load of the call: losses are made of it (balance_loss, z_loss)."""
+    """y, and with observe=True the load of the call, of which losses are made."""
 
     y: Tensor
     counts: Optional[Tensor] = None  # [E] slots of each expert

@@ -20,11 +20,11 @@ class MoELayer(nn.Module):
     """y = the layer's output for x [..., H], with parameters of its own.
 
     hidden: the width H of x · intermediate: of one expert · experts: E, zero experts included ·
-    options: routing, activation, top_k, and the coefficients of the losses · latent: the width that
-    the experts see, where it is not H. Parameters lie as in shunt.Weights.
+    options: routing, activation, top_k, and the coefficients of the losses · latent: the width
+    that the experts see, where it is not H. Parameters lie as in shunt.Weights.
 
-    After a call in training `aux_loss` is the sum of the losses that options have coefficients for:
-    add it to the model's. `load` has the figures of the last call, `counts` the slots of each expert.
+    After a call in training `aux_loss` is the sum of the losses that options have coefficients
+    for: add it to the model's. `load` has figures of the last call, `counts` each expert's slots.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class MoELayer(nn.Module):
     def from_preset(cls, name: Union[str, preset], **changes: Any) -> MoELayer:
         """A published layer: `MoELayer.from_preset("DeepSeek-V3", hidden=256, experts=32)`.
 
-        Keywords are those of the constructor, and those of layer_options (top_k, balance_loss, ...).
+        Keywords are those of the constructor and of layer_options (top_k, balance_loss, ...).
         """
         p = presets[name] if isinstance(name, str) else name
         of_options = layer_options.__dataclass_fields__
