@@ -4,9 +4,9 @@
 
 Each line is a tiny call (one token, eight experts, one thread) made from Python, and the same call
 repeated inside the extension module; the difference is the overhead: arguments, checks of aliasing,
-the GIL, a new output where none is given. Processor time of the calling thread, so that other work on
-the machine counts little: the minimum, median and maximum of several rounds, in microseconds. The
-goal is at most 5.
+the GIL, a new output where none is given. Processor time of the calling thread, so that other work
+on the machine counts little: the minimum, median and maximum of several rounds, in microseconds.
+The goal is at most 5.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def calls(new: Callable[..., object], kind: str) -> dict[str, Callable[[], objec
     on = shunt.on_host(threads=1)
     options = shunt.layer_options(top_k=top_k)
     x, y = new(tokens, hidden), new(tokens, hidden)
-    w = shunt.Weights(new(experts, hidden), new(experts, 2 * inner, hidden), new(experts, hidden, inner))
+    w = shunt.Weights(
+        new(experts, hidden), new(experts, 2 * inner, hidden), new(experts, hidden, inner)
+    )
     logits = new(tokens, experts)
     routed = shunt.route(logits, top_k, on=on)
     plan = shunt.plan_dispatch(routed.expert, experts, on=on)
@@ -60,11 +62,15 @@ def calls(new: Callable[..., object], kind: str) -> dict[str, Callable[[], objec
     return {
         f"{kind} route, outputs given": lambda: shunt.route(logits, top_k, out=routed, on=on),
         f"{kind} route, new outputs": lambda: shunt.route(logits, top_k, on=on),
-        f"{kind} combine, output given": lambda: shunt.combine(rows, plan, routed.gate, out=y, on=on),
+        f"{kind} combine, output given": lambda: shunt.combine(
+            rows, plan, routed.gate, out=y, on=on
+        ),
         f"{kind} combine, new output": lambda: shunt.combine(rows, plan, routed.gate, on=on),
         f"{kind} moe_layer, output given": lambda: shunt.moe_layer(x, w, options, out=y, on=on),
         f"{kind} moe_layer, new output": lambda: shunt.moe_layer(x, w, options, on=on),
-        f"{kind} moe_layer, saving": lambda: shunt.moe_layer(x, w, options, out=y, saved=saved, on=on),
+        f"{kind} moe_layer, saving": lambda: shunt.moe_layer(
+            x, w, options, out=y, saved=saved, on=on
+        ),
     }
 
 

@@ -25,12 +25,10 @@ def combine(
     out: Optional[Array] = None,
     on: Any = None,
 ) -> Array:
-    """y [T,H]: each token's rows of rows [R,H], weighted by gate [T,K], and what is added beside. out
-    may be the memory of shared, residual or zero's x."""
+    """y [T,H]: each token's rows of rows [R,H], weighted by gate [T,K], and what is added beside.
+    out may be the memory of shared, residual or zero's x."""
     module, where = backend(on)
-    return module.combine(
-        rows, plan, gate, shared, shared_gate, residual, zero, valid, out, where
-    )
+    return module.combine(rows, plan, gate, shared, shared_gate, residual, zero, valid, out, where)
 
 
 def combine_backward(

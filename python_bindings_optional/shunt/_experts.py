@@ -34,9 +34,9 @@ def grouped_gemm(
     out: Optional[Array] = None,
     on: Any = None,
 ) -> Array:
-    """c [R,N]: each expert's rows of a [R,K] times its w [E,N,K], then + bias [E,N], act, scale; with
-    a gated activation c is [R,N/2]. pre [R,N], written: the pre-activations. Rows outside every
-    segment are not written."""
+    """c [R,N]: each expert's rows of a [R,K] times its w [E,N,K], then + bias [E,N], act, scale;
+    with a gated activation c is [R,N/2]. pre [R,N], written: the pre-activations. Rows outside
+    every segment are not written."""
     module, where = backend(on)
     return module.grouped_gemm(
         a, w, rows, act_of(act), pairs, gather, bias, pre, round_pre, scale, out, where
@@ -75,8 +75,8 @@ def grouped_wgrad(
     frozen: Optional[Array] = None,
     on: Any = None,
 ) -> Matrices:
-    """dw [E,N,K] float32, the gradient of grouped_gemm to its weights; d_bias [E,N] float32, written
-    where it is given. frozen [E] uint8, 1: nothing of this expert is written."""
+    """dw [E,N,K] float32, the gradient of grouped_gemm to its weights; d_bias [E,N] float32,
+    written where it is given. frozen [E] uint8, 1: nothing of this expert is written."""
     module, where = backend(on)
     if dw is None:
         experts = rows.experts if isinstance(rows, _host.Plan) else len(rows) - 1

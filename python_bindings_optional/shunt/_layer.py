@@ -24,13 +24,13 @@ class Weights:
     """The weights of one layer, where and how they lie; kept alive, never copied.
 
     gate [E,H] of the experts' type or float32 · gate_bias, choice_bias [E] float32
-    up [L,2I,H], down [L,H,I]: one array of any strides (a transposed view of [L,H,2I] as well), or a
-    list of one array per expert, or what pack_weights made · up_bias [L,2I], down_bias [L,H]
+    up [L,2I,H], down [L,H,I]: one array of any strides (a transposed view of [L,H,2I] as well), or
+    a list of one array per expert, or what pack_weights made · up_bias [L,2I], down_bias [L,H]
     shared_up [2Is,H], shared_down [H,Is] · shared_gate [H] · latent_down, latent_up
 
-    pairs: how the rows of gate and up lie in `up`: "gate_up", "up_gate", or (order, block) where they
-    alternate by blocks; None for activations without a gate half, or as "gate_up". shared_pairs: the
-    same of shared_up; None: as `pairs`.
+    pairs: how the rows of gate and up lie in `up`: "gate_up", "up_gate", or (order, block) where
+    they alternate by blocks; None for activations without a gate half, or as "gate_up".
+    shared_pairs: the same of shared_up; None: as `pairs`.
     """
 
     __slots__ = ("_made", "_shapes", "gate", "gate_bias", "choice_bias", "up", "down", "up_bias",
@@ -55,12 +55,42 @@ class Weights:
         pairs: Pairs = None,
         shared_pairs: Pairs = None,
     ) -> None:
-        given = (gate, up, down, gate_bias, choice_bias, up_bias, down_bias, shared_up,
-                 shared_down, shared_gate, latent_down, latent_up, pairs, shared_pairs)
+        given = (
+            gate,
+            up,
+            down,
+            gate_bias,
+            choice_bias,
+            up_bias,
+            down_bias,
+            shared_up,
+            shared_down,
+            shared_gate,
+            latent_down,
+            latent_up,
+            pairs,
+            shared_pairs,
+        )
         object.__setattr__(self, "_made", _host.Weights(*given))
-        for name, value in zip(self.__slots__[2:], (gate, gate_bias, choice_bias, up, down, up_bias,
-                                                    down_bias, shared_up, shared_down, shared_gate,
-                                                    latent_down, latent_up, pairs, shared_pairs)):
+        for name, value in zip(
+            self.__slots__[2:],
+            (
+                gate,
+                gate_bias,
+                choice_bias,
+                up,
+                down,
+                up_bias,
+                down_bias,
+                shared_up,
+                shared_down,
+                shared_gate,
+                latent_down,
+                latent_up,
+                pairs,
+                shared_pairs,
+            ),
+        ):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -169,8 +199,8 @@ def moe_layer_backward(
     """(d_x, gradients) from d_y [T,H] and what moe_layer saved with the same arguments.
 
     gradients: those given are written, or added to where options.gradients is "accumulate"; None:
-    new ones of all weights · d_x of x's type, or float32 · frozen [L] uint8, 1: this expert's weights
-    get no gradient · from_losses: gradients of further losses to (importance,
+    new ones of all weights · d_x of x's type, or float32 · frozen [L] uint8, 1: this expert's
+    weights get no gradient · from_losses: gradients of further losses to (importance,
     sequence_importance, z).
     """
     made_weights = made(weights, Weights, "moe_layer_backward.weights")

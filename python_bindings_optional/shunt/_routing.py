@@ -232,6 +232,4 @@ def gate_logits_backward(
 ) -> Tuple[Array, Array, Array]:
     """(d_x, d_w, d_bias); add_x, add_weights: onto what the given arrays hold."""
     module, where = backend(on)
-    return module.gate_logits_backward(
-        d_logits, x, w, add_x, add_weights, d_x, d_w, d_bias, where
-    )
+    return module.gate_logits_backward(d_logits, x, w, add_x, add_weights, d_x, d_w, d_bias, where)

@@ -17,8 +17,8 @@ def load_stats(
     report: Optional[Array] = None,
     on: Any = None,
 ) -> Dict[str, Any]:
-    """Figures of a load: counts [E] int32 or int64, or a Plan. share [E] float32, written: the share
-    of each expert · report: a Routing's, for the count of logits that were not finite."""
+    """Figures of a load: counts [E] int32 or int64, or a Plan. share [E] float32, written: the
+    share of each expert · report: a Routing's, for the count of logits that were not finite."""
     module, where = backend(on)
     return module.load_stats(load, share, report, where)
 

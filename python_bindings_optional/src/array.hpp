@@ -20,8 +20,8 @@ namespace nb = nanobind;
 using shunt::index_t;
 using shunt::offset_t;
 
-/// Element types that Shunt knows. uint16 is taken for the bits of bfloat16: NumPy has no such type,
-/// and no primitive takes 16-bit counts.
+/// Element types that Shunt knows. uint16 is taken for the bits of bfloat16: NumPy has no such
+/// type, and no primitive takes 16-bit counts.
 enum class element : std::uint8_t { f32, f16, bf16, i16, i32, i64, u8, other };
 
 [[nodiscard]] char const* to_string(element type) noexcept;

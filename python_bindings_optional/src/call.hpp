@@ -45,8 +45,8 @@ class scratch {
   std::size_t size_ = 0;
 };
 
-/// How often a call repeats its primitive: more than once in bench/overhead.py only, which tells the
-/// primitive's time from the call's.
+/// How often a call repeats its primitive: more than once in bench/overhead.py only, which tells
+/// the primitive's time from the call's.
 inline int& repeats() noexcept {
   static int times = 1;
   return times;

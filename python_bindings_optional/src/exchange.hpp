@@ -1,6 +1,6 @@
 #pragma once
-/// DLPack's C exchange (1.3): a framework's own function that exports a tensor, some 3 µs faster than
-/// a call of __dlpack__.
+/// DLPack's C exchange (1.3): a framework's own function that exports a tensor, some 3 µs faster
+/// than a call of __dlpack__.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 

@@ -39,8 +39,8 @@ saved_key key_of(element type, shunt::detail::moe_sizes const& n, options_type c
 array tokens_of(nb::handle x, char const* name, weights const& w) {
   if (w.where() != here) {
     value_error(here == place::host
-                    ? "the weights lie in device memory; on the host they must lie in host memory"
-                    : "the weights lie in host memory; with on_cuda they must lie on the device");
+                    ? "the weights lie in device memory; they must lie in host memory"
+                    : "the weights lie in host memory; they must lie in device memory");
   }
   return {x, name, 2, {w.type()}, access::read, here};
 }
@@ -83,7 +83,7 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     if constexpr (here == place::host) {
       report->wanted_in(o);
     } else {
-      value_error("moe_layer.report: it must be None with on_cuda (observe counts instead)");
+      value_error("moe_layer.report: it must be None on a device (observe counts instead)");
     }
   }
   apart arrays;
@@ -112,7 +112,8 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     bool const fits = saved->filled && saved->key == key && saved->memory.where() == here;
     saved->filled = false;
     if (!fits) {
-      // Without memory the layer checks all else and writes nothing: sizes are then safe to measure.
+      // Without memory the layer checks all else and writes nothing: sizes are then safe to
+      // measure.
       if (auto const bad = go({}, nullptr); bad.code() != shunt::error::arena_too_small) {
         raise_unless_ok(bad);
       }

@@ -17,8 +17,8 @@ struct saved_key {
   friend bool operator==(saved_key const&, saved_key const&) = default;
 };
 
-/// Python's Saved: what forward keeps for backward. Its memory is nobody else's, so that what is in it
-/// can be trusted.
+/// Python's Saved: what forward keeps for backward. Its memory is nobody else's, so that what is in
+/// it can be trusted.
 struct saved_state {
   array memory;
   saved_key key;

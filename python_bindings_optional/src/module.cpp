@@ -8,7 +8,8 @@
 #include "weights.hpp"
 
 NB_MODULE(_host, m) {
-  // Options in default arguments live as long as the interpreter, which clears no module at its end.
+  // Options in default arguments live as long as the interpreter, which clears no module at its
+  // end.
   nanobind::set_leak_warnings(false);
   bindings::bind_options(m);
   bindings::bind_weights(m);

@@ -7,8 +7,8 @@
 
 namespace bindings {
 
-/// Python's Plan. Its memory is written once, when it is made, and given out to read only: who uses a
-/// plan need not look for rows that are not there.
+/// Python's Plan. Its memory is written once, when it is made, and given out to read only: who uses
+/// a plan need not look for rows that are not there.
 struct plan_state {
   array memory;
   index_t tokens = 0, top_k = 0, local = 0;

@@ -16,8 +16,16 @@ def softmax(z):
     return s / s.sum(axis=-1, keepdims=True)
 
 
-def route(logits, top_k, score="softmax", gates="raw", scale=1.0, epsilon=0.0, choice_bias=None,
-          expert=None):
+def route(
+    logits,
+    top_k,
+    score="softmax",
+    gates="raw",
+    scale=1.0,
+    epsilon=0.0,
+    choice_bias=None,
+    expert=None,
+):
     """(expert [T,K], gate [T,K]); expert: a choice from outside."""
     z = np.asarray(logits, np.float64)
     s = {"softmax": softmax, "sigmoid": sigmoid, "logits": lambda z: z}[score](z)

@@ -1,4 +1,4 @@
-"""What is wrong with arguments is a sentence, raised before anything is written; nothing crashes."""
+"""Wrong arguments are sentences, raised before anything is written; nothing crashes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,12 @@ add("complex", TypeError, "elements are complex64", layer(X.astype(np.complex64)
 add("big-endian", TypeError, "elements are >f4", layer(X.astype(">f4")))
 add("objects", TypeError, "moe_layer.x", layer(X.astype(object)))
 add("other storage", TypeError, "must be float32", layer(X.astype(np.float16)))
-add("mixed weights", TypeError, "Weights.down", lambda: shunt.Weights(GATE, UP, DOWN.astype(np.float16)))
+add(
+    "mixed weights",
+    TypeError,
+    "Weights.down",
+    lambda: shunt.Weights(GATE, UP, DOWN.astype(np.float16)),
+)
 add("weights", TypeError, "moe_layer.weights is tuple", layer(w=(GATE, UP, DOWN)))
 add("options", TypeError, "moe_layer.options is dict", layer(o={"top_k": 2}))
 add("on", TypeError, "on is str", layer(on="cuda"))
@@ -55,9 +60,18 @@ add("plan", TypeError, "combine.plan is of type", lambda: shunt.combine(ROWS, ID
 add("saved", TypeError, "moe_layer.saved is of type", layer(saved={}))
 add("observe", TypeError, "moe_layer.observe is dict", layer(observe={}))
 add("act", TypeError, "act must be", lambda: shunt.layer_options(act=3))
-add("gradients", TypeError, "gradients is dict",
-    lambda: shunt.moe_layer_backward(X, W, X, shunt.Saved(), OPTIONS, gradients={}))
-add("ids of 64 bits", TypeError, "plan_dispatch.expert", lambda: shunt.plan_dispatch(IDS.astype(np.int64), E))
+add(
+    "gradients",
+    TypeError,
+    "gradients is dict",
+    lambda: shunt.moe_layer_backward(X, W, X, shunt.Saved(), OPTIONS, gradients={}),
+)
+add(
+    "ids of 64 bits",
+    TypeError,
+    "plan_dispatch.expert",
+    lambda: shunt.plan_dispatch(IDS.astype(np.int64), E),
+)
 add("top_k of text", TypeError, "", lambda: shunt.route(LOGITS, "2"))
 # Wrong values.
 add("rank", ValueError, "moe_layer.x has 1 axes", layer(X[0]))
@@ -68,36 +82,102 @@ add("top_k", ValueError, "top_k", layer(o=shunt.layer_options(top_k=9)))
 add("top_k 0", ValueError, "top_k is 0", lambda: shunt.route(LOGITS, 0))
 add("top_k below 0", ValueError, "top_k is -3", lambda: shunt.route(LOGITS, -3))
 add("enumerator", ValueError, "must be one of softmax", lambda: shunt.route_options(score="soft"))
-add("not finite", ValueError, "must be a finite float", lambda: shunt.route_options(scale=float("nan")))
+add(
+    "not finite",
+    ValueError,
+    "must be a finite float",
+    lambda: shunt.route_options(scale=float("nan")),
+)
 add("threads", ValueError, "on_host.threads is -1", lambda: shunt.on_host(threads=-1))
 add("many threads", ValueError, "to 1024", lambda: shunt.on_host(threads=10**6))
 add("isa", ValueError, "must be one of best", lambda: shunt.on_host(isa="sse"))
-add("pairs", ValueError, "must be gate_up or up_gate", lambda: shunt.Weights(GATE, UP, DOWN, pairs="up"))
+add(
+    "pairs",
+    ValueError,
+    "must be gate_up or up_gate",
+    lambda: shunt.Weights(GATE, UP, DOWN, pairs="up"),
+)
 add("rows of up", ValueError, "weights.up: extent 1", layer(w=shunt.Weights(GATE, UP[:, :5], DOWN)))
-add("ragged list", ValueError, "arrays of a list",
-    lambda: shunt.Weights(GATE, [UP[0], UP[1, :4], UP[2], UP[3]], DOWN))
+add(
+    "ragged list",
+    ValueError,
+    "arrays of a list",
+    lambda: shunt.Weights(GATE, [UP[0], UP[1, :4], UP[2], UP[3]], DOWN),
+)
 add("empty list", ValueError, "empty list", lambda: shunt.Weights(GATE, [], DOWN))
-add("id of no expert", ValueError, r"expert\[4, 1\] is 99",
-    lambda: shunt.route_backward(LOGITS, np.where(np.arange(10).reshape(T, K) == 9, 99, IDS).astype(i32), GATES))
-add("falling offsets", ValueError, "offset", lambda: shunt.grouped_gemm(
-    ROWS, UP, np.array([0, 5, 3, 9, 10], i32)))
-add("offsets beyond", ValueError, "last offset", lambda: shunt.grouped_gemm(
-    ROWS, UP, np.array([0, 5, 6, 9, 99], i32)))
-add("no offsets", ValueError, "offset|extent 0", lambda: shunt.grouped_gemm(ROWS, UP, zeros(0, dtype=i32)))
-add("gather without plan", ValueError, "must then be a shunt.Plan", lambda: shunt.grouped_gemm(
-    X, UP, np.array([0, 5, 5, 5, 5], i32), gather=True))
-add("gather from too few", ValueError, "plan.tokens", lambda: shunt.grouped_gemm(X[:3], UP, PLAN, gather=True))
-add("scale", ValueError, "factor for each row", lambda: shunt.grouped_gemm(ROWS, UP, PLAN, scale=GATES.T))
+add(
+    "id of no expert",
+    ValueError,
+    r"expert\[4, 1\] is 99",
+    lambda: shunt.route_backward(
+        LOGITS, np.where(np.arange(10).reshape(T, K) == 9, 99, IDS).astype(i32), GATES
+    ),
+)
+add(
+    "falling offsets",
+    ValueError,
+    "offset",
+    lambda: shunt.grouped_gemm(ROWS, UP, np.array([0, 5, 3, 9, 10], i32)),
+)
+add(
+    "offsets beyond",
+    ValueError,
+    "last offset",
+    lambda: shunt.grouped_gemm(ROWS, UP, np.array([0, 5, 6, 9, 99], i32)),
+)
+add(
+    "no offsets",
+    ValueError,
+    "offset|extent 0",
+    lambda: shunt.grouped_gemm(ROWS, UP, zeros(0, dtype=i32)),
+)
+add(
+    "gather without plan",
+    ValueError,
+    "must then be a shunt.Plan",
+    lambda: shunt.grouped_gemm(X, UP, np.array([0, 5, 5, 5, 5], i32), gather=True),
+)
+add(
+    "gather from too few",
+    ValueError,
+    "plan.tokens",
+    lambda: shunt.grouped_gemm(X[:3], UP, PLAN, gather=True),
+)
+add(
+    "scale",
+    ValueError,
+    "factor for each row",
+    lambda: shunt.grouped_gemm(ROWS, UP, PLAN, scale=GATES.T),
+)
 add("half gate", ValueError, "", lambda: shunt.grouped_gemm(ROWS, UP[:, :5], PLAN, act="swiglu"))
-add("odd pre", ValueError, "twice the columns", lambda: shunt.activation_forward(zeros(3, 5), "swiglu"))
+add(
+    "odd pre",
+    ValueError,
+    "twice the columns",
+    lambda: shunt.activation_forward(zeros(3, 5), "swiglu"),
+)
 add("loss", ValueError, "moe_layer.loss: extent 0 is 3", layer(loss=zeros(3)))
 add("add_to_y", ValueError, "moe_layer.out is None", layer(o=OPTIONS.replace(add_to_y=True)))
-add("want", ValueError, "must be one of recorded", lambda: shunt.route(LOGITS, K, want=["histogram"]))
+add(
+    "want",
+    ValueError,
+    "must be one of recorded",
+    lambda: shunt.route(LOGITS, K, want=["histogram"]),
+)
 add("no load", TypeError, "load.counts", lambda: shunt.balance_loss(shunt.Routing()))
 add("drop", ValueError, "must be one of by_position", lambda: shunt.plan_dispatch(IDS, E, drop="x"))
-add("other plan's rows", ValueError, "rows of the plan", lambda: shunt.combine(ROWS[:3], PLAN, GATES))
-add("packed gradients", ValueError, "packed", lambda: shunt.grouped_wgrad(
-    ROWS, ROWS, PLAN, dw=shunt.pack_weights(UP)))
+add(
+    "other plan's rows",
+    ValueError,
+    "rows of the plan",
+    lambda: shunt.combine(ROWS[:3], PLAN, GATES),
+)
+add(
+    "packed gradients",
+    ValueError,
+    "packed",
+    lambda: shunt.grouped_wgrad(ROWS, ROWS, PLAN, dw=shunt.pack_weights(UP)),
+)
 # Hostile sizes.
 add("huge x", (ValueError, MemoryError), "", layer(HUGE))
 add("huge logits", (ValueError, MemoryError), "", lambda: shunt.route(HUGE, 2))
@@ -105,29 +185,80 @@ add("huge ids", ValueError, "", lambda: shunt.plan_dispatch(HUGE_IDS, E))
 add("huge local", (ValueError, MemoryError), "", lambda: shunt.plan_dispatch(IDS, 2**62))
 add("local below 0", ValueError, "plan_dispatch.local", lambda: shunt.plan_dispatch(IDS, -1))
 add("beyond 64 bits", TypeError, "", lambda: shunt.plan_dispatch(IDS, 2**70))
-add("huge multiple", (ValueError, MemoryError), "", lambda: shunt.plan_dispatch(IDS, E, segment_multiple=2**31 - 1))
-add("huge weights", (ValueError, MemoryError), "", lambda: shunt.pack_weights(
-    np.lib.stride_tricks.as_strided(zeros(1), (2**20, 2**20, 2**19), (0, 0, 0))))
-add("huge choice", (ValueError, MemoryError), "", lambda: shunt.route_expert_choice(LOGITS, 2**31 - 1))
+add(
+    "huge multiple",
+    (ValueError, MemoryError),
+    "",
+    lambda: shunt.plan_dispatch(IDS, E, segment_multiple=2**31 - 1),
+)
+add(
+    "huge weights",
+    (ValueError, MemoryError),
+    "",
+    lambda: shunt.pack_weights(
+        np.lib.stride_tricks.as_strided(zeros(1), (2**20, 2**20, 2**19), (0, 0, 0))
+    ),
+)
+add(
+    "huge choice",
+    (ValueError, MemoryError),
+    "",
+    lambda: shunt.route_expert_choice(LOGITS, 2**31 - 1),
+)
 # Outputs.
 add("read-only", ValueError, "is read-only", layer(out=READ_ONLY))
-add("onto itself", ValueError, "some of its elements share memory",
-    layer(out=np.lib.stride_tricks.as_strided(zeros(H), (T, H), (0, 4))))
+add(
+    "onto itself",
+    ValueError,
+    "some of its elements share memory",
+    layer(out=np.lib.stride_tricks.as_strided(zeros(H), (T, H), (0, 4))),
+)
 add("out of another type", TypeError, "moe_layer.out", layer(out=zeros(T, H, dtype=np.float16)))
 add("out of another shape", ValueError, "moe_layer.y: extent 0", layer(out=zeros(T + 1, H)))
-add("accumulate onto nothing", ValueError, "must hold", lambda: shunt.dispatch_backward(ROWS, PLAN, accumulate=True))
+add(
+    "accumulate onto nothing",
+    ValueError,
+    "must hold",
+    lambda: shunt.dispatch_backward(ROWS, PLAN, accumulate=True),
+)
 SHARED = zeros(4 * T, H)
-add("x and out", ValueError, "moe_layer.out and moe_layer.x share memory", layer(SHARED[:T], out=SHARED[1 : T + 1]))
+add(
+    "x and out",
+    ValueError,
+    "moe_layer.out and moe_layer.x share memory",
+    layer(SHARED[:T], out=SHARED[1 : T + 1]),
+)
 add("weights and out", ValueError, "share memory", layer(out=UP[0][:T]))
-add("two gradients", ValueError, "gradients.*share memory", lambda: backward(
-    gradients=shunt.Gradients(up=UP.copy(), gate=(g := zeros(2 * E, H))[:E], shared_gate=g[1])))
-add("gradient in the weights", ValueError, "share memory", lambda: backward(gradients=shunt.Gradients(up=UP)))
+add(
+    "two gradients",
+    ValueError,
+    "gradients.*share memory",
+    lambda: backward(
+        gradients=shunt.Gradients(up=UP.copy(), gate=(g := zeros(2 * E, H))[:E], shared_gate=g[1])
+    ),
+)
+add(
+    "gradient in the weights",
+    ValueError,
+    "share memory",
+    lambda: backward(gradients=shunt.Gradients(up=UP)),
+)
 add("d_x is d_y", ValueError, "share memory", lambda: backward(d_y=SHARED[:T], d_x=SHARED[:T]))
-add("expert in gate", ValueError, "share memory", lambda: shunt.route(
-    LOGITS, K, out=shunt.Routing(expert=(m := zeros(T, K)).view(i32), gate=m)))
-add("rows and y", ValueError, "share memory", lambda: shunt.combine(ROWS, PLAN, GATES, out=ROWS[:T]))
-add("shifted residual", ValueError, "share memory",
-    lambda: shunt.combine(ROWS, PLAN, GATES, residual=SHARED[:T], out=SHARED[1 : T + 1]))
+add(
+    "expert in gate",
+    ValueError,
+    "share memory",
+    lambda: shunt.route(LOGITS, K, out=shunt.Routing(expert=(m := zeros(T, K)).view(i32), gate=m)),
+)
+add(
+    "rows and y", ValueError, "share memory", lambda: shunt.combine(ROWS, PLAN, GATES, out=ROWS[:T])
+)
+add(
+    "shifted residual",
+    ValueError,
+    "share memory",
+    lambda: shunt.combine(ROWS, PLAN, GATES, residual=SHARED[:T], out=SHARED[1 : T + 1]),
+)
 
 
 def backward(d_y=X, **more):

@@ -67,9 +67,16 @@ def test_route_backward(rng, rules):
 
 def test_losses_and_their_way_to_the_logits(rng):
     logits = floats(rng, T, E)
-    r = shunt.route(logits, K, out=shunt.Routing(
-        sequence_counts=np.zeros((1, E), np.int32), sequence_importance=np.zeros((1, E), f32),
-        sequence_tokens=np.zeros(1, np.int32)), want=("z", "counts", "importance", "tokens"))
+    r = shunt.route(
+        logits,
+        K,
+        out=shunt.Routing(
+            sequence_counts=np.zeros((1, E), np.int32),
+            sequence_importance=np.zeros((1, E), f32),
+            sequence_tokens=np.zeros(1, np.int32),
+        ),
+        want=("z", "counts", "importance", "tokens"),
+    )
     p = oracle.softmax(logits.astype(np.float64))
     f = r.counts / (T * K)
     loss, d_importance = shunt.balance_loss(r, coefficient=0.5)
@@ -122,8 +129,9 @@ def test_gate_logits_and_backward(rng):
     assert worst(d_x, d.astype(np.float64) @ w) < 1e-5
     assert worst(d_w, d.T.astype(np.float64) @ x) < 1e-5
     assert worst(d_bias, d.astype(np.float64).sum(0)) < 1e-5
-    twice = shunt.gate_logits_backward(d, x, w, d_x=d_x.copy(), d_w=d_w.copy(),
-                                       d_bias=d_bias.copy(), add_x=True, add_weights=True)
+    twice = shunt.gate_logits_backward(
+        d, x, w, d_x=d_x.copy(), d_w=d_w.copy(), d_bias=d_bias.copy(), add_x=True, add_weights=True
+    )
     assert np.allclose(twice[0], 2 * d_x) and np.allclose(twice[1], 2 * d_w)
     half = shunt.gate_logits(x.astype(np.float16), w)
     assert worst(half, x.astype(np.float16).astype(np.float64) @ w.T) < 1e-5
@@ -154,7 +162,9 @@ def test_plan(rng):
     expert[2, 1] = -1
     plan = shunt.plan_dispatch(expert, E)
     order = [s for e in range(E) for s in np.flatnonzero(expert.ravel() == e)]
-    assert plan.row_slot[: len(order)].tolist() == order and plan.row_slot[len(order) :].tolist() == [-1]
+    assert plan.row_slot[: len(order)].tolist() == order and plan.row_slot[
+        len(order) :
+    ].tolist() == [-1]
     assert plan.offset.tolist() == [0, *np.cumsum(np.bincount(expert[expert >= 0], minlength=E))]
     assert all(plan.row_slot[r] == s for s, r in enumerate(plan.slot_row) if r >= 0)
     assert (plan.tokens, plan.top_k, plan.experts, plan.rows) == (T, K, E, T * K)
@@ -188,7 +198,10 @@ def test_dispatch_and_combine(rng, store):
     assert worst(shunt.combine(rows, plan, gate, out=wide), expected) < 2e-6
     residual = put(floats(rng, T, H))
     more = get(residual) + get(shunt.combine(rows, plan, gate))
-    assert worst(get(shunt.combine(rows, plan, gate, residual=residual, out=residual)), more) < 8 * unit
+    assert (
+        worst(get(shunt.combine(rows, plan, gate, residual=residual, out=residual)), more)
+        < 8 * unit
+    )
     # The transposes.
     plain = np.zeros((T, H))
     np.add.at(plain, token, get(rows).astype(np.float64))
@@ -229,7 +242,12 @@ def test_combine_beside_the_experts(rng):
 def test_grouped_gemm_and_activations(rng, act):
     gated = act.startswith("swiglu")
     rows = 2 * I if gated else I
-    w, bias, x, gate = floats(rng, E, rows, H), floats(rng, E, rows), floats(rng, T, H), floats(rng, T, K)
+    w, bias, x, gate = (
+        floats(rng, E, rows, H),
+        floats(rng, E, rows),
+        floats(rng, T, H),
+        floats(rng, T, K),
+    )
     plan = shunt.plan_dispatch(ids(rng), E)
     e_of = np.repeat(np.arange(E), np.diff(plan.offset))
     token, factor = plan.row_slot // K, gate.ravel()[plan.row_slot]
@@ -239,20 +257,29 @@ def test_grouped_gemm_and_activations(rng, act):
     f = oracle.activations[act]
     assert worst(pre, wanted) < 1e-5
     assert worst(c, f(wanted) * factor[:, None]) < 1e-5
-    by_rows = shunt.grouped_gemm(shunt.dispatch(x, plan), w, plan.offset, act=act, bias=bias, scale=factor)
+    by_rows = shunt.grouped_gemm(
+        shunt.dispatch(x, plan), w, plan.offset, act=act, bias=bias, scale=factor
+    )
     assert np.array_equal(c, by_rows)
     packed = shunt.pack_weights(w, pairs="gate_up" if gated else None)
     assert packed.shape == (E, rows, H)
-    assert np.array_equal(c, shunt.grouped_gemm(x, packed, plan, act=act, gather=True, bias=bias, scale=gate))
+    assert np.array_equal(
+        c, shunt.grouped_gemm(x, packed, plan, act=act, gather=True, bias=bias, scale=gate)
+    )
     value = shunt.activation_forward(pre, act, scale=factor)
     assert np.array_equal(value, c)
 
     d_act, d_scale, again = floats(rng, *c.shape), np.empty(T * K, f32), np.empty(c.shape, f32)
     d_pre = shunt.activation_backward(d_act, pre, act, scale=factor, act_out=again, d_scale=d_scale)
     v = rng.standard_normal(pre.shape)
-    slope_of_it = slope(lambda at: (f(at) * factor[:, None] * d_act).sum(), pre.astype(np.float64), v)
+    slope_of_it = slope(
+        lambda at: (f(at) * factor[:, None] * d_act).sum(), pre.astype(np.float64), v
+    )
     assert (d_pre * v).sum() == pytest.approx(slope_of_it, rel=1e-4, abs=1e-3)
-    assert np.array_equal(again, c) and worst(d_scale, (f(pre.astype(np.float64)) * d_act).sum(-1)) < 1e-4
+    assert (
+        np.array_equal(again, c)
+        and worst(d_scale, (f(pre.astype(np.float64)) * d_act).sum(-1)) < 1e-4
+    )
 
     da = shunt.grouped_dgrad(d_pre, w, plan)
     assert worst(da, np.einsum("rnk,rn->rk", w[e_of].astype(np.float64), d_pre)) < 1e-5
@@ -273,7 +300,9 @@ def test_products_of_sixteen_bits(rng):
     a, w = oracle.to_bf16(floats(rng, T, H)), oracle.to_bf16(floats(rng, E, I, H))
     offsets = np.array([0, 2, 2, 5, 6, 9, T], np.int32)
     e_of = np.repeat(np.arange(E), np.diff(offsets))
-    expected = np.einsum("rnk,rk->rn", oracle.from_bf16(w)[e_of].astype(np.float64), oracle.from_bf16(a))
+    expected = np.einsum(
+        "rnk,rk->rn", oracle.from_bf16(w)[e_of].astype(np.float64), oracle.from_bf16(a)
+    )
     wide = np.empty((T, I), f32)
     assert worst(shunt.grouped_gemm(a, w, offsets, out=wide), expected) < 1e-5
     narrow = shunt.grouped_gemm(a, w, offsets)

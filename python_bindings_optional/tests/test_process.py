@@ -159,7 +159,9 @@ def test_beside_another_librarys_openmp(tmp_path):
 
 def test_beside_torch():
     pytest.importorskip("torch", reason="torch is not installed")
-    beside = run_apart("import torch\ntorch.ones(64, 64) @ torch.ones(64, 64)\n" + textwrap.dedent(LAYER))
+    beside = run_apart(
+        "import torch\ntorch.ones(64, 64) @ torch.ones(64, 64)\n" + textwrap.dedent(LAYER)
+    )
     assert run_apart(LAYER) == beside
 
 
