@@ -33,9 +33,24 @@ class Weights:
     shared_pairs: the same of shared_up; None: as `pairs`.
     """
 
-    __slots__ = ("_made", "_shapes", "gate", "gate_bias", "choice_bias", "up", "down", "up_bias",
-                 "down_bias", "shared_up", "shared_down", "shared_gate", "latent_down",
-                 "latent_up", "pairs", "shared_pairs")  # fmt: skip
+    # In the order of the extension module's arguments.
+    _given = (
+        "gate",
+        "up",
+        "down",
+        "gate_bias",
+        "choice_bias",
+        "up_bias",
+        "down_bias",
+        "shared_up",
+        "shared_down",
+        "shared_gate",
+        "latent_down",
+        "latent_up",
+        "pairs",
+        "shared_pairs",
+    )
+    __slots__ = ("_made", *_given)
 
     def __init__(
         self,
@@ -72,25 +87,7 @@ class Weights:
             shared_pairs,
         )
         object.__setattr__(self, "_made", _host.Weights(*given))
-        for name, value in zip(
-            self.__slots__[2:],
-            (
-                gate,
-                gate_bias,
-                choice_bias,
-                up,
-                down,
-                up_bias,
-                down_bias,
-                shared_up,
-                shared_down,
-                shared_gate,
-                latent_down,
-                latent_up,
-                pairs,
-                shared_pairs,
-            ),
-        ):
+        for name, value in zip(self._given, given):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
