@@ -226,6 +226,18 @@ TEST_F(Safetensors, ReadsAFileThatOthersWrote) {
   EXPECT_EQ(std::string(bytes, 8), "xxxxxxxx");
 }
 
+TEST_F(Safetensors, TensorsMayLieInAnyOrder) {
+  put(place("order"), file_of(R"({"b":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+                              R"("none":{"dtype":"F32","shape":[0],"data_offsets":[4,4]},)"
+                              R"("a":{"dtype":"U8","shape":[2,2],"data_offsets":[4,8]}})",
+                              0) +
+                          "bbbbaaaa");
+  checkpoint::safetensors_file const file(place("order"));
+  EXPECT_EQ(std::memcmp(file.find("a")->data, "aaaa", 4), 0);
+  EXPECT_EQ(std::memcmp(file.find("b")->data, "bbbb", 4), 0);
+  EXPECT_EQ(file.find("none")->bytes, 0u);
+}
+
 TEST_F(Safetensors, ASentenceQuotesNoControlCharactersAndNoBooks) {
   std::string const sentence =
       refusal(file_of(R"({"\u001b[2J)" + std::string(1000, 'n') + R"(":7})", 0));
