@@ -20,8 +20,19 @@ def _values(options: Any) -> list[Any]:
     return [getattr(options, f.name) for f in fields(options)]
 
 
+class _remade:
+    """Copied and pickled by its values: what it keeps of the extension module is made anew."""
+
+    def __reduce__(self) -> Any:
+        return _again, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})
+
+
+def _again(kind: type, values: dict[str, Any]) -> Any:
+    return kind(**values)
+
+
 @dataclass(frozen=True)
-class activation:
+class activation(_remade):
     """An activation with numbers of its own: `activation("swiglu_capped", 7.0)`.
 
     a, b: alpha and limit of swiglu_clamped, the limit of swiglu_capped, b1 and b2 of situ_glu;
@@ -37,7 +48,7 @@ class activation:
 
 
 @dataclass(frozen=True)
-class on_host:
+class on_host(_remade):
     """Runs on the host: on so many threads (0: all cores), with that instruction set ("best",
     "portable", "avx2" or "avx512"). Results depend on neither."""
 
@@ -49,7 +60,7 @@ class on_host:
 
 
 @_options
-class route_options:
+class route_options(_remade):
     """How a router chooses and weighs. The defaults are OLMoE's: softmax, top-k, raw."""
 
     score: str = "softmax"  # softmax, sigmoid, sqrt_softplus, logits
@@ -72,7 +83,7 @@ class route_options:
 
 
 @_options
-class layer_options:
+class layer_options(_remade):
     """Options of moe_layer and moe_layer_backward: give both the same."""
 
     top_k: int = 1

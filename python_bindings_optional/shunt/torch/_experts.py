@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from .._backend import backend
 from .._layer import Saved
 from .._options import act_of, activation
-from ._tensors import buffer_like, floats, policy, trains
+from ._tensors import buffer_like, floats, policy, rows, trains
 
 Tensor = torch.Tensor
 
@@ -32,7 +32,7 @@ class _Call:
 
     def forward(self, x: Tensor, gate: Tensor, *experts: Any) -> Tensor:
         return self.module.moe_experts(
-            x.detach(), self.expert, floats(gate), self.experts(*experts), self.saved, None, self.on
+            rows(x), self.expert, floats(gate), self.experts(*experts), self.saved, None, self.on
         )
 
 
@@ -55,7 +55,7 @@ class _Experts(torch.autograd.Function):
             for want, t in zip(wanted, (gate, *experts))
         ]
         d_x = call.module.moe_experts_backward(
-            x.detach(), call.expert, floats(gate), call.experts(*experts),
+            rows(x), call.expert, floats(gate), call.experts(*experts),
             d_y.detach().to(x.dtype).contiguous(), call.saved, tuple(to), None, call.on,
         )  # fmt: skip
         grads = [None if g is None else g.to(t.dtype) for g, t in zip(to, (gate, *experts))]

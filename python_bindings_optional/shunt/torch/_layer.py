@@ -12,7 +12,7 @@ from .._layer import moe_layer as _moe_layer
 from .._layer import moe_layer_backward as _moe_layer_backward
 from .._options import layer_options
 from .._routing import Routing
-from ._tensors import buffer_like, floats, policy, trains
+from ._tensors import buffer_like, floats, policy, rows, trains
 
 Tensor = torch.Tensor
 
@@ -71,7 +71,7 @@ class _Call:
             load["importance"] = torch.empty(experts, device=x.device)
             load["z"] = torch.empty(tokens, device=x.device)
         y = _moe_layer(
-            x.detach(), self.weights(tensors), self.options, saved=self.saved, report=self.report,
+            rows(x), self.weights(tensors), self.options, saved=self.saved, report=self.report,
             observe=Routing(**load) if load else None, **self.of_tokens,
         )  # fmt: skip
         return LayerOutput(y, **load)
@@ -108,7 +108,7 @@ class _Layer(torch.autograd.Function):
                 None if d_z is None else d_z.detach().contiguous(),
             )
         d_x, _ = _moe_layer_backward(
-            x.detach(), call.weights(tuple(tensors)), d_y, call.saved, call.options,
+            rows(x), call.weights(tuple(tensors)), d_y, call.saved, call.options,
             gradients=Gradients(**to), from_losses=losses, **call.of_tokens,
         )  # fmt: skip
         grads = [to[n].to(t.dtype) if n in to else None for n, t in zip(NAMES, tensors)]

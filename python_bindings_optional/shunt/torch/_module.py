@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Optional, Union
 
 import torch
@@ -77,6 +78,7 @@ class MoELayer(nn.Module):
         self.aux_loss: Optional[torch.Tensor] = None
         self.counts: Optional[torch.Tensor] = None
         self._report: Optional[LayerReport] = None
+        self._drawn = 0
 
     @classmethod
     def from_preset(cls, name: Union[str, preset], **changes: Any) -> MoELayer:
@@ -114,8 +116,9 @@ class MoELayer(nn.Module):
     ) -> torch.Tensor:
         """x [..., H]; valid, ids, token as in shunt.moe_layer, of the flattened tokens."""
         self._report = LayerReport()
+        options = self._options_for(x.numel() // x.shape[-1])
         out = moe_layer(
-            x.reshape(-1, x.shape[-1]), self.gate, self.up, self.down, self.options,
+            x.reshape(-1, x.shape[-1]), self.gate, self.up, self.down, options,
             gate_bias=self.gate_bias, choice_bias=self.choice_bias, up_bias=self.up_bias,
             down_bias=self.down_bias, shared_up=self.shared_up, shared_down=self.shared_down,
             shared_gate=self.shared_gate, latent_down=self.latent_down, latent_up=self.latent_up,
@@ -127,6 +130,16 @@ class MoELayer(nn.Module):
         self.aux_loss = self._losses(out) if self.training else None
         return out.y.reshape(x.shape)
 
+    def _options_for(self, tokens: int) -> layer_options:
+        """Jitter and the random second expert: in training, with new draws in each call."""
+        route = self.options.route
+        if not route.jitter and not route.random_second:
+            return self.options
+        if not self.training:
+            return self.options.replace(route=replace(route, jitter=0.0, random_second=False))
+        first, self._drawn = self._drawn, self._drawn + tokens
+        return self.options.replace(route=replace(route, first_token=route.first_token + first))
+
     def _losses(self, out: LayerOutput) -> torch.Tensor:
         loss = out.importance.new_zeros(())
         if self.balance_coefficient:
@@ -134,6 +147,10 @@ class MoELayer(nn.Module):
         if self.z_coefficient:
             loss = loss + self.z_coefficient * out.z_loss()
         return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, or a saved module, has not been called yet."""
+        return {**self.__dict__, "aux_loss": None, "counts": None, "_report": None}
 
     @property
     def load(self) -> dict[str, Any]:

@@ -26,6 +26,12 @@ def policy(x: torch.Tensor, on: Any) -> Any:
     )
 
 
+def rows(x: torch.Tensor) -> torch.Tensor:
+    """Tokens as Shunt reads them: each one's numbers side by side."""
+    x = x.detach()
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def floats(t: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
     """Numbers that Shunt takes in float only."""
     return None if t is None else t.detach().to(torch.float32)
