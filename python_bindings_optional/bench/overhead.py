@@ -21,7 +21,7 @@ import numpy as np
 import shunt
 from shunt import _host
 
-INSIDE = 1000
+TIMES = 100  # of each kind in a round: short ones, as processors change their pace
 
 
 def seconds_of(call: Callable[[], object], times: int) -> float:
@@ -34,12 +34,12 @@ def seconds_of(call: Callable[[], object], times: int) -> float:
 def overhead(call: Callable[[], object], seconds: float) -> list[tuple[float, float]]:
     """Rounds of (a call from Python) - (the call repeated inside one), in alternation, and of the
     latter."""
-    times = max(20, int(0.01 / max(seconds_of(call, 100) / 100, 1e-7)))
+    seconds_of(call, TIMES)
     rounds, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or len(rounds) < 5:
-        outside = seconds_of(call, times) / times
-        _host.repeat(INSIDE)
-        inside = seconds_of(call, 1) / INSIDE
+        outside = seconds_of(call, TIMES) / TIMES
+        _host.repeat(TIMES)
+        inside = seconds_of(call, 1) / TIMES
         _host.repeat(1)
         rounds.append(((outside - inside) * 1e6, inside * 1e6))
     return rounds
