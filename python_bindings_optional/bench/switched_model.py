@@ -57,12 +57,11 @@ def decoder(model: Any, ids: torch.Tensor) -> Callable[[Any, torch.Tensor], torc
     """One token behind a prompt whose keys and values are kept."""
     with torch.no_grad():
         cache = model(input_ids=ids, use_cache=True).past_key_values
-    length = ids.shape[1]
 
     def step(model: Any, _ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             out = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True)
-        cache.crop(length)
+        cache.crop(-1)
         return out.logits
 
     return step
