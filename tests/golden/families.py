@@ -49,6 +49,21 @@ class Family:
     by_token: bool = False  # experts by a table of token ids
 
 
+DEEPSEEK_V4 = dict(
+    moe_intermediate_size=WIDE,
+    n_routed_experts=EXPERTS,
+    num_experts_per_tok=CHOSEN,
+    num_key_value_heads=1,
+    routed_scaling_factor=1.5,
+    layer_types=["heavily_compressed_attention"],
+    swiglu_limit=1.25,
+    q_lora_rank=8,
+    o_lora_rank=8,
+    o_groups=2,
+    index_n_heads=2,
+    index_head_dim=8,
+)
+
 FAMILIES = (
     Family(
         "mixtral",
@@ -195,41 +210,13 @@ FAMILIES = (
     Family(
         "deepseek_v4",
         "deepseek_v4",
-        dict(
-            moe_intermediate_size=WIDE,
-            n_routed_experts=EXPERTS,
-            num_experts_per_tok=CHOSEN,
-            num_key_value_heads=1,
-            routed_scaling_factor=1.5,
-            mlp_layer_types=["moe"],
-            layer_types=["heavily_compressed_attention"],
-            swiglu_limit=1.25,
-            q_lora_rank=8,
-            o_lora_rank=8,
-            o_groups=2,
-            index_n_heads=2,
-            index_head_dim=8,
-        ),
+        dict(DEEPSEEK_V4, mlp_layer_types=["moe"]),
         bf16=dict(swiglu_limit=10.0),
     ),
     Family(
         "deepseek_v4_hash",
         "deepseek_v4",
-        dict(
-            moe_intermediate_size=WIDE,
-            n_routed_experts=EXPERTS,
-            num_experts_per_tok=CHOSEN,
-            num_key_value_heads=1,
-            routed_scaling_factor=1.5,
-            mlp_layer_types=["hash_moe"],
-            layer_types=["heavily_compressed_attention"],
-            swiglu_limit=1.25,
-            q_lora_rank=8,
-            o_lora_rank=8,
-            o_groups=2,
-            index_n_heads=2,
-            index_head_dim=8,
-        ),
+        dict(DEEPSEEK_V4, mlp_layer_types=["hash_moe"]),
         bf16=dict(swiglu_limit=10.0),
         by_token=True,
     ),
