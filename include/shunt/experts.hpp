@@ -23,7 +23,7 @@ namespace shunt {
 /// Aliasing c and pre share no memory with an input or each other.
 /// Errors  extents that do not fit; segments that fall or end behind R; a gated activation with an odd
 ///         N, or with weights packed without pairs.
-/// Cost    2·R·N·K flops; reads each expert's weights once per 96 rows. At most 240 KB of each worker's
+/// Cost    2·R·N·K flops; reads each expert's weights once per 72 rows. At most 250 KB of each worker's
 ///         stack; never allocates, never syncs.
 /// Source  MegaBlocks (Gale et al., 2022) for the grouping; GotoBLAS (Goto & van de Geijn, 2008) for
 ///         the blocking.

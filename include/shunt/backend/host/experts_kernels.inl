@@ -24,7 +24,7 @@ void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_
 
 /// Rounds a piece of a row to T and back: what a reader of the stored row would see.
 template <class T> SHUNT_LANES void round_row(float* value, std::int64_t count) noexcept {
-  T piece[gemm_block_panels * gemm_panel];
+  T piece[gemm_strip_panels * gemm_panel];
   for (std::int64_t i = 0; i < count; i += lanes) {
     store(piece + i, load(value + i));
     store(value + i, load(piece + i));
@@ -95,6 +95,11 @@ void bias_gradient(Job const& job, expert_grads const& to, gemm_block const& blo
   }
 }
 
+/// Whole cache lines of floats, to where no cache needs them.
+SHUNT_LANES void stream_lines(float const* from, std::int64_t count, float* to) noexcept {
+  for (std::int64_t i = 0; i < count; i += lanes) stream(to + i, load(from + i));
+}
+
 /// Sums to the caller's weight gradients, wherever their rows lie.
 template <class Job> void finish_gradient(Job const& job, gemm_block const& block) noexcept {
   expert_grads const& to = *static_cast<expert_grads const*>(job.finish_context);
@@ -102,6 +107,12 @@ template <class Job> void finish_gradient(Job const& job, gemm_block const& bloc
   for (std::int64_t r = 0; r < block.rows; ++r) {
     float* const row = dw + physical_row(to.dw.pairs, block.row + r) * to.dw.row_stride;
     float const* const sums = block.first + r * block.stride;
+    constexpr std::int64_t line = 16;
+    if (to.past_caches && block.columns % line == 0 &&
+        reinterpret_cast<std::uintptr_t>(row + block.column) % 64 == 0) {
+      stream_lines(sums, block.columns, row + block.column);
+      continue;
+    }
     if (to.dw.column_stride == 1) {
       put_row(sums, block.columns, to.add, row + block.column);
       continue;
@@ -111,6 +122,7 @@ template <class Job> void finish_gradient(Job const& job, gemm_block const& bloc
       *at = to.add ? *at + sums[j] : sums[j];
     }
   }
+  if (to.past_caches) drain();
   if (to.d_bias != nullptr && block.column == 0) bias_gradient(job, to, block);
 }
 

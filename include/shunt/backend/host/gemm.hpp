@@ -41,15 +41,30 @@ struct gemm_job : shunt::detail::gemm_product {
 
   gemm_finish finish;
   void const* finish_context;  ///< what `finish` needs beside
-  int strip = 8;               ///< panels a task computes; chosen by gemm()
+  /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
+  gemm_experts<void> const* written = nullptr;
+  int strip = 16;  ///< panels a task computes at most; chosen by gemm()
 };
 
 /// Numbers of the blocking. The result does not depend on them.
-inline constexpr std::int64_t gemm_depth = 256;  ///< k of a block: a panel takes 16 KB, half an L1
-inline constexpr std::int64_t gemm_block_rows = 96;   ///< a multiple of every region's tile
-inline constexpr std::int64_t gemm_block_panels = 8;  ///< so that 96 x 128 sums take 48 KB of L2
+inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packed weights: few ends,
+inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1
+inline constexpr std::int64_t gemm_group_panels = 4;  ///< made together where rows run along them
+inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every region's tile
+inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
+inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
 
-inline constexpr std::int64_t gemm_group_panels = 4;  ///< packed together where rows run along them
+/// How a segment of `rows` output rows is cut into tasks: `blocks` times so many columns of each half.
+struct gemm_cut {
+  std::int64_t blocks, columns;
+};
+SHUNT_LANES gemm_cut gemm_cut_of(std::int64_t rows, int strip, bool paired) noexcept {
+  std::int64_t const blocks = (rows + gemm_block_rows - 1) / gemm_block_rows;
+  std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
+  std::int64_t const most = gemm_sums / gemm_panel / height;
+  std::int64_t const panels = most < strip ? most : strip;
+  return {blocks, (paired ? panels / 2 : panels) * gemm_panel};
+}
 
 }  // namespace shunt::host
 
@@ -62,21 +77,22 @@ inline namespace SHUNT_HOST_ABI {
 /// Tasks of a job for strips of `strip` panels.
 inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
-  std::int64_t const columns = job.kind == gemm_kind::forward ? job.outs : job.ins;
-  std::int64_t const width = strip * gemm_panel;  // of both halves together where there are two
-  std::int64_t const strips = (columns + width - 1) / width;
-  std::int64_t blocks = 0;
+  std::int64_t const columns = job.kind != gemm_kind::forward ? job.ins
+                               : job.paired                   ? job.outs / 2
+                                                              : job.outs;
+  std::int64_t tasks = 0;
   for (index_t e = 0; e < job.experts; ++e) {
     std::int64_t const rows = job.offset == nullptr ? job.rows : job.offset[e + 1] - job.offset[e];
-    blocks += ((wgrad ? job.outs : rows) + gemm_block_rows - 1) / gemm_block_rows;
+    gemm_cut const cut = gemm_cut_of(wgrad ? job.outs : rows, strip, job.paired);
+    tasks += cut.blocks * ((columns + cut.columns - 1) / cut.columns);
   }
-  return blocks * strips;
+  return tasks;
 }
 
-/// Runs a job. Each worker uses at most 240 KB of its stack, and nothing is allocated.
+/// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
-  job.strip = static_cast<int>(gemm_block_panels);
+  job.strip = static_cast<int>(gemm_strip_panels);
   while (workers > 1 && job.strip > 4 && gemm_tasks(job, job.strip) < 4 * workers) job.strip /= 2;
   std::int64_t const tasks = gemm_tasks(job, job.strip);
   if (tasks == 0) return;

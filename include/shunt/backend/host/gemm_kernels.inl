@@ -1,82 +1,56 @@
 // No include guard: the driver of every product, once in each region.
+#define SHUNT_PLACE SHUNT_LANES
+#include "shunt/experts/gemm_places.inl"
+#undef SHUNT_PLACE
+//
+#include "shunt/backend/host/gemm_ahead.inl"
+//
 #include "shunt/backend/host/gemm_tile.inl"
 //
 #include "shunt/backend/host/gemm_pack.inl"
 //
 #include "shunt/backend/host/gemm_panels.inl"
+//
+#include "shunt/backend/host/gemm_multiply.inl"
 
-/// What a worker computes in: 208 KB of its stack.
+/// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
-  alignas(64) float sums[gemm_block_rows * gemm_block_panels * gemm_panel];
+  alignas(64) float sums[gemm_sums];
   alignas(64) float left[gemm_block_rows * gemm_depth];
-  alignas(64) float right[gemm_group_panels * gemm_depth * gemm_panel];
+  alignas(64) float right[gemm_group_panels * gemm_made_depth * gemm_panel];
+  void const* row[gemm_made_depth];
 };
+static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
 
-/// One tile of `rows` rows.
-template <int Vectors, int Rows> SHUNT_LANES void tile_of(int rows, tile_at const& at) noexcept {
-  if constexpr (Rows > 0) {
-    if (rows != Rows) {
-      tile_of<Vectors, Rows - 1>(rows, at);
-    } else if (at.across) {
-      tile<Rows, Vectors, true>(at);
-    } else {
-      tile<Rows, Vectors, false>(at);
-    }
+/// The pieces of a block in the order in which they are computed with: by columns for each piece of
+/// the left operand that is at hand, and those by k.
+struct gemm_walk {
+  std::int64_t column, columns, depth, left_depth, group;
+  std::int64_t most;  ///< k of a piece
+  int halves;
+
+  gemm_piece piece(int half, std::int64_t at, std::int64_t k) const noexcept {
+    std::int64_t const wide = column + columns - at, deep = depth - k;
+    return {half, at, wide < group ? wide : group, k, deep < most ? deep : most};
   }
-}
-
-/// All rows times the panels of one tile, in tiles of nearly equal height; between them, cache lines
-/// of what comes next are fetched.
-template <int Vectors>
-SHUNT_LANES void tile_rows_of(std::int64_t rows, tile_at at, gemm_ahead& next,
-                              std::int64_t lines) noexcept {
-  std::int64_t const tiles = (rows + tile_rows - 1) / tile_rows;
-  std::int64_t const low = rows / tiles, more = rows % tiles;
-  for (std::int64_t i = 0; i < tiles; ++i) {
-    fetch(next, lines / tiles + 1);
-    std::int64_t const height = low + (i < more ? 1 : 0);
-    tile_of<Vectors, tile_rows>(static_cast<int>(height), at);
-    at.a += at.across ? height : height * at.a_stride;
-    at.c += height * at.c_row;
+  /// The next one; of no depth behind the last.
+  gemm_piece after(gemm_piece const& now) const noexcept {
+    std::int64_t const k = now.k + now.depth, start = now.k / left_depth * left_depth;
+    std::int64_t const at = now.column + now.columns;
+    if (k < depth && k < start + left_depth) return piece(now.half, now.column, k);
+    if (at < column + columns) return piece(now.half, at, start);
+    if (now.half + 1 < halves) return piece(now.half + 1, column, start);
+    return piece(0, column, start + left_depth < depth ? start + left_depth : depth);
   }
-}
-
-// Templates from here on, though one type serves: who only includes this does not pay for the tiles.
-
-/// `panels` neighbouring panels, `panel_stride` floats apart.
-template <class At>
-void multiply(std::int64_t rows, std::int64_t panels, std::int64_t panel_stride, At at,
-              gemm_ahead& next) noexcept {
-  std::int64_t const lines = next.rows * next.lines / panels + 1;
-  if constexpr (tile_columns > panel_columns) {  // a tile spans two panels
-    at.b_vector = panel_stride;
-    for (; panels >= 2; panels -= 2) {
-      tile_rows_of<2>(rows, at, next, 2 * lines);
-      at.b += 2 * panel_stride;
-      at.c += 2 * panel_columns;
-    }
-    if (panels == 1) tile_rows_of<1>(rows, at, next, lines);
-  } else {
-    for (std::int64_t p = 0; p < panels; ++p) {
-      tile_at part = at;
-      part.b += p * panel_stride;
-      part.c += p * panel_columns;
-      for (int t = 0; t < panel_columns; t += tile_columns) {
-        tile_rows_of<tile_vectors>(rows, part, next, lines * tile_columns / panel_columns);
-        part.b += tile_columns;
-        part.c += tile_columns;
-      }
-    }
-  }
-}
+};
 
 /// Rows [row, row + rows) of the left operand for the k of [k, k + depth): in place where they are
 /// floats as they are needed, else as a block of floats.
 template <class Job>
 void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
-                  std::int64_t k, float* block, tile_at& at) noexcept {
+                  std::int64_t k, std::int64_t depth, float* block, tile_at& at) noexcept {
   if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
-    copy_rows(job.a, segment.first + k, at.depth, row, rows, block, gemm_block_rows);
+    copy_rows(job.a, segment.first + k, depth, row, rows, block, gemm_block_rows);
     at.across = true;
     at.a = block;
     at.a_stride = gemm_block_rows;
@@ -84,9 +58,9 @@ void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row,
     at.a = row_of<float>(job.a, segment.first + row) + k;
     at.a_stride = job.a.stride;
   } else {
-    copy_rows(job.a, segment.first + row, rows, k, at.depth, block, gemm_depth);
+    copy_rows(job.a, segment.first + row, rows, k, depth, block, depth);
     at.a = block;
-    at.a_stride = gemm_depth;
+    at.a_stride = depth;
   }
 }
 
@@ -98,38 +72,60 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t const depth = wgrad                            ? segment.rows
                              : job.kind == gemm_kind::forward ? job.ins
                                                               : job.outs;
-  constexpr std::int64_t stride = gemm_block_panels * gemm_panel;
-  std::int64_t const panels = (columns + panel_columns - 1) / panel_columns;
-  int const halves = job.paired ? 2 : 1;
+  std::int64_t const half_stride = (columns + panel_columns - 1) / panel_columns * panel_columns;
+  std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
+  bool const lie = rows_lie(job, column, columns);
+  std::int64_t const most = job.w.packed && !wgrad ? gemm_depth : gemm_made_depth;
+  std::int64_t const pieces = (depth + most - 1) / most;
+  std::int64_t const even = pieces == 0 ? most : (depth + pieces - 1) / pieces;
+  gemm_walk walk{};
+  walk.column = column;
+  walk.columns = columns;
+  walk.depth = depth;
+  walk.group = (lie ? gemm_group_panels : tile_panels) * panel_columns;
+  walk.most = (even + tile_stretch - 1) / tile_stretch * tile_stretch;
+  walk.halves = job.paired ? 2 : 1;
+  // All k of a panel one after another where the left operand is short: one stream of weights.
+  bool const whole = !wgrad && !lie && rows * depth <= gemm_block_rows * gemm_depth;
+  walk.left_depth = whole ? depth + 1 : walk.most;
+  std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  for (std::int64_t k = 0; k < depth; k += gemm_depth) {
-    at.depth = depth - k < gemm_depth ? depth - k : gemm_depth;
-    at.resume = k > 0;
-    left_operand(job, segment, row, rows, k, scratch.left, at);
-    for (int half = 0; half < halves; ++half) {
-      for (std::int64_t p = 0, group = 0; p < panels; p += group) {
-        gemm_panels const right =
-            panels_of(job, segment, half, column + p * panel_columns, columns - p * panel_columns,
-                      k, at.depth, scratch.right);
-        group = right.panels;
-        bool const last = p + group >= panels, last_half = last && half + 1 == halves;
-        gemm_ahead next = ahead_of(job, segment, last ? (last_half ? 0 : half + 1) : half,
-                                   last ? column : column + (p + group) * panel_columns,
-                                   last ? columns : columns - (p + group) * panel_columns,
-                                   last_half ? k + gemm_depth : k, depth);
-        at.b = right.data;
-        at.c = scratch.sums + half * (stride / 2) + p * panel_columns;
-        multiply(rows, group, right.stride, at, next);
+  gemm_piece next{};
+  for (gemm_piece now = walk.piece(0, column, 0); now.depth > 0; now = next) {
+    next = walk.after(now);
+    std::int64_t const start = now.k / walk.left_depth * walk.left_depth;
+    if (now.k == start && now.column == column) {
+      if (now.half == 0) {
+        std::int64_t const rest = depth - start;
+        left_operand(job, segment, row, rows, start,
+                     rest < walk.left_depth ? rest : walk.left_depth, scratch.left, at);
       }
+      if (lie) rows_table(job, segment, now, scratch.row);
     }
+    gemm_ahead ahead{};
+    if (wgrad) {  // a few rows of the output with each piece
+      std::int64_t const done = written_rows;
+      written_rows += (rows - done + left_pieces - 1) / left_pieces;
+      --left_pieces;
+      ahead = written_of(job, segment, row + done, written_rows - done, column, columns);
+    } else if (next.depth > 0) {
+      ahead = ahead_of(job, segment, next);
+    }
+    tile_at part = at;
+    part.a += (now.k - start) * (at.across ? at.a_stride : 1);
+    part.depth = now.depth;
+    part.resume = now.k > 0;
+    part.c = scratch.sums + now.half * half_stride + (now.column - column);
+    multiply(job, segment, rows, now, lie ? scratch.row : nullptr, column, scratch.right, part,
+             ahead);
   }
   if (depth == 0) {
     for (std::int64_t r = 0; r < rows; ++r) zero_row(scratch.sums + r * stride, stride);
   }
   gemm_block block{};
   block.first = scratch.sums;
-  block.second = job.paired ? scratch.sums + stride / 2 : nullptr;
+  block.second = job.paired ? scratch.sums + half_stride : nullptr;
   block.stride = stride;
   block.row = wgrad ? row : segment.first + row;
   block.rows = rows;
@@ -149,10 +145,9 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
   std::int64_t const all_columns = job.kind != gemm_kind::forward ? job.ins
                                    : job.paired                   ? job.outs / 2
                                                                   : job.outs;
-  std::int64_t const width = (job.paired ? job.strip / 2 : job.strip) * panel_columns;
-  std::int64_t const strips = (all_columns + width - 1) / width;
   gemm_segment segment{};
-  std::int64_t begin = 0, end = 0, blocks = 0, all_rows = 0;  // tasks of the segment
+  std::int64_t begin = 0, end = 0, all_rows = 0;  // tasks of the segment
+  gemm_cut cut{};
   segment.expert = -1;
   for (;;) {
     std::int64_t const task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
@@ -164,16 +159,16 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
       bool const left_out = wgrad && ((job.skip != nullptr && job.skip[e] != 0) ||
                                       (job.skip_empty && segment.rows == 0));
       all_rows = left_out ? 0 : wgrad ? job.outs : segment.rows;
-      blocks = (all_rows + gemm_block_rows - 1) / gemm_block_rows;
+      cut = gemm_cut_of(all_rows, job.strip, job.paired);
       begin = end;
-      end += blocks * strips;
+      end += cut.blocks * ((all_columns + cut.columns - 1) / cut.columns);
     }
-    std::int64_t const strip = (task - begin) / blocks, block = (task - begin) % blocks;
+    std::int64_t const blocks = cut.blocks, block = (task - begin) % blocks;
     std::int64_t const low = all_rows / blocks, more = all_rows % blocks;
     std::int64_t const row = block * low + (block < more ? block : more);
-    std::int64_t const column = strip * width;
+    std::int64_t const column = (task - begin) / blocks * cut.columns;
     gemm_task(job, scratch, segment, row, low + (block < more ? 1 : 0), column,
-              all_columns - column < width ? all_columns - column : width);
+              all_columns - column < cut.columns ? all_columns - column : cut.columns);
   }
 }
 

@@ -1,9 +1,5 @@
 // No include guard: operands brought into the form that the tile reads: floats, panels of 16 columns.
 
-#define SHUNT_PLACE SHUNT_LANES
-#include "shunt/experts/gemm_places.inl"
-#undef SHUNT_PLACE
-
 /// `count` elements widened to float.
 template <class T>
 SHUNT_LANES void widen_row(T const* from, std::int64_t count, float* to) noexcept {
@@ -136,31 +132,56 @@ SHUNT_LANES void transpose(vf (&r)[4]) noexcept {
 }
 #endif
 
+/// Eight (or as many as there are lanes) elements of as many columns, from k on, to a panel.
+template <class T>
+SHUNT_LANES void pack_square(T const* const* column, std::int64_t k, float* panel) noexcept {
+  vf block[lanes];
+  unroll<lanes>([&](auto i)
+                    __attribute__((always_inline)) { block[i.value] = load(column[i.value] + k); });
+  transpose(block);
+  unroll<lanes>([&](auto i) __attribute__((always_inline)) {
+    store(panel + i.value * panel_columns, block[i.value]);
+  });
+}
+/// bf16 are exchanged in pairs, as if two made one float, and widened behind that.
+SHUNT_LANES void pack_square(bf16 const* const* column, std::int64_t k, float* panel) noexcept {
+  vf block[lanes];
+  unroll<lanes>([&](auto i) __attribute__((always_inline)) {
+    __builtin_memcpy(&block[i.value], column[i.value] + k, sizeof(vf));
+  });
+  transpose(block);
+  unroll<lanes>([&](auto i) __attribute__((always_inline)) {
+    vu const pair = as_bits(block[i.value]);
+    store(panel + 2 * i.value * panel_columns, as_float(pair << 16));
+    store(panel + (2 * i.value + 1) * panel_columns, as_float(pair & 0xffff0000u));
+  });
+}
+
 /// A panel of 16 columns, each of which lies contiguous in memory: panel[k][j] = column[j][k].
 template <class T>
 SHUNT_LANES void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
                              float* panel) noexcept {
-  // Whole cache lines of a few rows at a time: rows a power of two apart share few sets.
-  constexpr std::int64_t line = 16;
+  constexpr std::int64_t square = std::is_same_v<T, bf16> ? 2 * lanes : lanes;
+  // Whole cache lines of a few columns at a time, or, where columns half a page apart share few sets of
+  // the caches, half the columns at a time.
+  std::int64_t const apart =
+      reinterpret_cast<char const*>(column[1]) - reinterpret_cast<char const*>(column[0]);
+  std::int64_t const line = apart % 2048 == 0 ? depth / square * square : 16 > square ? 16 : square;
   std::int64_t k = 0;
-  for (std::int64_t end = 0; k + lanes <= depth; k = end) {
-    end = k + line <= depth ? k + line : k + (depth - k) / lanes * lanes;
+  for (std::int64_t end = 0; k + square <= depth; k = end) {
+    end = k + line <= depth ? k + line : k + (depth - k) / square * square;
     for (int j = 0; j < panel_columns; j += lanes) {
-      for (std::int64_t at = k; at < end; at += lanes) {
-        vf block[lanes];
-        unroll<lanes>([&](auto i) __attribute__((always_inline)) {
-          block[i.value] = load(column[j + i.value] + at);
-        });
-        transpose(block);
-        unroll<lanes>([&](auto i) __attribute__((always_inline)) {
-          store(panel + (at + i.value) * panel_columns + j, block[i.value]);
-        });
+      for (std::int64_t at = k; at < end; at += square) {
+        pack_square(column + j, at, panel + at * panel_columns + j);
       }
     }
   }
   for (int j = 0; k < depth && j < panel_columns; ++j) {
-    float rest[lanes];
-    store(rest, load_first(column[j] + k, depth - k));
+    float rest[2 * lanes];
+    for (std::int64_t i = k; i < depth; i += lanes) {
+      std::int64_t const left = depth - i < lanes ? depth - i : lanes;
+      store(rest + (i - k), load_first(column[j] + i, left));
+    }
     for (std::int64_t i = k; i < depth; ++i) panel[i * panel_columns + j] = rest[i - k];
   }
 }

@@ -1,202 +1,182 @@
-// No include guard: the right operand, a few panels at a time.
+// No include guard: the right operand, a few panels at a time. B[k][j] is w[n][k] with j = n in the
+// forward product, w[n][j] with k = n in dgrad, and a row of tokens in wgrad.
 
-/// The rows [first, first + rows) of one expert.
-struct gemm_segment {
-  std::int64_t expert, first, rows;
+/// Panels for the tiles: floats that are ready, or what the first tile makes them of.
+struct gemm_right {
+  enum source { ready, packed, rows } from;
+  std::int64_t panels;  ///< of 16 columns
+  float* data;          ///< the floats, or where the first tile keeps them
+  std::int64_t stride;  ///< from panel to panel of them
+  void const* narrow;   ///< packed: elements as they lie, `narrow_stride` from panel to panel
+  std::int64_t narrow_stride;
+  void const* const* row;  ///< rows: columns from `column` on of row[k]
+  std::int64_t column;
 };
 
-/// Panels ready for the tile: `panels` of them, `stride` floats apart.
-struct gemm_panels {
-  float const* data;
-  std::int64_t panels, stride;
-};
-
-/// Columns [column, column + 16) of the forward product: weight rows, transposed in registers.
-template <class T>
-SHUNT_LANES gemm_panels panel_of_rows(gemm_job const& job, std::int64_t e, std::int64_t n,
-                                      std::int64_t columns, std::int64_t k, std::int64_t depth,
-                                      float* to) noexcept {
-  T const* const w = expert_of<T const>(job.w, e);
-  T const* row[panel_columns];
-  for (int j = 0; j < panel_columns; ++j) {
-    std::int64_t const within = j < columns ? j : columns - 1;  // behind the last: computed, unused
-    row[j] = w + physical_row(job.w.pairs, n + within) * job.w.row_stride + k;
-  }
-  pack_across(row, depth, to);
-  return {to, 1, 0};
+/// Whether logical rows [n, n + count) of weights follow each other in memory.
+inline bool in_one_run(gemm_pairs const& pairs, std::int64_t n, std::int64_t count) noexcept {
+  std::int64_t const half = pairs.half_rows;
+  return half == 0 || (pairs.block == 0 && (n >= half || n + count <= half));
 }
 
-/// The same from [E,K,N] or any other strides, element by element.
-template <class T>
-SHUNT_LANES gemm_panels panel_of_elements(gemm_job const& job, std::int64_t e, std::int64_t n,
-                                          std::int64_t columns, std::int64_t k, std::int64_t depth,
-                                          float* to) noexcept {
-  T const* const w = expert_of<T const>(job.w, e);
+/// One panel whose columns run along k in memory: transposed in registers. `column(j)`: its start.
+template <class Column>
+SHUNT_LANES void panel_across(Column column, std::int64_t columns, std::int64_t depth,
+                              float* to) noexcept {
+  decltype(column(0)) start[panel_columns];
   for (int j = 0; j < panel_columns; ++j) {
-    std::int64_t const within = j < columns ? j : columns - 1;
-    T const* const row = w + physical_row(job.w.pairs, n + within) * job.w.row_stride;
+    start[j] = column(j < columns ? j : columns - 1);  // behind the last: computed, unused
+  }
+  pack_across(start, depth, to);
+}
+
+/// One panel of any strides, element by element.
+template <class At>
+SHUNT_LANES void panel_of_elements(At at, std::int64_t columns, std::int64_t depth,
+                                   float* to) noexcept {
+  for (std::int64_t j = 0; j < panel_columns; ++j) {
     for (std::int64_t i = 0; i < depth; ++i) {
-      vf const x = load_first(row + (k + i) * job.w.column_stride, 1);
-      to[i * panel_columns + j] = x[0];
+      to[i * panel_columns + j] = load_first(at(i, j < columns ? j : columns - 1), 1)[0];
     }
   }
-  return {to, 1, 0};
 }
 
-/// Panels of a packed matrix: used where they lie when they are floats, else widened.
+/// One panel of dgrad's from packed weights, which interleave 16 of its rows.
 template <class T>
-SHUNT_LANES gemm_panels panels_packed(gemm_job const& job, std::int64_t e, std::int64_t n,
-                                      std::int64_t columns, std::int64_t k, std::int64_t depth,
-                                      float* to) noexcept {
-  std::int64_t const stride = job.ins * panel_columns;
-  T const* const from =
-      expert_of<T const>(job.w, e) + packed_panel(job.w.pairs, n) * stride + k * panel_columns;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return {from, (columns + panel_columns - 1) / panel_columns, stride};
-  } else {
-    for (std::int64_t i = 0; i < depth * panel_columns; i += lanes) store(to + i, load(from + i));
-    return {to, 1, 0};
+SHUNT_LANES void panel_from_packed(gemm_job const& job, T const* w, gemm_piece const& piece,
+                                   std::int64_t column, std::int64_t columns, float* to) noexcept {
+  for (std::int64_t i = 0, run = 0; i < piece.depth; i += run) {
+    std::int64_t const n = piece.k + i, lane = packed_lane(job.w.pairs, n);
+    std::int64_t const half = job.w.pairs.half_rows;
+    std::int64_t const left = n < half && half - n < piece.depth - i ? half - n : piece.depth - i;
+    run = panel_columns - lane < left ? panel_columns - lane : left;
+    T const* const from =
+        w + (packed_panel(job.w.pairs, n) * job.ins + column) * panel_columns + lane;
+    panel_across([&](std::int64_t j) { return from + j * panel_columns; }, columns, run,
+                 to + i * panel_columns);
   }
 }
 
-/// dgrad: columns [column, column + columns) of the weight rows [n, n + depth).
+/// What a gathered row that is not there reads as: as wide as a strip of columns.
+alignas(64) inline constexpr float no_row[gemm_strip_panels * gemm_panel] = {};
+
+/// Where B's rows [k, k + depth) lie, from `column` on.
 template <class T>
-SHUNT_LANES gemm_panels panels_of_weights(gemm_job const& job, std::int64_t e, std::int64_t column,
-                                          std::int64_t columns, std::int64_t n, std::int64_t depth,
-                                          float* to) noexcept {
-  constexpr std::int64_t most = gemm_group_panels * panel_columns;
-  std::int64_t const count = columns < most ? columns : most;
-  constexpr std::int64_t stride = gemm_depth * panel_columns;
-  T const* const w = expert_of<T const>(job.w, e);
-  for (std::int64_t i = 0; i < depth; ++i) {
-    if (job.w.packed) {
-      T const* const from = w +
-                            (packed_panel(job.w.pairs, n + i) * job.ins + column) * panel_columns +
-                            packed_lane(job.w.pairs, n + i);
-      for (std::int64_t j = 0; j < count; ++j) {
-        vf const x = load_first(from + j * panel_columns, 1);
-        to[j / panel_columns * stride + i * panel_columns + j % panel_columns] = x[0];
-      }
-    } else {
-      T const* const row = w + physical_row(job.w.pairs, n + i) * job.w.row_stride;
-      if (job.w.column_stride == 1) {
-        pack_along(row + column, count, to + i * panel_columns, stride);
-      } else {
-        for (std::int64_t j = 0; j < count; ++j) {
-          vf const x = load_first(row + (column + j) * job.w.column_stride, 1);
-          to[j / panel_columns * stride + i * panel_columns + j % panel_columns] = x[0];
-        }
-      }
+void rows_table_of(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                   void const** table) noexcept {
+  bool const forward = job.kind == gemm_kind::forward;
+  if (job.kind == gemm_kind::wgrad) {
+    for (std::int64_t i = 0; i < piece.depth; ++i) {
+      T const* const row = row_of<T>(job.b, segment.first + piece.k + i);
+      table[i] = row == nullptr ? static_cast<void const*>(no_row) : row + piece.column;
     }
+    return;
   }
-  return {to, (count + panel_columns - 1) / panel_columns, stride};
+  T const* const w = expert_of<T const>(job.w, segment.expert);
+  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
+  for (std::int64_t i = 0; i < piece.depth; ++i) {
+    table[i] = forward
+                   ? w + physical_row(job.w.pairs, n) * job.w.row_stride +
+                         (piece.k + i) * job.w.column_stride
+                   : w + physical_row(job.w.pairs, piece.k + i) * job.w.row_stride + piece.column;
+  }
 }
 
-/// wgrad: columns [column, column + columns) of the rows [row, row + depth) of b.
-template <class T>
-SHUNT_LANES gemm_panels panels_of_tokens(gemm_job const& job, std::int64_t row, std::int64_t column,
-                                         std::int64_t columns, std::int64_t depth,
-                                         float* to) noexcept {
-  constexpr std::int64_t most = gemm_group_panels * panel_columns;
-  std::int64_t const count = columns < most ? columns : most;
-  constexpr std::int64_t stride = gemm_depth * panel_columns;
-  for (std::int64_t i = 0; i < depth; ++i) {
-    T const* const from = row_of<T>(job.b, row + i);
-    pack_along(from == nullptr ? from : from + column, count, to + i * panel_columns, stride);
-  }
-  return {to, (count + panel_columns - 1) / panel_columns, stride};
-}
-
-/// At least one panel of the columns from `column` on, for the k of [k, k + depth).
 template <class Job>
-gemm_panels panels_of(Job const& job, gemm_segment const& segment, int half, std::int64_t column,
-                      std::int64_t columns, std::int64_t k, std::int64_t depth,
-                      float* to) noexcept {
-  gemm_panels result{};
-  std::int64_t const e = segment.expert;
+void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                void const** table) noexcept {
   with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
-    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    if (job.kind == gemm_kind::wgrad) {
-      result = panels_of_tokens<element>(job, segment.first + k, column, columns, depth, to);
-    } else if (job.kind == gemm_kind::dgrad) {
-      result = panels_of_weights<element>(job, e, column, columns, k, depth, to);
+    rows_table_of<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>(job, segment, piece,
+                                                                          table);
+  });
+}
+
+/// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
+/// begins at `strip`; null: they do not lie so. First tiles of fewer than tile_rows rows (`small`)
+/// read no rows in place.
+template <class T>
+gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                       void const* const* table, std::int64_t strip, bool small,
+                       float* to) noexcept {
+  std::int64_t const panels = (piece.columns + panel_columns - 1) / panel_columns;
+  std::int64_t const keep_stride = piece.depth * panel_columns;
+  gemm_right right{gemm_right::ready, panels, to, keep_stride, nullptr, 0, nullptr, 0};
+  auto const each = [&](auto make) __attribute__((always_inline)) {
+    for (std::int64_t p = 0; p < panels; ++p) {
+      std::int64_t const j = p * panel_columns, left = piece.columns - j;
+      make(piece.column + j, left < panel_columns ? left : panel_columns, to + p * keep_stride);
+    }
+  };
+  if (table != nullptr) {
+    if (!small && piece.columns % panel_columns == 0) {
+      right.from = gemm_right::rows;
+      right.row = table;
+      right.column = piece.column - strip;
+      return right;
+    }
+    for (std::int64_t i = 0; i < piece.depth; ++i) {
+      pack_along(static_cast<T const*>(table[i]) + (piece.column - strip), piece.columns,
+                 to + i * panel_columns, keep_stride);
+    }
+    return right;
+  }
+  T const* const w = expert_of<T const>(job.w, segment.expert);
+  std::int64_t const rs = job.w.row_stride, cs = job.w.column_stride;
+  if (job.kind == gemm_kind::dgrad) {
+    std::int64_t const n = piece.k;
+    if (job.w.packed) {
+      each([&](std::int64_t column, std::int64_t columns, float* panel) {
+        panel_from_packed(job, w, piece, column, columns, panel);
+      });
+    } else if (rs == 1 && in_one_run(job.w.pairs, n, piece.depth)) {
+      T const* const from = w + physical_row(job.w.pairs, n);
+      each([&](std::int64_t column, std::int64_t columns, float* panel) {
+        panel_across([&](std::int64_t j) { return from + (column + j) * cs; }, columns, piece.depth,
+                     panel);
+      });
     } else {
-      std::int64_t const n = half * (job.outs / 2) + column;
-      if (job.w.packed) {
-        result = panels_packed<element>(job, e, n, columns, k, depth, to);
-      } else if (job.w.column_stride == 1) {
-        result = panel_of_rows<element>(job, e, n, columns, k, depth, to);
-      } else {
-        result = panel_of_elements<element>(job, e, n, columns, k, depth, to);
-      }
+      each([&](std::int64_t column, std::int64_t columns, float* panel) {
+        auto const at = [&](std::int64_t i, std::int64_t j) {
+          return w + physical_row(job.w.pairs, n + i) * rs + (column + j) * cs;
+        };
+        panel_of_elements(at, columns, piece.depth, panel);
+      });
+    }
+    return right;
+  }
+  std::int64_t const first = piece.half * (job.outs / 2);
+  if (job.w.packed) {
+    std::int64_t const stride = job.ins * panel_columns;
+    T const* const from =
+        w + packed_panel(job.w.pairs, first + piece.column) * stride + piece.k * panel_columns;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      right.data = const_cast<float*>(from);  // read only, as all panels that are ready
+      right.stride = stride;
+    } else {
+      right.from = gemm_right::packed;
+      right.narrow = from;
+      right.narrow_stride = stride;
+    }
+    return right;
+  }
+  each([&](std::int64_t column, std::int64_t columns, float* panel) {
+    auto const row = [&](std::int64_t j) {
+      return w + physical_row(job.w.pairs, first + column + j) * rs + piece.k * cs;
+    };
+    if (cs == 1) {
+      panel_across(row, columns, piece.depth, panel);
+    } else {
+      panel_of_elements([&](std::int64_t i, std::int64_t j) { return row(j) + i * cs; }, columns,
+                        piece.depth, panel);
     }
   });
-  return result;
+  return right;
 }
 
-/// Cache lines that the next panels will be made of: `rows` pieces of `lines` lines.
-struct gemm_ahead {
-  char const* start;
-  std::int64_t stride, rows, lines, at;
-};
-
-/// Asks for the next `count` of them.
-SHUNT_LANES void fetch(gemm_ahead& next, std::int64_t count) noexcept {
-  for (; count > 0 && next.rows > 0; --count) {
-    __builtin_prefetch(next.start + 64 * next.at, 0, 2);
-    if (++next.at < next.lines) continue;
-    next.at = 0;
-    next.start += next.stride;
-    --next.rows;
-  }
-}
-
-/// What panels_of(...) will read for the same arguments: a guess, where rows lie in blocks. Rows that
-/// are gathered are not fetched.
-inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment, int half,
-                           std::int64_t column, std::int64_t columns, std::int64_t k,
-                           std::int64_t depth) noexcept {
-  gemm_ahead next{};
-  if (k >= depth) return next;
-  std::int64_t const deep = depth - k < gemm_depth ? depth - k : gemm_depth;
-  constexpr std::int64_t most = gemm_group_panels * panel_columns;
-  std::int64_t const wide = columns < most ? columns : most;
-  std::int64_t const narrow = columns < panel_columns ? columns : panel_columns;
-  bool const wgrad = job.kind == gemm_kind::wgrad;
-  std::int64_t const size = (wgrad ? job.b.type : job.w.type) == stored::f32 ? 4 : 2;
-  std::int64_t first = 0, length = 0;  // in elements
-  char const* base = nullptr;
-  if (wgrad) {
-    if (job.b.slot != nullptr) return next;
-    base = static_cast<char const*>(job.b.data);
-    first = (segment.first + k) * job.b.stride + column;
-    next.stride = job.b.stride;
-    next.rows = deep;
-    length = wide;
-  } else {
-    base = job.w.each != nullptr
-               ? static_cast<char const*>(job.w.each[segment.expert])
-               : static_cast<char const*>(job.w.data) + segment.expert * job.w.expert_stride * size;
-    bool const forward = job.kind == gemm_kind::forward;
-    std::int64_t const n = half * (job.outs / 2) + column;
-    if (job.w.packed) {
-      first = forward ? (packed_panel(job.w.pairs, n) * job.ins + k) * panel_columns
-                      : (packed_panel(job.w.pairs, k) * job.ins + column) * panel_columns;
-      next.stride = job.ins * panel_columns;
-      next.rows = forward ? 1 : (deep + panel_columns - 1) / panel_columns;
-      length = (forward ? deep : wide) * panel_columns;
-    } else if (job.w.column_stride != 1) {
-      return next;
-    } else {
-      first = forward ? physical_row(job.w.pairs, n) * job.w.row_stride + k
-                      : physical_row(job.w.pairs, k) * job.w.row_stride + column;
-      next.stride = (job.w.pairs.block == 1 ? 2 : 1) * job.w.row_stride;
-      next.rows = forward ? narrow : deep;
-      length = forward ? deep : wide;
-    }
-  }
-  next.start = base + first * size;
-  next.stride *= size;
-  next.lines = (length * size + 63) / 64;
-  return next;
+/// Whether B's rows lie contiguous over a strip of columns.
+inline bool rows_lie(gemm_job const& job, std::int64_t n, std::int64_t columns) noexcept {
+  if (job.kind == gemm_kind::wgrad) return true;
+  if (job.w.packed) return false;
+  if (job.kind == gemm_kind::dgrad) return job.w.column_stride == 1;
+  return job.w.row_stride == 1 && job.w.column_stride != 1 && in_one_run(job.w.pairs, n, columns);
 }

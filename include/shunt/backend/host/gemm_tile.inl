@@ -9,6 +9,7 @@ inline constexpr int tile_rows = 4;
 inline constexpr int tile_vectors = 2;
 inline constexpr int tile_columns = tile_vectors * lanes;
 inline constexpr int panel_columns = 16;
+inline constexpr std::int64_t tile_stretch = 32;  ///< k between two requests for what comes next
 
 template <class Body, int... I>
 SHUNT_LANES void unrolled(Body&& body, std::integer_sequence<int, I...>) noexcept {
@@ -19,28 +20,77 @@ template <int N, class Body> SHUNT_LANES void unroll(Body&& body) noexcept {
   unrolled(body, std::make_integer_sequence<int, N>{});
 }
 
-/// Where a tile's operands lie, in floats: a(m, k) at a + m * a_stride + k, or (across) at
-/// a + m + k * a_stride; vector v of row k of the panel at b + k * panel_columns + v * b_vector, the
-/// sums at c + m * c_row.
+/// Where a tile's left operand and its sums lie, in floats: a(m, k) at a + m * a_stride + k, or
+/// (across) at a + m + k * a_stride; the sums at c + m * c_row.
 struct tile_at {
   float const* a;
   std::int64_t a_stride;
   bool across;
-  float const* b;
-  std::int64_t b_vector;
   std::int64_t depth;
   float* c;
   std::int64_t c_row;
   bool resume;
 };
 
-/// c[m][:] continued by fma over k ascending; from 0 where it is not resumed.
-template <int Rows, int Vectors, bool Across> void tile(tile_at const& at) noexcept {
+// Where a tile's right operand comes from. The vectors of row k lie in one panel, or (a tile as wide
+// as two) vector v in panel v. All but right_panel are for the first tile of several: what it has
+// widened it leaves in a panel for the others, in the shadow of its arithmetic.
+inline constexpr bool one_panel = tile_columns <= panel_columns;
+inline constexpr int tile_panels = one_panel ? 1 : tile_columns / panel_columns;
+template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) noexcept {
+  return one_panel ? V * lanes : V * panel_stride;
+}
+
+/// Panels of floats, `stride` apart.
+struct right_panel {
+  float const* b;
+  std::int64_t stride;
+  template <int K, int V> SHUNT_LANES vf get() const noexcept {
+    return load(b + K * panel_columns + vector_at<V>(stride));
+  }
+  SHUNT_LANES void advance(int k) noexcept { b += k * panel_columns; }
+};
+
+/// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
+template <class T> struct right_packed {
+  T const* b;
+  std::int64_t stride;
+  float* keep;
+  std::int64_t keep_stride, keep_row;
+  template <int K, int V> SHUNT_LANES vf get() const noexcept {
+    vf const x = load(b + K * panel_columns + vector_at<V>(stride));
+    store(keep + K * keep_row + vector_at<V>(keep_stride), x);
+    return x;
+  }
+  SHUNT_LANES void advance(int k) noexcept {
+    b += k * panel_columns;
+    keep += k * keep_row;
+  }
+};
+
+/// Columns of rows that lie apart: row[k] + column.
+template <class T> struct right_rows {
+  void const* const* row;
+  std::int64_t column;
+  float* keep;
+  std::int64_t keep_stride;
+  template <int K, int V> SHUNT_LANES vf get() const noexcept {
+    vf const x = load(static_cast<T const*>(row[K]) + column + V * lanes);
+    store(keep + K * panel_columns + vector_at<V>(keep_stride), x);
+    return x;
+  }
+  SHUNT_LANES void advance(int k) noexcept {
+    row += k;
+    keep += k * panel_columns;
+  }
+};
+
+/// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. With every stretch,
+/// `lines` cache lines of what comes next are asked for.
+template <int Rows, int Vectors, bool Across, class Right>
+void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) noexcept {
   vf sum[Rows][Vectors];
-  float const* b = at.b;
   float const* a = at.a;
-  constexpr bool one_panel = Vectors * lanes <= panel_columns;
-  std::int64_t const b_vector = one_panel ? lanes : at.b_vector;
   std::int64_t const a_stride = at.a_stride, c_row = at.c_row;
   float* const c = at.c;
   if (at.resume) {
@@ -56,28 +106,31 @@ template <int Rows, int Vectors, bool Across> void tile(tile_at const& at) noexc
   }
   auto const step = [&](auto u) __attribute__((always_inline)) {
     constexpr int k = decltype(u)::value;
-    vf right[Vectors];
+    vf b[Vectors];
     unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      right[v.value] = load(b + k * panel_columns + v.value * b_vector);
+      b[v.value] = right.template get<k, v.value>();
     });
     unroll<Rows>([&](auto m) __attribute__((always_inline)) {
       vf const left = fill(Across ? a[m.value + k * a_stride] : a[m.value * a_stride + k]);
       unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        sum[m.value][v.value] = fma(left, right[v.value], sum[m.value][v.value]);
+        sum[m.value][v.value] = fma(left, b[v.value], sum[m.value][v.value]);
       });
     });
   };
   constexpr int together = 2;  // more gains nothing, and g++ then moves registers about
-  std::int64_t left = at.depth;
-  for (; left >= together; left -= together) {
-    unroll<together>(step);
-    a += together * (Across ? a_stride : 1);
-    b += together * panel_columns;
-  }
-  for (; left > 0; --left) {
-    step(std::integral_constant<int, 0>{});
-    a += Across ? a_stride : 1;
-    b += panel_columns;
+  for (std::int64_t left = at.depth; left > 0; left -= tile_stretch) {
+    fetch(next, lines);
+    std::int64_t now = left < tile_stretch ? left : tile_stretch;
+    for (; now >= together; now -= together) {
+      unroll<together>(step);
+      a += together * (Across ? a_stride : 1);
+      right.advance(together);
+    }
+    if (now > 0) {
+      step(std::integral_constant<int, 0>{});
+      a += Across ? a_stride : 1;
+      right.advance(1);
+    }
   }
   unroll<Rows>([&](auto m) __attribute__((always_inline)) {
     unroll<Vectors>([&](auto v) __attribute__((always_inline)) {

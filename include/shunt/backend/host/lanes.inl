@@ -25,7 +25,7 @@ SHUNT_LANES vf load(float const* from) noexcept {
 SHUNT_LANES vf load(bf16 const* from) noexcept {
   vh x;
   __builtin_memcpy(&x, from, sizeof x);
-  return (vf)(__builtin_convertvector(x, vu) << 16);
+  return (vf)widen_upper(x);
 }
 SHUNT_LANES vf load(fp16 const* from) noexcept {
   vh x;
@@ -38,7 +38,7 @@ SHUNT_LANES void store(bf16* to, vf x) noexcept {
   vu const bits = as_bits(x);
   vu const even = bits + 0x7fffu + ((bits >> 16) & 1u);
   vu const kept = (bits & 0x7fffffffu) > 0x7f800000u ? bits | 0x400000u : even;
-  vh const narrow = __builtin_convertvector(kept >> 16, vh);
+  vh const narrow = narrow_upper(kept);
   __builtin_memcpy(to, &narrow, sizeof narrow);
 }
 SHUNT_LANES void store(fp16* to, vf x) noexcept {

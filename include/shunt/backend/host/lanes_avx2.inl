@@ -11,3 +11,14 @@ SHUNT_LANES vf widen_half(vh h) noexcept { return (vf)_mm256_cvtph_ps((__m128i)h
 SHUNT_LANES vh narrow_half(vf x) noexcept {
   return (vh)_mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
 }
+/// Each to the upper half of a lane, and back. What g++ 12 makes of __builtin_convertvector takes four
+/// times as long.
+SHUNT_LANES vu widen_upper(vh h) noexcept { return (vu)_mm256_cvtepu16_epi32((__m128i)h) << 16; }
+SHUNT_LANES vh narrow_upper(vu x) noexcept {
+  __m256i const halves = (__m256i)(x >> 16);
+  __m256i const packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(halves, halves), 0x08);
+  return (vh)_mm256_castsi256_si128(packed);
+}
+/// Past the caches, to an aligned place; drain() before other threads may read it.
+SHUNT_LANES void stream(float* to, vf x) noexcept { _mm256_stream_ps(to, (__m256)x); }
+SHUNT_LANES void drain() noexcept { _mm_sfence(); }

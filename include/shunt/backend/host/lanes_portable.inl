@@ -50,3 +50,11 @@ SHUNT_LANES vh narrow_half(vf x) noexcept {
   for (int i = 0; i < 4; ++i) y[i] = ::shunt::from_float<fp16>(x[i]).bits;
   return y;
 }
+
+/// Each to the upper half of a lane, and back.
+SHUNT_LANES vu widen_upper(vh h) noexcept { return __builtin_convertvector(h, vu) << 16; }
+SHUNT_LANES vh narrow_upper(vu x) noexcept { return __builtin_convertvector(x >> 16, vh); }
+
+/// Past the caches where there is a way: here not.
+SHUNT_LANES void stream(float* to, vf x) noexcept { __builtin_memcpy(to, &x, sizeof x); }
+SHUNT_LANES void drain() noexcept {}

@@ -1,0 +1,83 @@
+// No include guard: weights on their way while others are computed with.
+
+/// The rows [first, first + rows) of one expert.
+struct gemm_segment {
+  std::int64_t expert, first, rows;
+};
+
+/// A piece of a product's right operand: the k of [k, k + depth), columns [column, column + columns)
+/// of a half.
+struct gemm_piece {
+  int half;
+  std::int64_t column, columns, k, depth;
+};
+
+/// Cache lines that the next piece will be made of: `rows` times `lines` of them.
+struct gemm_ahead {
+  char const* start;
+  std::int64_t stride, rows, lines, at;
+};
+
+/// Asks for the next `count` of them.
+SHUNT_LANES void fetch(gemm_ahead& next, std::int64_t count) noexcept {
+  while (count > 0 && next.rows > 0) {
+    std::int64_t const rest = next.lines - next.at, now = count < rest ? count : rest;
+    char const* const from = next.start + 64 * next.at;
+    for (std::int64_t i = 0; i < now; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
+    count -= now;
+    next.at += now;
+    if (now < rest) return;
+    next.at = 0;
+    next.start += next.stride;
+    --next.rows;
+  }
+}
+
+/// What panels_from(...) will read of a piece of weights: a guess, where rows lie in blocks.
+inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
+                           gemm_piece const& piece) noexcept {
+  gemm_ahead next{};
+  std::int64_t const column = piece.column, columns = piece.columns, k = piece.k;
+  std::int64_t const size = job.w.type == stored::f32 ? 4 : 2;
+  std::int64_t first = 0, length = 0;  // in elements
+  char const* const base =
+      job.w.each != nullptr
+          ? static_cast<char const*>(job.w.each[segment.expert])
+          : static_cast<char const*>(job.w.data) + segment.expert * job.w.expert_stride * size;
+  bool const forward = job.kind == gemm_kind::forward;
+  std::int64_t const n = piece.half * (job.outs / 2) + column;
+  if (job.w.packed) {
+    first = forward ? (packed_panel(job.w.pairs, n) * job.ins + k) * gemm_panel
+                    : (packed_panel(job.w.pairs, k) * job.ins + column) * gemm_panel;
+    next.stride = job.ins * gemm_panel;
+    std::int64_t const across = forward ? columns : piece.depth;
+    next.rows = (across + gemm_panel - 1) / gemm_panel;
+    length = (forward ? piece.depth : columns) * gemm_panel;
+  } else {
+    std::int64_t const rs = job.w.row_stride, cs = job.w.column_stride;
+    std::int64_t const outs = forward ? columns : piece.depth;
+    std::int64_t const ins = forward ? piece.depth : columns;
+    if (rs != 1 && cs != 1) return next;
+    first = physical_row(job.w.pairs, forward ? n : k) * rs + (forward ? k : column) * cs;
+    next.stride = cs == 1 ? (job.w.pairs.block == 1 ? 2 : 1) * rs : cs;
+    next.rows = cs == 1 ? outs : ins;
+    length = cs == 1 ? ins : outs;
+  }
+  next.start = base + first * size;
+  next.stride *= size;
+  next.lines = (length * size + 63) / 64;
+  return next;
+}
+
+/// The lines that rows [row, row + rows) of a weight gradient will be written to, from `column` on.
+inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, std::int64_t row,
+                             std::int64_t rows, std::int64_t column,
+                             std::int64_t columns) noexcept {
+  if (job.written == nullptr) return {};
+  gemm_experts<void> const& to = *job.written;
+  float const* const first =
+      expert_of<float>(to, segment.expert) + physical_row(to.pairs, row) * to.row_stride + column;
+  return {reinterpret_cast<char const*>(first),
+          (to.pairs.block == 1 ? 2 : 1) * to.row_stride * static_cast<std::int64_t>(sizeof(float)),
+          rows, (columns * static_cast<std::int64_t>(sizeof(float)) + 63) / 64, 0};
+}
