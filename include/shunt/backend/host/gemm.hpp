@@ -54,7 +54,8 @@ inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every r
 inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
 inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
 
-/// How a segment of `rows` output rows is cut into tasks: `blocks` times so many columns of each half.
+/// How a segment of `rows` output rows is cut into tasks: `blocks` times so many columns of each half,
+/// pairs of panels.
 struct gemm_cut {
   std::int64_t blocks, columns;
 };
@@ -62,8 +63,8 @@ SHUNT_LANES gemm_cut gemm_cut_of(std::int64_t rows, int strip, bool paired) noex
   std::int64_t const blocks = (rows + gemm_block_rows - 1) / gemm_block_rows;
   std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
   std::int64_t const most = gemm_sums / gemm_panel / height;
-  std::int64_t const panels = most < strip ? most : strip;
-  return {blocks, (paired ? panels / 2 : panels) * gemm_panel};
+  std::int64_t const panels = (most < strip ? most : strip) / (paired ? 2 : 1);
+  return {blocks, panels / 2 * 2 * gemm_panel};
 }
 
 }  // namespace shunt::host

@@ -72,7 +72,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t const depth = wgrad                            ? segment.rows
                              : job.kind == gemm_kind::forward ? job.ins
                                                               : job.outs;
-  std::int64_t const half_stride = (columns + panel_columns - 1) / panel_columns * panel_columns;
+  constexpr std::int64_t wide = 2 * gemm_panel;  // what a tile writes at most
+  std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
   bool const lie = rows_lie(job, column, columns);
   std::int64_t const most = job.w.packed && !wgrad ? gemm_depth : gemm_made_depth;

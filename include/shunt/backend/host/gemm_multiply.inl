@@ -1,56 +1,55 @@
 // No include guard: all rows of a block times one piece of the right operand, by tiles.
 
-/// One tile of `rows` rows, at least `Least`.
-template <int Vectors, int Rows, int Least, class Right>
+/// One tile of `rows` rows, of Least to Most.
+template <int Least, int Most, class Right>
 SHUNT_LANES void tile_of(std::int64_t rows, tile_at const& at, Right const& right, gemm_ahead& next,
                          std::int64_t lines) noexcept {
-  if constexpr (Rows >= Least) {
-    if (rows != Rows) {
-      tile_of<Vectors, Rows - 1, Least>(rows, at, right, next, lines);
-    } else if (at.across) {
-      tile<Rows, Vectors, true>(at, right, next, lines);
+  if constexpr (Most >= Least) {
+    if (Most > Least && rows != Most) {
+      tile_of<Least, Most - 1>(rows, at, right, next, lines);
+    } else if (Right::runs_across && at.across) {
+      tile<Most, Right::runs_across>(at, right, next, lines);
     } else {
-      tile<Rows, Vectors, false>(at, right, next, lines);
+      tile<Most, false>(at, right, next, lines);
     }
   }
 }
 
-/// All rows times the columns of one tile, in tiles of nearly equal height. The first reads `first`
-/// and has at least `Least` rows, the others read what it left in `panel`.
-template <int Vectors, int Least, class First>
+/// All rows times the columns of one tile, in tiles of nearly equal height. The first reads `first`,
+/// with Least to Most rows, the others what it left in `panel`.
+template <int Least, int Most, class First>
 void tile_column(std::int64_t rows, tile_at at, First const& first, right_panel const& panel,
                  gemm_ahead& next, std::int64_t lines) noexcept {
   std::int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   std::int64_t height = Least == tile_rows ? tile_rows : (rows + tiles - 1) / tiles;
-  tile_of<Vectors, tile_rows, Least>(height, at, first, next, lines);
+  tile_of<Least, Most>(height, at, first, next, lines);
   while (--tiles > 0) {
     rows -= height;
     at.a += at.across ? height : height * at.a_stride;
     at.c += height * at.c_row;
     height = (rows + tiles - 1) / tiles;
-    tile_of<Vectors, tile_rows, 1>(height, at, panel, next, lines);
+    tile_of<1, tile_rows>(height, at, panel, next, lines);
   }
 }
 
 /// All rows times some panels; first(p, v): what their first tile reads of panel p, from column v on.
-template <int Least, class First>
+/// Where a tile spans two panels and one is left, it computes with that one twice.
+template <int Least, int Most, class First>
 SHUNT_LANES void tile_panels_of(std::int64_t rows, gemm_right const& right, tile_at at,
                                 gemm_ahead& next, First first) noexcept {
   constexpr int parts = one_panel ? panel_columns / tile_columns : 1;
   std::int64_t const tiles = (rows + tile_rows - 1) / tile_rows;
   std::int64_t const stretches = (at.depth + tile_stretch - 1) / tile_stretch;
-  std::int64_t const calls =
-      (right.panels + tile_panels - 1) / tile_panels * parts * tiles * stretches;
+  std::int64_t const spans = (right.panels + tile_panels - 1) / tile_panels;
+  std::int64_t const calls = spans * parts * tiles * stretches;
   std::int64_t const lines = (next.rows * next.lines + calls - 1) / calls;
   for (std::int64_t p = 0; p < right.panels; p += tile_panels) {
+    bool const last = right.panels - p < tile_panels;
     for (int v = 0; v < parts * tile_columns; v += tile_columns) {
-      std::int64_t const kept = right.from == gemm_right::ready ? p * right.stride : 0;
-      right_panel const panel{right.data + kept + v, right.stride};
-      if (tile_panels > 1 && right.panels - p == 1) {
-        tile_column<panel_columns / lanes, Least>(rows, at, first(p, v), panel, next, lines);
-      } else {
-        tile_column<tile_vectors, Least>(rows, at, first(p, v), panel, next, lines);
-      }
+      bool const ready = right.from == gemm_right::ready;
+      right_panel const panel{right.data + (ready ? p * right.stride : 0) + v,
+                              ready && last ? 0 : right.stride};
+      tile_column<Least, Most>(rows, at, first(p, v, last), panel, next, lines);
       at.c += tile_columns;
     }
   }
@@ -63,23 +62,29 @@ void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
               tile_at const& at, gemm_ahead& next) noexcept {
   with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    gemm_right const right =
-        panels_from<T>(job, segment, piece, table, strip, rows < tile_rows, keep);
+    gemm_right const right = panels_from<T>(job, segment, piece, table, strip, rows, keep);
     if (right.from == gemm_right::ready) {
-      tile_panels_of<1>(rows, right, at, next, [&](std::int64_t p, int v) {
-        return right_panel{right.data + p * right.stride + v, right.stride};
+      tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
+        return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
       });
     } else if (right.from == gemm_right::rows) {
-      tile_panels_of<tile_rows>(rows, right, at, next, [&](std::int64_t p, int v) {
-        return right_rows<T>{right.row, right.column + p * panel_columns + v, right.data + v,
-                             right.stride};
-      });
+      tile_panels_of<tile_rows, tile_rows>(
+          rows, right, at, next, [&](std::int64_t p, int v, bool last) {
+            return right_rows<T>{right.row, right.column + p * panel_columns + v,
+                                 last ? 0 : panel_columns, right.data + v, right.stride};
+          });
     } else if constexpr (sizeof(T) < sizeof(float)) {
-      std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
-      tile_panels_of<1>(rows, right, at, next, [&](std::int64_t p, int v) {
+      std::int64_t const keep_row = rows > 1 ? panel_columns : 0;
+      auto const first = [&](std::int64_t p, int v, bool last) {
         return right_packed<T>{static_cast<T const*>(right.narrow) + p * right.narrow_stride + v,
-                               right.narrow_stride, right.data + v, right.stride, keep_row};
-      });
+                               last ? 0 : right.narrow_stride, right.data + v, right.stride,
+                               keep_row};
+      };
+      if (rows == 1) {
+        tile_panels_of<1, 1>(rows, right, at, next, first);
+      } else {
+        tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first);
+      }
     }
   });
 }

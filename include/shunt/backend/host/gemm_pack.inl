@@ -159,8 +159,8 @@ SHUNT_LANES void pack_square(bf16 const* const* column, std::int64_t k, float* p
 
 /// A panel of 16 columns, each of which lies contiguous in memory: panel[k][j] = column[j][k].
 template <class T>
-SHUNT_LANES void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
-                             float* panel) noexcept {
+void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
+                 float* panel) noexcept {
   constexpr std::int64_t square = std::is_same_v<T, bf16> ? 2 * lanes : lanes;
   // Whole cache lines of a few columns at a time, or, where columns half a page apart share few sets of
   // the caches, half the columns at a time.

@@ -92,11 +92,11 @@ void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& p
 }
 
 /// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
-/// begins at `strip`; null: they do not lie so. First tiles of fewer than tile_rows rows (`small`)
-/// read no rows in place.
+/// begins at `strip`; null: they do not lie so. Only whole first tiles read weights as they lie, or a tile
+/// of one row, whose time is all weights.
 template <class T>
 gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
-                       void const* const* table, std::int64_t strip, bool small,
+                       void const* const* table, std::int64_t strip, std::int64_t rows,
                        float* to) noexcept {
   std::int64_t const panels = (piece.columns + panel_columns - 1) / panel_columns;
   std::int64_t const keep_stride = piece.depth * panel_columns;
@@ -108,7 +108,7 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     }
   };
   if (table != nullptr) {
-    if (!small && piece.columns % panel_columns == 0) {
+    if (rows >= tile_rows && piece.columns % panel_columns == 0) {
       right.from = gemm_right::rows;
       right.row = table;
       right.column = piece.column - strip;
@@ -152,10 +152,14 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     if constexpr (sizeof(T) == sizeof(float)) {
       right.data = const_cast<float*>(from);  // read only, as all panels that are ready
       right.stride = stride;
-    } else {
+    } else if (rows >= tile_rows || rows == 1) {
       right.from = gemm_right::packed;
       right.narrow = from;
       right.narrow_stride = stride;
+    } else {
+      for (std::int64_t p = 0; p < panels; ++p) {
+        widen_row(from + p * stride, keep_stride, to + p * keep_stride);
+      }
     }
     return right;
   }

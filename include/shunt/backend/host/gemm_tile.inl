@@ -43,6 +43,7 @@ template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) n
 
 /// Panels of floats, `stride` apart.
 struct right_panel {
+  static constexpr bool runs_across = true;  ///< with left operands that do
   float const* b;
   std::int64_t stride;
   template <int K, int V> SHUNT_LANES vf get() const noexcept {
@@ -53,6 +54,7 @@ struct right_panel {
 
 /// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
 template <class T> struct right_packed {
+  static constexpr bool runs_across = false;
   T const* b;
   std::int64_t stride;
   float* keep;
@@ -68,14 +70,15 @@ template <class T> struct right_packed {
   }
 };
 
-/// Columns of rows that lie apart: row[k] + column.
+/// Columns of rows that lie apart: row[k] + column, panels `stride` apart.
 template <class T> struct right_rows {
+  static constexpr bool runs_across = true;
   void const* const* row;
-  std::int64_t column;
+  std::int64_t column, stride;
   float* keep;
   std::int64_t keep_stride;
   template <int K, int V> SHUNT_LANES vf get() const noexcept {
-    vf const x = load(static_cast<T const*>(row[K]) + column + V * lanes);
+    vf const x = load(static_cast<T const*>(row[K]) + column + vector_at<V>(stride));
     store(keep + K * panel_columns + vector_at<V>(keep_stride), x);
     return x;
   }
@@ -87,34 +90,26 @@ template <class T> struct right_rows {
 
 /// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. With every stretch,
 /// `lines` cache lines of what comes next are asked for.
-template <int Rows, int Vectors, bool Across, class Right>
+template <int Rows, bool Across, class Right>
 void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) noexcept {
-  vf sum[Rows][Vectors];
+  static_assert(tile_vectors == 2);
+  vf low[Rows],
+      high[Rows];  // the sums of row m: two names, as a second index would cost compile time
   float const* a = at.a;
   std::int64_t const a_stride = at.a_stride, c_row = at.c_row;
   float* const c = at.c;
-  if (at.resume) {
+  bool const resume = at.resume;
+  unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    low[m.value] = resume ? load(c + m.value * c_row) : vf{};
+    high[m.value] = resume ? load(c + m.value * c_row + lanes) : vf{};
+  });
+  auto const step = [&](auto k) __attribute__((always_inline)) {
+    vf const b0 = right.template get<k.value, 0>(), b1 = right.template get<k.value, 1>();
     unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-      unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        sum[m.value][v.value] = load(c + m.value * c_row + v.value * lanes);
-      });
-    });
-  } else {
-    unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-      unroll<Vectors>([&](auto v) __attribute__((always_inline)) { sum[m.value][v.value] = vf{}; });
-    });
-  }
-  auto const step = [&](auto u) __attribute__((always_inline)) {
-    constexpr int k = decltype(u)::value;
-    vf b[Vectors];
-    unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      b[v.value] = right.template get<k, v.value>();
-    });
-    unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-      vf const left = fill(Across ? a[m.value + k * a_stride] : a[m.value * a_stride + k]);
-      unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        sum[m.value][v.value] = fma(left, b[v.value], sum[m.value][v.value]);
-      });
+      vf const left =
+          fill(Across ? a[m.value + k.value * a_stride] : a[m.value * a_stride + k.value]);
+      low[m.value] = fma(left, b0, low[m.value]);
+      high[m.value] = fma(left, b1, high[m.value]);
     });
   };
   constexpr int together = 2;  // more gains nothing, and g++ then moves registers about
@@ -133,8 +128,7 @@ void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) 
     }
   }
   unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-    unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      store(c + m.value * c_row + v.value * lanes, sum[m.value][v.value]);
-    });
+    store(c + m.value * c_row, low[m.value]);
+    store(c + m.value * c_row + lanes, high[m.value]);
   });
 }

@@ -1,0 +1,108 @@
+#pragma once
+// AVX-512 by pairs of AVX2 vectors, for machines without it: included before everything else, it lets
+// the AVX-512 region of the host backend run, slowly. Only what the region calls is here.
+#include <immintrin.h>
+
+#define SHUNT_EMULATE_AVX512 1
+#define SHUNT_REGION_BEGIN_AVX512 SHUNT_REGION_BEGIN_AVX2
+
+namespace shunt::test::emulated {
+
+using f16 = float __attribute__((vector_size(64)));
+using i16 = int __attribute__((vector_size(64)));
+using h16 = unsigned short __attribute__((vector_size(32)));
+
+#define SHUNT_EMULATED \
+  [[gnu::always_inline]] [[gnu::target("avx2,fma,f16c")]] inline
+
+template <class V> union halves {
+  V whole;
+  __m256 part[2];
+  __m256i bits[2];
+};
+
+SHUNT_EMULATED f16 fmadd(f16 a, f16 b, f16 c) {
+  halves<f16> x{a}, y{b}, z{c};
+  for (int i = 0; i < 2; ++i) z.part[i] = _mm256_fmadd_ps(x.part[i], y.part[i], z.part[i]);
+  return z.whole;
+}
+SHUNT_EMULATED f16 sqrt(f16 a) {
+  halves<f16> x{a};
+  for (int i = 0; i < 2; ++i) x.part[i] = _mm256_sqrt_ps(x.part[i]);
+  return x.whole;
+}
+SHUNT_EMULATED f16 widen(h16 h) {
+  halves<f16> x{};
+  for (int i = 0; i < 2; ++i) {
+    x.part[i] = _mm256_cvtph_ps(_mm256_extractf128_si256((__m256i)h, 0));
+    h = (h16)_mm256_permute2x128_si256((__m256i)h, (__m256i)h, 1);
+  }
+  return x.whole;
+}
+SHUNT_EMULATED h16 narrow(f16 a) {
+  halves<f16> x{a};
+  return (h16)_mm256_set_m128i(_mm256_cvtps_ph(x.part[1], _MM_FROUND_TO_NEAREST_INT),
+                               _mm256_cvtps_ph(x.part[0], _MM_FROUND_TO_NEAREST_INT));
+}
+SHUNT_EMULATED void stream(float* to, f16 a) {
+  halves<f16> x{a};
+  for (int i = 0; i < 2; ++i) _mm256_stream_ps(to + 8 * i, x.part[i]);
+}
+/// Within each of the four 128-bit parts: elements A, B of a, then C, D of b.
+template <int A, int B, int C, int D> SHUNT_EMULATED f16 in_parts(f16 a, f16 b) {
+  f16 r;
+  for (int p = 0; p < 16; p += 4) {
+    r[p] = a[p + A];
+    r[p + 1] = b[p + B];
+    r[p + 2] = a[p + C];
+    r[p + 3] = b[p + D];
+  }
+  return r;
+}
+template <int Which> SHUNT_EMULATED f16 shuffle(f16 a, f16 b) {
+  f16 r;
+  for (int p = 0; p < 16; p += 4) {
+    r[p] = a[p + (Which & 3)];
+    r[p + 1] = a[p + (Which >> 2 & 3)];
+    r[p + 2] = b[p + (Which >> 4 & 3)];
+    r[p + 3] = b[p + (Which >> 6 & 3)];
+  }
+  return r;
+}
+/// Whole parts: two of a, then two of b.
+template <int Which> SHUNT_EMULATED f16 shuffle_parts(f16 a, f16 b) {
+  f16 r;
+  for (int j = 0; j < 4; ++j) {
+    r[j] = a[4 * (Which & 3) + j];
+    r[4 + j] = a[4 * (Which >> 2 & 3) + j];
+    r[8 + j] = b[4 * (Which >> 4 & 3) + j];
+    r[12 + j] = b[4 * (Which >> 6 & 3) + j];
+  }
+  return r;
+}
+SHUNT_EMULATED unsigned signs(i16 a) {
+  unsigned mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= unsigned(a[i] < 0) << i;
+  return mask;
+}
+#undef SHUNT_EMULATED
+
+}  // namespace shunt::test::emulated
+
+#define __m512 ::shunt::test::emulated::f16
+#define __m512i ::shunt::test::emulated::i16
+#define _mm512_fmadd_ps(a, b, c) ::shunt::test::emulated::fmadd(a, b, c)
+#define _mm512_maskz_sqrt_ps(k, a) ::shunt::test::emulated::sqrt(a)
+#define _mm512_maskz_cvtph_ps(k, a) ::shunt::test::emulated::widen((::shunt::test::emulated::h16)a)
+#define _mm512_maskz_cvtps_ph(k, a, r) ::shunt::test::emulated::narrow(a)
+#define _mm512_maskz_cvtepu16_epi32(k, a) \
+  __builtin_convertvector((::shunt::test::emulated::h16)a, ::shunt::test::emulated::i16)
+#define _mm512_maskz_cvtepi32_epi16(k, a) \
+  __builtin_convertvector(a, ::shunt::test::emulated::h16)
+#define _mm512_stream_ps(to, a) ::shunt::test::emulated::stream(to, a)
+#define _mm512_maskz_unpacklo_ps(k, a, b) ::shunt::test::emulated::in_parts<0, 0, 1, 1>(a, b)
+#define _mm512_maskz_unpackhi_ps(k, a, b) ::shunt::test::emulated::in_parts<2, 2, 3, 3>(a, b)
+#define _mm512_maskz_shuffle_ps(k, a, b, which) ::shunt::test::emulated::shuffle<which>(a, b)
+#define _mm512_maskz_shuffle_f32x4(k, a, b, which) \
+  ::shunt::test::emulated::shuffle_parts<which>(a, b)
+#define _mm512_movepi32_mask(a) ::shunt::test::emulated::signs(a)
