@@ -74,14 +74,14 @@ void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
                                  last ? 0 : panel_columns, right.data + v, right.stride};
           });
     } else if constexpr (sizeof(T) < sizeof(float)) {
-      std::int64_t const keep_row = rows > 1 ? panel_columns : 0;
+      std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
       auto const first = [&](std::int64_t p, int v, bool last) {
         return right_packed<T>{static_cast<T const*>(right.narrow) + p * right.narrow_stride + v,
                                last ? 0 : right.narrow_stride, right.data + v, right.stride,
                                keep_row};
       };
-      if (rows == 1) {
-        tile_panels_of<1, 1>(rows, right, at, next, first);
+      if (rows <= single_tile<T>) {
+        tile_panels_of<1, single_tile<T>>(rows, right, at, next, first);
       } else {
         tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first);
       }
