@@ -1,5 +1,6 @@
 #pragma once
 #include "shunt/backend/host/experts_types.hpp"
+#include "shunt/backend/host/pages.hpp"
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/gemm_operands.hpp"
 #include "shunt/experts/options.hpp"
@@ -72,6 +73,7 @@ template <> struct experts_on<on_host> {
     host::gemm_experts<void const> const from = gemm_weights_of(w);
     std::int64_t const outs = w.rows(), ins = w.columns(), panels = w.packed_panels();
     auto* const pack_panel = SHUNT_ISA_PICK(on, pack_panel<W>);
+    advise_huge_pages(packed, static_cast<std::size_t>(w.packed_elements()) * sizeof(W));
     host::parallel(on, w.experts() * panels, [&](std::int64_t task, int) {
       pack_panel(from, outs, ins, task / panels, task % panels,
                  packed + task * expert_matrix<W>::panel * ins);
