@@ -12,8 +12,7 @@ using f16 = float __attribute__((vector_size(64)));
 using i16 = int __attribute__((vector_size(64)));
 using h16 = unsigned short __attribute__((vector_size(32)));
 
-#define SHUNT_EMULATED \
-  [[gnu::always_inline]] [[gnu::target("avx2,fma,f16c")]] inline
+#define SHUNT_EMULATED [[gnu::always_inline]] [[gnu::target("avx2,fma,f16c")]] inline
 
 template <class V> union halves {
   V whole;
@@ -97,12 +96,14 @@ SHUNT_EMULATED unsigned signs(i16 a) {
 #define _mm512_maskz_cvtps_ph(k, a, r) ::shunt::test::emulated::narrow(a)
 #define _mm512_maskz_cvtepu16_epi32(k, a) \
   __builtin_convertvector((::shunt::test::emulated::h16)a, ::shunt::test::emulated::i16)
-#define _mm512_maskz_cvtepi32_epi16(k, a) \
-  __builtin_convertvector(a, ::shunt::test::emulated::h16)
+#define _mm512_maskz_cvtepi32_epi16(k, a) __builtin_convertvector(a, ::shunt::test::emulated::h16)
 #define _mm512_stream_ps(to, a) ::shunt::test::emulated::stream(to, a)
-#define _mm512_maskz_unpacklo_ps(k, a, b) ::shunt::test::emulated::in_parts<0, 0, 1, 1>(a, b)
-#define _mm512_maskz_unpackhi_ps(k, a, b) ::shunt::test::emulated::in_parts<2, 2, 3, 3>(a, b)
-#define _mm512_maskz_shuffle_ps(k, a, b, which) ::shunt::test::emulated::shuffle<which>(a, b)
+#define _mm512_maskz_unpacklo_ps(k, a, b) \
+  ((void)(k), ::shunt::test::emulated::in_parts<0, 0, 1, 1>(a, b))
+#define _mm512_maskz_unpackhi_ps(k, a, b) \
+  ((void)(k), ::shunt::test::emulated::in_parts<2, 2, 3, 3>(a, b))
+#define _mm512_maskz_shuffle_ps(k, a, b, which) \
+  ((void)(k), ::shunt::test::emulated::shuffle<which>(a, b))
 #define _mm512_maskz_shuffle_f32x4(k, a, b, which) \
-  ::shunt::test::emulated::shuffle_parts<which>(a, b)
+  ((void)(k), ::shunt::test::emulated::shuffle_parts<which>(a, b))
 #define _mm512_movepi32_mask(a) ::shunt::test::emulated::signs(a)

@@ -28,7 +28,7 @@ inline isa detect_isa() noexcept {
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return isa::portable;
   constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
   if ((b & (bmi1 | avx2 | bmi2)) != (bmi1 | avx2 | bmi2)) return isa::portable;
-#if defined(SHUNT_EMULATE_AVX512)
+#if defined(SHUNT_EMULATE_AVX512) && SHUNT_WIDEST_REGION >= 512
   return isa::avx512;
 #endif
   constexpr unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
