@@ -2,7 +2,6 @@
 // rows and to weights, plain and packed weights, skewed loads. Bytes are the least that must move:
 // the weights of the experts that have rows, the rows, the output.
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <shunt/experts.hpp>
 #include <shunt/route/presets.hpp>
@@ -24,16 +23,6 @@ enum class product { forward, packed, dgrad, wgrad };
 constexpr char const* names[] = {"experts_forward", "experts_packed", "experts_dgrad",
                                  "experts_wgrad"};
 
-/// Noise that repeats: a big matrix need not take seconds to fill.
-template <class T> std::vector<T> filled(std::size_t count, double range, std::uint64_t seed) {
-  auto const piece = bench::noise<T>(65521, range, seed);
-  std::vector<T> values(count);
-  for (std::size_t i = 0; i < count; i += piece.size()) {
-    std::memcpy(values.data() + i, piece.data(), std::min(piece.size(), count - i) * sizeof(T));
-  }
-  return values;
-}
-
 /// The first matrix of SwiGLU experts, [E, 2I, H], and rows as the skew lets them fall.
 template <class T> struct scene {
   shape s;
@@ -51,9 +40,9 @@ template <class T> struct scene {
     for (index_t e : bench::chosen_experts(s, how, 1)) ++offset[static_cast<std::size_t>(e) + 1];
     for (std::size_t e = 0; e < E; ++e) offset[e + 1] += offset[e];
     R = static_cast<std::size_t>(offset[E]);
-    a = filled<T>(R * K, 1, 2);
-    if (which != product::wgrad) w = filled<T>(E * N * K, 0.03, 1);
-    if (which == product::dgrad || which == product::wgrad) dc = filled<T>(R * N, 1, 3);
+    a = bench::long_noise<T>(R * K, 1, 2);
+    if (which != product::wgrad) w = bench::long_noise<T>(E * N * K, 0.03, 1);
+    if (which == product::dgrad || which == product::wgrad) dc = bench::long_noise<T>(R * N, 1, 3);
     if (which == product::wgrad) dw.resize(E * N * K);
     if (which == product::forward || which == product::packed) c.resize(R * N / 2);
     if (which == product::packed) {

@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <set>
 #include <shunt/layer.hpp>
 #include <string>
@@ -27,33 +25,17 @@ template <class T> constexpr char const* type_name = std::is_same_v<T, float> ? 
 
 void (*release)() = nullptr;  // gives back what the last model held
 
-/// Memory for gigabytes: huge pages where the system gives them, nothing written before its time.
-template <class T> struct pages : std::allocator<T> {
-  template <class U> struct rebind { using other = pages<U>; };
-  T* allocate(index count) {
-    constexpr index page = index{2} << 20;
-    index const bytes = (count * sizeof(T) + page - 1) / page * page;
-    void* const data = std::aligned_alloc(page, bytes);
-    if (data == nullptr) throw std::bad_alloc();
-    advise_huge_pages(data, bytes);
-    return static_cast<T*>(data);
-  }
-  void deallocate(T* data, index) noexcept { std::free(data); }
-};
-template <class T> using paged = std::vector<T, pages<T>>;
-
 /// Weights of one shape and type; only the last one asked for is held.
 template <class T> struct model {
   shape s;
-  std::vector<T> gate;
-  paged<T> up, down, packed_up, packed_down;
+  std::vector<T> gate, up, down, packed_up, packed_down;
   std::vector<float> d_gate, d_up, d_down;
 
   explicit model(shape const& is) : s(is) {
     auto const e = index(s.experts), h = index(s.hidden), i = index(s.intermediate);
-    gate = bench::noise<T>(e * h, 2.0 / std::sqrt(double(h)), 1);
-    up = fill(e * 2 * i * h, 2.0 / std::sqrt(double(h)), 2);
-    down = fill(e * h * i, 2.0 / std::sqrt(double(i)), 3);
+    gate = bench::long_noise<T>(e * h, 2.0 / std::sqrt(double(h)), 1);
+    up = bench::long_noise<T>(e * 2 * i * h, 2.0 / std::sqrt(double(h)), 2);
+    down = bench::long_noise<T>(e * h * i, 2.0 / std::sqrt(double(i)), 3);
   }
   static model& of(shape const& is, bool packed, bool training) {
     if (release != &model::drop) {
@@ -107,21 +89,8 @@ template <class T> struct model {
   static inline std::unique_ptr<model> held;
   static void drop() { held.reset(); }
 
-  /// Cheap noise: gigabytes of it.
-  static paged<T> fill(index count, double range, std::uint64_t seed) {
-    auto const some = bench::noise<T>(std::min<index>(count, 65521), range, seed);
-    paged<T> all(count);
-    for (index at = 0, turn = 0; at < count; ++turn) {
-      index const from = turn * 7919 % some.size();
-      index const piece = std::min(some.size() - from, count - at);
-      std::copy_n(some.begin() + static_cast<std::ptrdiff_t>(from), piece,
-                  all.begin() + static_cast<std::ptrdiff_t>(at));
-      at += piece;
-    }
-    return all;
-  }
   void pack() {
-    auto const put = [](expert_matrix<T> const& m, paged<T>& to) {
+    auto const put = [](expert_matrix<T> const& m, std::vector<T>& to) {
       to.resize(index(m.packed_elements()));
       (void)pack_weights(on_host{}, m, view<T, 1>(to));
     };

@@ -10,19 +10,7 @@
 namespace bench {
 namespace {
 
-bool any_failed = false;
-
-// Google Benchmark writes "/real_time" behind the names of benchmarks timed by the wall clock; all of
-// ours are, so the names go without.
-template <class Reporter> class plain_names : public Reporter {
- public:
-  using Reporter::Reporter;
-  void ReportRuns(std::vector<benchmark::BenchmarkReporter::Run> const& runs) override {
-    auto renamed = runs;
-    for (auto& run : renamed) run.run_name.time_type.clear();
-    Reporter::ReportRuns(renamed);
-  }
-};
+bool failed_one = false;
 
 std::string processor() {
   std::ifstream info("/proc/cpuinfo");
@@ -39,16 +27,6 @@ std::string tenths(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.1f", value);
   return text;
-}
-
-void describe_machine() {
-  benchmark::AddCustomContext("processor", processor());
-  benchmark::AddCustomContext("isa", shunt::to_string(shunt::instructions_of(shunt::on_host{})));
-  for (int const threads : thread_counts()) {
-    std::string const suffix = "_threads" + std::to_string(threads);
-    benchmark::AddCustomContext("fma_gflops" + suffix, tenths(fma_gflops(threads)));
-    benchmark::AddCustomContext("read_gbytes" + suffix, tenths(read_bandwidth(threads) / 1e9));
-  }
 }
 
 }  // namespace
@@ -72,6 +50,20 @@ std::string name(std::string const& stage, shunt::shape const& s, std::string co
   return skew.empty() ? text : text + "/" + skew;
 }
 
+std::vector<std::pair<std::string, std::string>> machine() {
+  std::vector<std::pair<std::string, std::string>> known = {
+      {"processor", processor()},
+      {"isa", shunt::to_string(shunt::instructions_of(shunt::on_host{}))}};
+  for (int const threads : thread_counts()) {
+    std::string const suffix = "_threads" + std::to_string(threads);
+    known.emplace_back("fma_gflops" + suffix, tenths(fma_gflops(threads)));
+    known.emplace_back("read_gbytes" + suffix, tenths(read_bandwidth(threads) / 1e9));
+  }
+  return known;
+}
+
+bool any_failed() { return failed_one; }
+
 std::vector<int> thread_counts() {
   return cores() > 1 ? std::vector<int>{1, cores()} : std::vector<int>{1};
 }
@@ -84,7 +76,7 @@ benchmark::internal::Benchmark* add(std::string const& full_name,
 }
 
 void fail(benchmark::State& state, std::string const& sentence) {
-  any_failed = true;
+  failed_one = true;
   state.SkipWithError(sentence.c_str());
 }
 
@@ -119,20 +111,3 @@ std::string compare(float const* got, double const* want, std::size_t count, dou
 }
 
 }  // namespace bench
-
-int main(int argc, char** argv) {
-  bool to_file = false, only_names = false;
-  for (int i = 1; i < argc; ++i) {
-    to_file = to_file || std::string(argv[i]).rfind("--benchmark_out=", 0) == 0;
-    only_names = only_names || std::string(argv[i]).rfind("--benchmark_list_tests", 0) == 0;
-  }
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  if (!only_names) bench::describe_machine();
-  bench::register_all();
-  bench::plain_names<benchmark::ConsoleReporter> console(benchmark::ConsoleReporter::OO_Tabular);
-  bench::plain_names<benchmark::JSONReporter> json;
-  benchmark::RunSpecifiedBenchmarks(&console, to_file ? &json : nullptr);
-  benchmark::Shutdown();
-  return bench::any_failed ? 1 : 0;
-}

@@ -44,6 +44,9 @@ struct work {
 /// 1 and all cores (once where that is the same).
 [[nodiscard]] std::vector<int> thread_counts();
 
+/// What stands above every table and in every JSON: processor, instruction set, the ceilings.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> machine();
+
 /// Registers one benchmark, timed by the wall clock.
 benchmark::internal::Benchmark* add(std::string const& full_name,
                                     std::function<void(benchmark::State&)> body);
@@ -57,6 +60,9 @@ void measure(benchmark::State& state, int threads, work const& each, Verify&& ve
 
 /// Fails the benchmark with a sentence; the process then exits with 1.
 void fail(benchmark::State& state, std::string const& sentence);
+
+/// True after a fail().
+[[nodiscard]] bool any_failed();
 
 /// The counters of measure(), for a benchmark that has a loop of its own.
 void set_counters(benchmark::State& state, int threads, work const& each);

@@ -1,6 +1,8 @@
 #pragma once
 // What benchmarks are fed: the tests' skews and dice, and logits that lead to such loads.
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,6 +27,20 @@ template <class T = float>
   std::vector<T> values(count);
   for (T& v : values) v = shunt::from_float<T>(static_cast<float>(draw.uniform(-range, range)));
   return values;
+}
+
+/// The same of a few values, repeated with shifts: cheap, for gigabytes of it.
+template <class T = float>
+[[nodiscard]] std::vector<T> long_noise(std::size_t count, double range, std::uint64_t seed) {
+  auto const some = noise<T>(std::min<std::size_t>(count, 65521), range, seed);
+  std::vector<T> all(count);
+  for (std::size_t at = 0, turn = 0; at < count; ++turn) {
+    std::size_t const from = turn * 7919 % some.size();
+    std::size_t const piece = std::min(some.size() - from, count - at);
+    std::copy_n(some.data() + from, piece, all.data() + at);
+    at += piece;
+  }
+  return all;
 }
 
 /// Logits [T,E] whose K largest are drawn without replacement with the skew's weights (Gumbel's

@@ -9,10 +9,13 @@ import sys
 
 COLUMNS = [
     ("time", lambda b: duration(b["real_time"], b["time_unit"])),
+    ("least", lambda b: least_or_most(b, "least")),
+    ("most", lambda b: least_or_most(b, "most")),
     ("GFLOP/s", lambda b: figure(b.get("gflops"))),
     ("GB/s", lambda b: figure(b.get("bytes_per_second"), 1e-9)),
     ("of ceiling", lambda b: percent(b.get("of_ceiling"))),
     ("of roofline", lambda b: percent(b.get("of_roofline"))),
+    ("times Shunt's", lambda b: ratio(b)),
     ("more", lambda b: other_counters(b)),
 ]
 STANDARD = {
@@ -20,6 +23,7 @@ STANDARD = {
     "repetition_index", "threads", "iterations", "real_time", "cpu_time", "time_unit", "label",
     "gflops", "bytes_per_second", "of_ceiling", "of_roofline", "error_occurred", "error_message",
     "aggregate_name", "aggregate_unit", "items_per_second",
+    "least", "most", "rounds", "to_shunt", "to_shunt_least", "to_shunt_most",
 }
 
 
@@ -29,6 +33,16 @@ def duration(value, unit):
         if seconds >= factor:
             return f"{seconds / factor:.3g} {name}" if seconds < 1000 * factor else f"{seconds:.0f} s"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def least_or_most(benchmark, which):
+    return duration(benchmark[which], benchmark["time_unit"]) if which in benchmark else ""
+
+
+def ratio(benchmark):
+    if "to_shunt" not in benchmark:
+        return ""
+    return "{to_shunt:.2f} ({to_shunt_least:.2f} to {to_shunt_most:.2f})".format(**benchmark)
 
 
 def figure(value, factor=1.0):
@@ -62,6 +76,8 @@ def print_table(document):
             rows.append([benchmark["name"], "WRONG: " + benchmark["error_message"]])
         else:
             rows.append([benchmark["name"]] + [show(benchmark) for _, show in COLUMNS])
+    if len(rows) == 1:
+        return
     used = [i for i in range(len(rows[0])) if any(len(r) > i and r[i] for r in rows[1:])]
     width = {i: max(len(r[i]) for r in rows if len(r) == len(rows[0])) for i in used}
     last = len(rows[0]) - 1

@@ -1,0 +1,76 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <shunt/core/numeric.hpp>
+#include <shunt/core/shape.hpp>
+
+/// The routed feed-forward that all libraries compute here, as an inference engine would with each.
+namespace bench::peers {
+
+using shunt::bf16;
+using shunt::index_t;
+
+/// y[r] = down[e] · (silu(gate[e] · x[r]) ∘ (up[e] · x[r])) for the rows r of each expert e.
+template <class T> struct problem {
+  shunt::shape s;
+  int threads = 1;
+  std::vector<T> up;    ///< [E, 2I, H], an expert's gate rows before its up rows
+  std::vector<T> down;  ///< [E, H, I]
+  std::vector<T> x;     ///< [R, H], the rows in the order of the experts
+  std::vector<std::vector<index_t>> offset;  ///< [E+1] for each batch of a cycle
+
+  [[nodiscard]] std::size_t E() const { return std::size_t(s.experts); }
+  [[nodiscard]] std::size_t H() const { return std::size_t(s.hidden); }
+  [[nodiscard]] std::size_t I() const { return std::size_t(s.intermediate); }
+  [[nodiscard]] std::size_t R() const { return std::size_t(s.tokens) * std::size_t(s.top_k); }
+  [[nodiscard]] T const* up_of(std::size_t e) const { return up.data() + e * 2 * I() * H(); }
+  [[nodiscard]] T const* down_of(std::size_t e) const { return down.data() + e * H() * I(); }
+};
+
+/// Weights as the model has them, or a copy that the library made once in an order of its own.
+enum class layout { plain, packed };
+
+/// One way to compute the problem with one library.
+template <class T> class contestant {
+ public:
+  contestant(problem<T> const& of, std::string name, layout weights)
+      : p(of), name_(std::move(name)), weights_(weights) {}
+  contestant(contestant const&) = delete;
+  virtual ~contestant() = default;
+  [[nodiscard]] std::string const& name() const { return name_; }
+  [[nodiscard]] layout weights() const { return weights_; }
+  /// y [R,H] of the batch whose segments are `offset`.
+  virtual void run(index_t const* offset, T* y) = 0;
+
+ protected:
+  problem<T> const& p;
+
+ private:
+  std::string name_;
+  layout weights_;
+};
+
+template <class T> using contestants = std::vector<std::unique_ptr<contestant<T>>>;
+
+/// What a library can do with T here; `left_out` gets a line for each way that it cannot.
+template <class T> contestants<T> of_shunt(problem<T> const&);
+template <class T>
+contestants<T> of_openblas(problem<T> const&, std::vector<std::string>& left_out);
+template <class T> contestants<T> of_onednn(problem<T> const&, std::vector<std::string>& left_out);
+template <class T> contestants<T> of_libxsmm(problem<T> const&, std::vector<std::string>& left_out);
+
+/// out [rows,width] = silu(gate) ∘ up of pre [rows, 2·width], gate columns first, on the calling
+/// thread. None of the libraries has it for rows like these: all of them are given Shunt's.
+template <class T>
+void swiglu_rows(T const* pre, T* out, std::size_t out_stride, std::size_t rows, std::size_t width);
+
+/// The same of [0, rows) on OpenMP's threads: another pool beside a library's would fight with it.
+template <class T>
+void swiglu_all(T const* pre, T* out, std::size_t rows, std::size_t width, int threads);
+
+}  // namespace bench::peers
