@@ -15,14 +15,18 @@ namespace bench::peers {
 using shunt::bf16;
 using shunt::index_t;
 
-/// y[r] = down[e] · (silu(gate[e] · x[r]) ∘ (up[e] · x[r])) for the rows r of each expert e.
+/// Weights, and the batches that go through them one after another: set_tokens() makes others, no
+/// larger than the first. y[r] = down[e] · (silu(gate[e] · x[r]) ∘ (up[e] · x[r])) for the rows r of each expert e.
 template <class T> struct problem {
   shunt::shape s;
-  int threads = 1;
+  int threads;
   std::vector<T> up;    ///< [E, 2I, H], an expert's gate rows before its up rows
   std::vector<T> down;  ///< [E, H, I]
   std::vector<T> x;     ///< [R, H], the rows in the order of the experts
   std::vector<std::vector<index_t>> offset;  ///< [E+1] for each batch of a cycle
+
+  problem(shunt::shape const& s, int threads);  ///< weights, and batches of s.tokens
+  void set_tokens(index_t tokens);
 
   [[nodiscard]] std::size_t E() const { return std::size_t(s.experts); }
   [[nodiscard]] std::size_t H() const { return std::size_t(s.hidden); }
@@ -44,6 +48,8 @@ template <class T> class contestant {
   virtual ~contestant() = default;
   [[nodiscard]] std::string const& name() const { return name_; }
   [[nodiscard]] layout weights() const { return weights_; }
+  /// Called when the batches have changed.
+  virtual void prepare() {}
   /// y [R,H] of the batch whose segments are `offset`.
   virtual void run(index_t const* offset, T* y) = 0;
 
@@ -55,6 +61,7 @@ template <class T> class contestant {
   layout weights_;
 };
 
+/// Their scratch is made for the batches that the problem has now.
 template <class T> using contestants = std::vector<std::unique_ptr<contestant<T>>>;
 
 /// What a library can do with T here; `left_out` gets a line for each way that it cannot.

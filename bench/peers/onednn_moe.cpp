@@ -76,28 +76,39 @@ template <class T> class product {
   std::map<memory::dim, kept> ready_;
 };
 
+/// The weights in the library's own order, for one contestant or more.
+struct packed_weights {
+  std::vector<std::vector<char>> up, down;
+};
+
 template <class T> class onednn : public contestant<T> {
   using contestant<T>::p;
 
  public:
   /// Throws dnnl::error where the library has no such product on this processor, and a sentence where
   /// it has no order of its own.
-  onednn(problem<T> const& of, bool by_expert, layout weights)
+  onednn(problem<T> const& of, bool by_expert, layout weights,
+         std::shared_ptr<packed_weights> const& packed)
       : contestant<T>(of, by_expert ? "onednn_by_expert" : "onednn", weights),
         by_expert_(by_expert),
         first_(on_, 2 * of.s.intermediate, of.s.hidden),
         second_(on_, of.s.hidden, of.s.intermediate),
         pre_(of.R() * 2 * of.I()),
         act_(of.R() * of.I()),
-        scratch_(std::size_t(of.threads)) {
+        scratch_(std::size_t(of.threads)),
+        packed_(packed) {
     if (weights == layout::packed) pack();
-    for (auto const& offset : of.offset) {
-      for (std::size_t e = 0; e < of.E(); ++e) {
+    for (int t = 0; t < of.threads; ++t) streams_.emplace_back(on_);
+    prepare();
+  }
+
+  void prepare() override {
+    for (auto const& offset : p.offset) {
+      for (std::size_t e = 0; e < p.E(); ++e) {
         first_.prepare(offset[e + 1] - offset[e]);
         second_.prepare(offset[e + 1] - offset[e]);
       }
     }
-    for (int t = 0; t < of.threads; ++t) streams_.emplace_back(on_);
   }
 
   void run(index_t const* offset, T* y) override {
@@ -122,8 +133,9 @@ template <class T> class onednn : public contestant<T> {
     memory::dim const usual = std::max<memory::dim>(1, p.s.tokens * p.s.top_k / p.s.experts);
     bool const ordered = first_.ask_for_order(usual);
     if (!second_.ask_for_order(usual) && !ordered) throw "its order is the plain one here";
-    pack(first_, p.up, packed_up_);
-    pack(second_, p.down, packed_down_);
+    if (!packed_->up.empty()) return;
+    pack(first_, p.up, packed_->up);
+    pack(second_, p.down, packed_->down);
   }
   void pack(product<T> const& of, std::vector<T> const& from, std::vector<std::vector<char>>& to) {
     dnnl::stream in(on_);
@@ -140,13 +152,13 @@ template <class T> class onednn : public contestant<T> {
   T* act_of(std::size_t row) { return act_.data() + row * p.I(); }
   void up(std::size_t e, index_t const* offset) {
     auto const first = std::size_t(offset[e]), mine = std::size_t(omp_get_thread_num());
-    void const* const w = own_order() ? packed_up_[e].data() : (void const*)p.up_of(e);
+    void const* const w = own_order() ? packed_->up[e].data() : (void const*)p.up_of(e);
     first_(streams_[mine], offset[e + 1] - offset[e], p.x.data() + first * p.H(), w, pre_of(first),
            scratch_[mine]);
   }
   void down(std::size_t e, index_t const* offset, T* y) {
     auto const first = std::size_t(offset[e]), mine = std::size_t(omp_get_thread_num());
-    void const* const w = own_order() ? packed_down_[e].data() : (void const*)p.down_of(e);
+    void const* const w = own_order() ? packed_->down[e].data() : (void const*)p.down_of(e);
     second_(streams_[mine], offset[e + 1] - offset[e], act_of(first), w, y + first * p.H(),
             scratch_[mine]);
   }
@@ -156,7 +168,8 @@ template <class T> class onednn : public contestant<T> {
   bool by_expert_;
   product<T> first_, second_;
   std::vector<T> pre_, act_;
-  std::vector<std::vector<char>> scratch_, packed_up_, packed_down_;
+  std::vector<std::vector<char>> scratch_;
+  std::shared_ptr<packed_weights> packed_;
   std::vector<dnnl::stream> streams_;
 };
 
@@ -168,9 +181,10 @@ contestants<T> of_onednn(problem<T> const& p, std::vector<std::string>& left_out
   std::string const what = std::is_same_v<T, float> ? "onednn, f32" : "onednn, bf16";
   for (layout const weights : {layout::plain, layout::packed}) {
     std::string const which = what + (weights == layout::plain ? ", plain: " : ", packed: ");
+    auto const packed = std::make_shared<packed_weights>();
     try {
       for (bool const by_expert : {false, true}) {
-        all.push_back(std::make_unique<onednn<T>>(p, by_expert, weights));
+        all.push_back(std::make_unique<onednn<T>>(p, by_expert, weights, packed));
       }
     } catch (dnnl::error const& e) {
       left_out.push_back(which + "no such product on this processor (" + e.what() + ")");

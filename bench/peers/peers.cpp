@@ -6,8 +6,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
+#include <memory>
 #include <regex>
+#include <shunt/route/presets.hpp>
 #include <thread>
 
 #include "peers/feed_forward.hpp"
@@ -29,20 +30,10 @@ bool asked_for(options const& o, std::string const& library) {
   return ("," + o.libraries + ",").find("," + library + ",") != std::string::npos;
 }
 
-template <class T> problem<T> make(shunt::shape const& s, int threads) {
-  problem<T> p;
-  p.s = s;
-  p.threads = threads;
-  p.up = long_noise<T>(p.E() * 2 * p.I() * p.H(), 2 / std::sqrt(double(s.hidden)), 1);
-  p.down = long_noise<T>(p.E() * p.H() * p.I(), 2 / std::sqrt(double(s.intermediate)), 2);
-  p.x = noise<T>(p.R() * p.H(), 1, 3);
-  // Small batches go through other experts at each call, so that weights come from memory.
-  for (std::uint64_t batch = 1; batch <= (s.tokens <= 8 ? 16u : 1u); ++batch) {
-    auto& offset = p.offset.emplace_back(p.E() + 1);
-    for (index_t e : chosen_experts(s, skew::uniform, batch)) ++offset[std::size_t(e) + 1];
-    for (std::size_t e = 0; e < p.E(); ++e) offset[e + 1] += offset[e];
-  }
-  return p;
+bool fits(shunt::shape const& s, double bytes_each) {
+  double const weights = 3.0 * s.experts * double(s.hidden) * s.intermediate * bytes_each;
+  // As the model has them, Shunt's packed ones, the library's; and what else there is.
+  return 3.3 * weights < 0.8 * double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGE_SIZE));
 }
 
 /// The first and last row of the first batch against double, or what is wrong.
@@ -73,13 +64,14 @@ template <class T> std::string against_double(problem<T> const& p, std::vector<T
   return {};
 }
 
-/// Every element of every batch against Shunt's on plain weights, or what is wrong.
+/// Every element of the first two batches against Shunt's on plain weights, or what is wrong.
 template <class T>
 std::string against(problem<T> const& p, contestant<T>& ours, contestant<T>& other) {
   std::vector<T> y(p.R() * p.H()), z(y.size());
   std::vector<double> want(y.size());
   std::vector<float> got(y.size());
   for (auto const& offset : p.offset) {
+    if (&offset == &p.offset[0] + 2) break;
     ours.run(offset.data(), y.data());
     other.run(offset.data(), z.data());
     for (std::size_t i = 0; i < y.size(); ++i) {
@@ -107,9 +99,9 @@ template <class T> double one_turn(problem<T> const& p, contestant<T>& who, std:
 }
 
 template <class T>
-void compete(problem<T> const& p, std::string const& base, contestants<T>& who, int rounds,
-             results& to) {
-  for (auto& one : who) {
+void compete(problem<T> const& p, std::string const& base, std::vector<contestant<T>*> const& who,
+             int rounds, results& to) {
+  for (auto* const one : who) {
     if (auto const bad = against(p, *who[0], *one); !bad.empty()) {
       to.add_wrong(base + "/" + one->name(), bad);
       return;
@@ -136,57 +128,76 @@ void compete(problem<T> const& p, std::string const& base, contestants<T>& who, 
   }
 }
 
+template <class T> struct library {
+  char const* name;
+  contestants<T> (*of)(problem<T> const&, std::vector<std::string>& left_out);
+};
 template <class T>
-void run(shunt::shape const& s, char const* type, options const& o, results& to) {
-  int const threads = cores();
-  std::string const base = bench::name("feed_forward", s, type, threads);
-  // Plain weights, Shunt's packed ones, and the library's: three times, and the rest of the machine.
-  double const bytes = 9.0 * s.experts * double(s.hidden) * s.intermediate * sizeof(T);
-  if (bytes > 0.7 * double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGE_SIZE))) {
-    std::fprintf(stderr, "not run: %s: the weights take too much memory\n", base.c_str());
-    return;
-  }
-  std::optional<problem<T>> p;
-  struct {
-    char const* name;
-    contestants<T> (*of)(problem<T> const&, std::vector<std::string>&);
-  } const libraries[] = {
+constexpr library<T> libraries[] = {
 #ifdef PEERS_OPENBLAS
-      {"openblas", of_openblas<T>},
+    {"openblas", of_openblas<T>},
 #endif
 #ifdef PEERS_ONEDNN
-      {"onednn", of_onednn<T>},
+    {"onednn", of_onednn<T>},
 #endif
 #ifdef PEERS_LIBXSMM
-      {"libxsmm", of_libxsmm<T>},
+    {"libxsmm", of_libxsmm<T>},
 #endif
+    {"", nullptr}};
+
+/// One model's weights; `tokens` in falling order.
+template <class T>
+void run(shunt::shape s, std::vector<index_t> const& tokens, char const* type, options const& o,
+         results& to) {
+  int const threads = cores();
+  auto const base = [&](index_t t, library<T> const& beside) {
+    s.tokens = t;
+    return bench::name("feed_forward", s, type, threads) + "/" + beside.name;
   };
-  for (auto const& library : libraries) {
-    if (!asked_for(o, library.name) || !std::regex_search(base + "/" + library.name, o.filter)) {
-      continue;
+  std::unique_ptr<problem<T>> p;
+  contestants<T> ours;
+  for (auto const& one : libraries<T>) {
+    if (one.of == nullptr || !asked_for(o, one.name)) continue;
+    std::vector<index_t> wanted;
+    for (index_t const t : tokens) {
+      if (std::regex_search(base(t, one), o.filter)) wanted.push_back(t);
     }
-    if (!p) p = make<T>(s, threads);
+    if (wanted.empty()) continue;
+    s.tokens = tokens[0];  // the scratch of all is made for the most
+    if (!fits(s, sizeof(T))) {
+      to.leave_out(shape_name(s) + ", " + type + ": the weights take too much memory");
+      return;
+    }
+    if (!p) p = std::make_unique<problem<T>>(s, threads);
+    p->set_tokens(tokens[0]);
     std::vector<std::string> left_out;
-    auto theirs = library.of(*p, left_out);
+    auto const theirs = one.of(*p, left_out);
     for (auto const& line : left_out) to.leave_out(line);
     if (theirs.empty()) continue;
-    auto who = of_shunt(*p);
-    for (auto& one : theirs) who.push_back(std::move(one));
-    std::fprintf(stderr, "running %s beside %s\n", base.c_str(), library.name);
-    compete(*p, base + "/" + library.name, who, o.rounds, to);
+    if (ours.empty()) ours = of_shunt(*p);
+    std::vector<contestant<T>*> who;
+    for (auto const& each : ours) who.push_back(each.get());
+    for (auto const& each : theirs) who.push_back(each.get());
+    for (index_t const t : wanted) {
+      p->set_tokens(t);
+      for (auto* const each : who) each->prepare();
+      std::fprintf(stderr, "running %s\n", base(t, one).c_str());
+      compete(*p, base(t, one), who, o.rounds, to);
+    }
   }
 }
 
 int main_of(options const& o) {
   results to;
-  for (shunt::shape const& s : {shunt::shape{512, 512, 384, 64, 6},
-                                {512, 2048, 1408, 64, 6},
-                                {64, 2048, 1408, 64, 6},
-                                {8, 2048, 1408, 64, 6},
-                                {1, 2048, 1408, 64, 6},
-                                {512, 2048, 768, 128, 8}}) {
-    run<float>(s, "f32", o, to);
-    run<bf16>(s, "bf16", o, to);
+  struct {
+    shunt::shape s;
+    std::vector<index_t> tokens;
+  } const works[] = {{{.hidden = 512, .intermediate = 384, .experts = 64, .top_k = 6}, {512}},
+                     {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}},
+                     {shunt::presets::qwen3_30b_a3b.sizes, {512}}};
+  for (auto const& work : works) {
+    run<float>(work.s, work.tokens, "f32", o, to);
+    run<bf16>(work.s, work.tokens, "bf16", o, to);
   }
   if (to.empty()) {
     std::fprintf(stderr, "peers: no work matches\n");
