@@ -199,10 +199,7 @@ int main_of(options const& o) {
     run<float>(work.s, work.tokens, "f32", o, to);
     run<bf16>(work.s, work.tokens, "bf16", o, to);
   }
-  if (to.empty()) {
-    std::fprintf(stderr, "peers: no work matches\n");
-    return 1;
-  }
+  if (to.empty()) return 0;
   to.write(o.json);
   return to.any_wrong() ? 1 : 0;
 }

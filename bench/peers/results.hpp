@@ -25,7 +25,7 @@ struct spread {
 
 class results {
  public:
-  [[nodiscard]] bool empty() const { return lines_.empty() && left_out_.empty(); }
+  [[nodiscard]] bool empty() const { return lines_.empty(); }
   [[nodiscard]] bool any_wrong() const { return wrong_; }
 
   /// Seconds of each round; shunt's of the same rounds beside them, or none.

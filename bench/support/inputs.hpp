@@ -16,6 +16,7 @@ namespace bench {
 
 using shunt::test::chosen_experts;  ///< (shape, skew, seed): [T,K] expert ids, distinct in a token
 using shunt::test::dice;
+using shunt::test::drawn_experts;  ///< the same by weights of the experts
 using shunt::test::skew;
 using shunt::test::skews;
 using shunt::test::to_string;

@@ -48,16 +48,11 @@ inline constexpr skew skews[] = {skew::uniform, skew::zipf, skew::one_hot, skew:
   return "?";
 }
 
-/// [T,K] expert ids, distinct within a token (so one_hot gives each token the hot expert once).
-[[nodiscard]] inline std::vector<index_t> chosen_experts(shape const& s, skew how,
-                                                         std::uint64_t seed) {
+/// [T,K] expert ids, distinct within a token, drawn without replacement by the experts' weights.
+[[nodiscard]] inline std::vector<index_t> drawn_experts(shape const& s,
+                                                        std::vector<double> const& weight,
+                                                        std::uint64_t seed) {
   dice d(seed);
-  std::vector<double> weight(static_cast<std::size_t>(s.experts), 1.0);
-  for (std::size_t e = 0; e < weight.size(); ++e) {
-    if (how == skew::zipf) weight[e] = 1.0 / static_cast<double>(e + 1);
-    if (how == skew::one_hot) weight[e] = e == weight.size() / 2 ? 1e9 : 1.0;
-    if (how == skew::half_empty) weight[e] = e % 2 == 0 ? 1.0 : 1e-9;
-  }
   std::vector<index_t> ids;
   for (index_t t = 0; t < s.tokens; ++t) {
     std::vector<double> left = weight;
@@ -76,6 +71,18 @@ inline constexpr skew skews[] = {skew::uniform, skew::zipf, skew::one_hot, skew:
     }
   }
   return ids;
+}
+
+/// The same by a skew (so one_hot gives each token the hot expert once).
+[[nodiscard]] inline std::vector<index_t> chosen_experts(shape const& s, skew how,
+                                                         std::uint64_t seed) {
+  std::vector<double> weight(static_cast<std::size_t>(s.experts), 1.0);
+  for (std::size_t e = 0; e < weight.size(); ++e) {
+    if (how == skew::zipf) weight[e] = 1.0 / static_cast<double>(e + 1);
+    if (how == skew::one_hot) weight[e] = e == weight.size() / 2 ? 1e9 : 1.0;
+    if (how == skew::half_empty) weight[e] = e % 2 == 0 ? 1.0 : 1e-9;
+  }
+  return drawn_experts(s, weight, seed);
 }
 
 }  // namespace shunt::test
