@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Puts measured figures into docs/: tables between the marks of benchmarks.md, and two pictures.
+"""Puts measured figures into docs/: tables and two pictures between the marks of benchmarks.md.
 
 document.py [--peers FILE] [--scaling FILE]
 
-FILE is the JSON of `bench/run --peers --json` (also drawn over the roofline: docs/roofline.svg) and of
-`bench/run --filter ^scaling --json` (docs/scaling.svg). A table stands between <!-- figures: NAME --> and
-<!-- end -->; all that was there is replaced.
+FILE: the JSON of `bench/run --peers --json` (also drawn over the roofline: docs/roofline.svg) and of
+`bench/run --filter ^scaling --json` (docs/scaling.svg). What stands between <!-- figures: NAME --> and
+<!-- end --> is replaced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from svg import COLOURS, Panel, page
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
-def replace_table(name: str, lines: list[str]) -> None:
+def put(name: str, lines: list[str]) -> None:
     path = DOCS / "benchmarks.md"
     text = path.read_text(encoding="utf-8")
     start, end = f"<!-- figures: {name} -->\n", "<!-- end -->"
@@ -31,8 +31,14 @@ def replace_table(name: str, lines: list[str]) -> None:
     path.write_text(before + start + "\n".join(lines) + "\n" + end + rest.split(end, 1)[1], encoding="utf-8")
 
 
-def three(least: float, median: float, most: float, digits: int = 3) -> str:
-    return " · ".join(f"{v:#.{digits}g}".rstrip(".") for v in (least, median, most))
+def picture(name: str, svg: str) -> None:
+    (DOCS / f"{name}.svg").write_text(svg, encoding="utf-8")
+    put(name, [f"![{name}]({name}.svg)"])
+
+
+def three(least: float, median: float, most: float) -> str:
+    text = lambda v: f"{v:.0f}" if v >= 100 else f"{v:#.3g}"
+    return " · ".join(text(v) for v in (least, median, most))
 
 
 def ceilings(context: dict) -> tuple[float, float]:
@@ -63,7 +69,7 @@ def peers_tables(document: dict) -> None:
                 work = ""  # once
         lines = [line.replace("| `` |", "| |") for line in lines]
         if works:
-            replace_table(stage, lines)
+            put(stage, lines)
 
 
 def roofline(document: dict) -> None:
@@ -95,7 +101,7 @@ def roofline(document: dict) -> None:
         panel.dot(b["gflops"] * 1e9 / b["bytes_per_second"], max(low, b["gflops"]), colour, b["name"])
     for name, colour in ways.items():
         panel.key(name, colour)
-    (DOCS / "roofline.svg").write_text(page([panel], 1), encoding="utf-8")
+    picture("roofline", page([panel], 1))
 
 
 def scaling(document: dict) -> None:
@@ -133,7 +139,7 @@ def scaling(document: dict) -> None:
                 panel.key(name, colour)
         panels.append(panel)
     if panels:
-        (DOCS / "scaling.svg").write_text(page(panels, 2), encoding="utf-8")
+        picture("scaling", page(panels, 2))
 
 
 def main() -> None:
