@@ -79,7 +79,7 @@ def roofline(document: dict) -> None:
     panel = Panel("Feed-forward under the machine's two ceilings", "operations a byte of weights and rows",
                   ticks, "GFLOP/s", [(low, f"{low:.2g}"), (peak / 10, f"{peak / 10:.3g}"),
                                      (peak * 1.2, f"{peak * 1.2:.3g}")], log_x=True, log_y=True)  # fmt: skip
-    panel.width, panel.height = 620, 360
+    panel.width, panel.height, panel.keys_from = 620, 360, 260
     corner = peak / read
     panel.line([(max(0.1, low / read), max(low, 0.1 * read)), (corner, peak), (100, peak)], "#666", dots=False)
     panel.note(corner, peak * 1.05, f"{peak:.0f} GFLOP/s, {read:.1f} GB/s")
@@ -128,8 +128,8 @@ def scaling(document: dict) -> None:
         xs = sorted({x for line in found[curve].values() for x in line})
         log = curve != "skew"
         place = {x: x if log else i for i, x in enumerate(xs)}
-        few = xs if len(xs) <= 10 else xs[::2] if len(xs) % 2 else [*xs[::2], xs[-1]]
-        label = lambda x: "one expert" if x == 99 else f"{x:g}"
+        few = xs if len(xs) <= 10 else sorted({xs[0], *xs[::-2]})
+        label = lambda x: "one" if x == 99 else f"{x:g}"
         ticks = [(place[x], label(x)) for x in few]
         panel = Panel(title, x_title, ticks, "share of the roofline",
                       [(v / 100, f"{v} %") for v in (0, 25, 50, 75, 100)], log_x=log)  # fmt: skip

@@ -15,6 +15,7 @@ class Panel:
 
     width, height = 380, 250
     left, right, top, bottom = 48, 12, 30, 36
+    keys_from = 42  # the height of the first name
 
     def __init__(self, title, x_title, x_ticks, y_title, y_ticks, log_x=False, log_y=False):
         self.title, self.x_title, self.y_title = title, x_title, y_title
@@ -69,7 +70,7 @@ class Panel:
         out.append(f'<text x="{self.left}" y="27" fill="#666">{html.escape(self.y_title)}</text>')
         out += self.marks
         for i, (name, colour) in enumerate(self.keys):
-            y = self.top + 12 + 14 * i
+            y = self.keys_from + 14 * i
             out.append(f'<rect x="{right - 118}" y="{y - 8}" width="9" height="9" fill="{colour}"/>')
             out.append(f'<text x="{right - 105}" y="{y}">{html.escape(name)}</text>')
         out.append("</g>")
