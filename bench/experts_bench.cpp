@@ -27,8 +27,8 @@ constexpr char const* names[] = {"experts_forward", "experts_packed", "experts_d
 template <class T> struct scene {
   shape s;
   std::vector<index_t> offset;
-  std::vector<T> w, packed, a, c, dc;
-  std::vector<float> dw;
+  bench::paged<T> w, packed, a, c, dc;
+  bench::paged<float> dw;
   std::size_t E, N, K, R;
 
   scene(shape const& is, bench::skew how, product which)
@@ -77,7 +77,7 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 template <class T> std::string verify(scene<T> const& in, product which) {
   std::vector<float> got;
   std::vector<double> want;
-  auto const at = [](std::vector<T> const& v, std::size_t i) {
+  auto const at = [](bench::paged<T> const& v, std::size_t i) {
     return static_cast<double>(shunt::to_float(v[i]));
   };
   std::size_t const N = in.N, K = in.K, I = N / 2;

@@ -9,7 +9,10 @@
 #include <shunt/core/numeric.hpp>
 #include <shunt/core/shape.hpp>
 
+#include "support/pages.hpp"
+
 /// The routed feed-forward that all libraries compute here, as an inference engine would with each.
+
 namespace bench::peers {
 
 using shunt::bf16;
@@ -20,9 +23,9 @@ using shunt::index_t;
 template <class T> struct problem {
   shunt::shape s;
   int threads;
-  std::vector<T> up;    ///< [E, 2I, H], an expert's gate rows before its up rows
-  std::vector<T> down;  ///< [E, H, I]
-  std::vector<T> x;     ///< [R, H], the rows in the order of the experts
+  paged<T> up;       ///< [E, 2I, H], an expert's gate rows before its up rows
+  paged<T> down;     ///< [E, H, I]
+  std::vector<T> x;  ///< [R, H], the rows in the order of the experts
   std::vector<std::vector<index_t>> offset;  ///< [E+1] for each batch of a cycle
 
   problem(shunt::shape const& s, int threads);  ///< weights, and batches of s.tokens

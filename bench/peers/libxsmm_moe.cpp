@@ -84,7 +84,7 @@ class strips : public contestant<float> {
   }
 
  private:
-  static void pack(std::vector<float> const& from, std::vector<float>& to, std::size_t rows,
+  static void pack(paged<float> const& from, paged<float>& to, std::size_t rows,
                    std::size_t columns, std::size_t block) {
     to.resize(from.size());
 #pragma omp parallel for
@@ -95,7 +95,8 @@ class strips : public contestant<float> {
     }
   }
   std::size_t i_, h_;
-  std::vector<float> act_, up_, down_;
+  std::vector<float> act_;
+  paged<float> up_, down_;
   std::vector<std::vector<float>> pre_;
 };
 

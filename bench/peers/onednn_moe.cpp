@@ -78,7 +78,7 @@ template <class T> class product {
 
 /// The weights in the library's own order, for one contestant or more.
 struct packed_weights {
-  std::vector<std::vector<char>> up, down;
+  std::vector<paged<char>> up, down;
 };
 
 template <class T> class onednn : public contestant<T> {
@@ -137,7 +137,7 @@ template <class T> class onednn : public contestant<T> {
     pack(first_, p.up, packed_->up);
     pack(second_, p.down, packed_->down);
   }
-  void pack(product<T> const& of, std::vector<T> const& from, std::vector<std::vector<char>>& to) {
+  void pack(product<T> const& of, paged<T> const& from, std::vector<paged<char>>& to) {
     dnnl::stream in(on_);
     std::size_t const each = from.size() / p.E();
     for (std::size_t e = 0; e < p.E(); ++e) {

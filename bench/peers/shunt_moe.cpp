@@ -49,11 +49,12 @@ template <class T> class ours : public contestant<T> {
   }
 
  private:
-  static void pack(expert_matrix<T> const& from, std::vector<T>& to) {
+  static void pack(expert_matrix<T> const& from, paged<T>& to) {
     to.resize(std::size_t(from.packed_elements()));
     must(shunt::pack_weights(on_host{}, from, view<T, 1>(to)));
   }
-  std::vector<T> act_, packed_up_, packed_down_;
+  std::vector<T> act_;
+  paged<T> packed_up_, packed_down_;
   expert_matrix<T> up_, down_;
 };
 

@@ -10,6 +10,7 @@
 #include <shunt/core/numeric.hpp>
 #include <shunt/core/shape.hpp>
 
+#include "support/pages.hpp"
 #include "support/shapes.hpp"
 
 namespace bench {
@@ -32,9 +33,9 @@ template <class T = float>
 
 /// The same of a few values, repeated with shifts: cheap, for gigabytes of it.
 template <class T = float>
-[[nodiscard]] std::vector<T> long_noise(std::size_t count, double range, std::uint64_t seed) {
+[[nodiscard]] paged<T> long_noise(std::size_t count, double range, std::uint64_t seed) {
   auto const some = noise<T>(std::min<std::size_t>(count, 65521), range, seed);
-  std::vector<T> all(count);
+  paged<T> all(count);
   for (std::size_t at = 0, turn = 0; at < count; ++turn) {
     std::size_t const from = turn * 7919 % some.size();
     std::size_t const piece = std::min(some.size() - from, count - at);

@@ -23,8 +23,8 @@ inline void (*release)() = nullptr;  // gives back what the last model held
 /// Weights of one shape and type; only the last one asked for is held.
 template <class T> struct model {
   shape s;
-  std::vector<T> gate, up, down, packed_up, packed_down;
-  std::vector<float> d_gate, d_up, d_down;
+  paged<T> gate, up, down, packed_up, packed_down;
+  paged<float> d_gate, d_up, d_down;
 
   explicit model(shape const& is) : s(is) {
     auto const e = index(s.experts), h = index(s.hidden), i = index(s.intermediate);
@@ -85,7 +85,7 @@ template <class T> struct model {
   static void drop() { held.reset(); }
 
   void pack() {
-    auto const put = [](expert_matrix<T> const& m, std::vector<T>& to) {
+    auto const put = [](expert_matrix<T> const& m, paged<T>& to) {
       to.resize(index(m.packed_elements()));
       (void)pack_weights(on_host{}, m, view<T, 1>(to));
     };
