@@ -40,7 +40,7 @@ from ._losses import (
     sign_step,
     z_loss,
 )
-from ._options import activation, layer_options, on_host, route_options
+from ._options import activation, layer_options, on_cuda, on_host, route_options
 from ._presets import preset, presets
 from ._routing import (
     ExpertChoice,

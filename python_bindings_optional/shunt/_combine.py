@@ -27,7 +27,7 @@ def combine(
 ) -> Array:
     """y [T,H]: each token's rows of rows [R,H], weighted by gate [T,K], and what is added beside.
     out may be the memory of shared, residual or zero's x."""
-    module, where = backend(on)
+    module, where = backend(on, rows)
     return module.combine(rows, plan, gate, shared, shared_gate, residual, zero, valid, out, where)
 
 
@@ -52,7 +52,7 @@ def combine_backward(
 ) -> Tuple[Array, Optional[Array]]:
     """(d_rows [R,H], d_gate [T,K]); d_gate is None unless the forward's rows, or d_gate, are given.
     d_shared, d_shared_gate, d_residual and d_x are written where they are given."""
-    module, where = backend(on)
+    module, where = backend(on, d_y)
     return module.combine_backward(
         d_y, plan, gate, rows, shared, shared_gate, zero, valid, d_rows, d_gate, d_shared,
         d_shared_gate, d_residual, d_x, accumulate_d_x, where,

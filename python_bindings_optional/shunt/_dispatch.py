@@ -31,7 +31,7 @@ def plan_dispatch(
 
     wanted, kept [local] int32, written: slots that asked for each expert, and those that got a row.
     """
-    module, where = backend(on)
+    module, where = backend(on, expert)
     return module.plan_dispatch(
         expert, local, capacity, drop, gate, valid, segment_multiple, first_expert, experts,
         zero_experts, wanted, kept, where,
@@ -50,7 +50,7 @@ def plan_from_expert_choice(
 ) -> Tuple[Plan, Optional[Array]]:
     """(plan, dense_gate): of tokens chosen by experts, token [E,C] int32. With gate [E,C] the gates
     [T,E] that combine takes are written too."""
-    module, where = backend(on)
+    module, where = backend(on, token)
     return module.plan_from_expert_choice(
         token, tokens, gate, dense_gate, valid, segment_multiple, where
     )
@@ -66,7 +66,7 @@ def dispatch(
 ) -> Array:
     """rows [R,H]: each token of x [T,H] in its rows, times its gate where gate [T,K] is given. Rows
     behind the last segment are left as they are."""
-    module, where = backend(on)
+    module, where = backend(on, x)
     return module.dispatch(x, plan, gate, out, where)
 
 
@@ -82,19 +82,19 @@ def dispatch_backward(
     on: Any = None,
 ) -> Tuple[Array, Optional[Array]]:
     """(d_x [T,H], d_gate [T,K]); d_gate is None unless the forward's x is given."""
-    module, where = backend(on)
+    module, where = backend(on, d_rows)
     return module.dispatch_backward(d_rows, plan, gate, x, d_gate, accumulate, d_x, where)
 
 
 def row_tokens(plan: Plan, *, out: Optional[Array] = None, on: Any = None) -> Array:
     """The token of each row [R], -1 for padding and behind the last segment."""
-    module, where = backend(on)
+    module, where = backend(on, plan)
     return module.row_tokens(plan, out, where)
 
 
 def gates_to_rows(gate: Array, plan: Plan, *, out: Optional[Array] = None, on: Any = None) -> Array:
     """The gate of each row [R], 0 for padding."""
-    module, where = backend(on)
+    module, where = backend(on, gate)
     return module.gates_to_rows(gate, plan, out, where)
 
 
@@ -102,5 +102,5 @@ def rows_to_gates(
     row_gate: Array, plan: Plan, *, out: Optional[Array] = None, on: Any = None
 ) -> Array:
     """A value of each row to its slot [T,K], 0 where the slot has no row."""
-    module, where = backend(on)
+    module, where = backend(on, row_gate)
     return module.rows_to_gates(row_gate, plan, out, where)

@@ -37,7 +37,7 @@ def grouped_gemm(
     """c [R,N]: each expert's rows of a [R,K] times its w [E,N,K], then + bias [E,N], act, scale;
     with a gated activation c is [R,N/2]. pre [R,N], written: the pre-activations. Rows outside
     every segment are not written."""
-    module, where = backend(on)
+    module, where = backend(on, a)
     return module.grouped_gemm(
         a, w, rows, act_of(act), pairs, gather, bias, pre, round_pre, scale, out, where
     )
@@ -56,7 +56,7 @@ def grouped_dgrad(
     on: Any = None,
 ) -> Array:
     """da [R,K], the gradient of grouped_gemm to its rows, from dc [R,N]."""
-    module, where = backend(on)
+    module, where = backend(on, dc)
     return module.grouped_dgrad(dc, w, rows, pairs, gather, scale, add, out, where)
 
 
@@ -77,10 +77,10 @@ def grouped_wgrad(
 ) -> Matrices:
     """dw [E,N,K] float32, the gradient of grouped_gemm to its weights; d_bias [E,N] float32,
     written where it is given. frozen [E] uint8, 1: nothing of this expert is written."""
-    module, where = backend(on)
+    module, where = backend(on, dc)
     if dw is None:
         experts = rows.experts if isinstance(rows, _host.Plan) else len(rows) - 1
-        dw = zeros(dc, (experts, dc.shape[1], a.shape[1]), "float32")
+        dw = zeros(dc, (experts, dc.shape[1], a.shape[1]), "float32", where)
     module.grouped_wgrad(
         dc, a, rows, dw, pairs, gather_dc, gather_a, scale, add, d_bias, frozen, where
     )
@@ -89,7 +89,7 @@ def grouped_wgrad(
 
 def pack_weights(w: Matrices, *, pairs: Pairs = None, on: Any = None) -> _host.PackedWeights:
     """The weights in panels, made once, to be passed in the place of w, with the same results."""
-    module, where = backend(on)
+    module, where = backend(on, w)
     return module.pack_weights(w, pairs, where)
 
 
@@ -103,7 +103,7 @@ def activation_forward(
     on: Any = None,
 ) -> Array:
     """scale · act(pre): pre [R,I], or [R,2I] with gate columns before up columns."""
-    module, where = backend(on)
+    module, where = backend(on, pre)
     return module.activation_forward(pre, act_of(act), rows, scale, out, where)
 
 
@@ -121,7 +121,7 @@ def activation_backward(
 ) -> Array:
     """d_pre, of pre's shape. Written where given: act_out [R,I], scale times the activation (may be
     d_act), and d_scale [R], the factors' gradient. d_pre may be pre."""
-    module, where = backend(on)
+    module, where = backend(on, d_act)
     return module.activation_backward(
         d_act, pre, act_of(act), rows, scale, act_out, d_scale, d_pre, where
     )

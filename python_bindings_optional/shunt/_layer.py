@@ -122,8 +122,9 @@ class Gradients:
         self.latent_down, self.latent_up = latent_down, latent_up
 
     @classmethod
-    def like(cls, weights: Weights) -> Gradients:
+    def like(cls, weights: Weights, on: Any = None) -> Gradients:
         """New zeros for all that `weights` has."""
+        _, where = backend(on, weights.gate)
 
         def new(w: Any) -> Any:
             if w is None:
@@ -131,7 +132,7 @@ class Gradients:
             if isinstance(w, (list, tuple)):
                 return [new(one) for one in w]
             like = w.data if isinstance(w, _host.PackedWeights) else w
-            return zeros(like, tuple(w.shape), "float32")
+            return zeros(like, tuple(w.shape), "float32", where)
 
         return cls(**{name: new(getattr(weights, name)) for name in cls.__slots__})
 
@@ -160,7 +161,7 @@ def moe_layer(
     token [T] int32 a table [V,K] · loss [2] float32, written: balance loss, z-loss · observe: a
     Routing whose arrays are written · saved: filled for moe_layer_backward.
     """
-    module, where = backend(on)
+    module, where = backend(on, x)
     return module.moe_layer(
         x,
         made(weights, Weights, "moe_layer.weights"),
@@ -202,12 +203,12 @@ def moe_layer_backward(
     """
     made_weights = made(weights, Weights, "moe_layer_backward.weights")
     if gradients is None:
-        gradients = Gradients.like(weights)
+        gradients = Gradients.like(weights, on)
     elif not isinstance(gradients, Gradients):
         raise TypeError(
             f"gradients is {type(gradients).__name__}; it must be a shunt.Gradients or None"
         )
-    module, where = backend(on)
+    module, where = backend(on, x)
     d_x = module.moe_layer_backward(
         x,
         made_weights,

@@ -28,7 +28,7 @@ def balance_loss(
 ) -> Tuple[Array, Array]:
     """Switch's and GShard's: coefficient · E · Σ f_e P_e, from counts, importance and tokens."""
     r = _load(load, "balance_loss")
-    module, where = backend(on)
+    module, where = backend(on, r.importance)
     return module.balance_loss(
         r.counts, r.importance, r.tokens, coefficient, accumulate, loss, d_importance, where
     )
@@ -45,7 +45,7 @@ def sequence_balance_loss(
 ) -> Tuple[Array, Array]:
     """The same within each sequence, from the sequence_ arrays (DeepSeek-V3)."""
     r = _load(load, "sequence_balance_loss")
-    module, where = backend(on)
+    module, where = backend(on, r.sequence_importance)
     return module.sequence_balance_loss(
         r.sequence_counts, r.sequence_importance, r.sequence_tokens, coefficient, accumulate,
         loss, d_sequence_importance, where,
@@ -63,7 +63,7 @@ def z_loss(
 ) -> Tuple[Array, Array]:
     """Keeps the logits small, from z and tokens (ST-MoE)."""
     r = _load(load, "z_loss")
-    module, where = backend(on)
+    module, where = backend(on, r.z)
     return module.z_loss(r.z, r.tokens, coefficient, accumulate, loss, d_z, where)
 
 
@@ -82,7 +82,7 @@ def band_loss(
     """Leaves a load alone while it is within [low, high] of the uniform share; load: "probability"
     or "counts"."""
     r = _load(routing, "band_loss")
-    module, where = backend(on)
+    module, where = backend(on, r.importance)
     return module.band_loss(
         r.counts, r.importance, r.tokens, coefficient, low, high, load, accumulate, loss,
         d_importance, where,
@@ -91,11 +91,11 @@ def band_loss(
 
 def sign_step(counts: Array, bias: Array, step: float = 0.001, *, on: Any = None) -> Array:
     """bias [E] += step · sign(mean load − load), in place; counts [E] int32."""
-    module, where = backend(on)
+    module, where = backend(on, counts)
     return module.sign_step(counts, bias, step, where)
 
 
 def quantile_step(histogram: Array, bias: Array, top_k: int, *, on: Any = None) -> Array:
     """Quantile balancing, in place, from the histogram [E,bins] that route() gathered."""
-    module, where = backend(on)
+    module, where = backend(on, histogram)
     return module.quantile_step(histogram, bias, top_k, where)

@@ -59,6 +59,35 @@ class on_host(_remade):
         _keep(self, _host.HostPolicy(self.threads, self.isa or "best"))
 
 
+@dataclass(frozen=True, eq=False)
+class on_cuda(_remade):
+    """Runs on a CUDA device: enqueued on a stream, never waited for.
+
+    stream: a stream's handle; None: the one that is current in torch or CuPy, the one that a CUDA
+    array interface names, else the legacy default stream · device: None: that of the arrays ·
+    products: "best" (tensor cores for two of 16 bits), "exact" (the host's bits), "tf32" · scratch:
+    uint8 array that calls work in, one stream at a time; None: a new one for each call, of the
+    arrays' library · empty: makes arrays, empty(shape, "float32"), in memory that is free on the
+    stream; needed for outputs, plans and Saved of libraries that are neither torch nor CuPy.
+    """
+
+    stream: int | None = None
+    device: int | None = None
+    products: str = "best"
+    scratch: Any = None
+    empty: Any = None
+
+    def __post_init__(self) -> None:
+        for name in ("stream", "device"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"on_cuda.{name} is {value!r}; it must be None or 0 and more")
+        if self.products not in ("best", "exact", "tf32"):
+            raise ValueError(
+                f"on_cuda.products is {self.products!r}; it must be one of best, exact, tf32"
+            )
+
+
 @_options
 class route_options(_remade):
     """How a router chooses and weighs. The defaults are OLMoE's: softmax, top-k, raw."""

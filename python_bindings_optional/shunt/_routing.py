@@ -69,7 +69,9 @@ def wanted_of(routing: Optional[Routing], name: str) -> Optional[Tuple[Any, ...]
     return _wanted(routing)
 
 
-def _add_wanted(out: Routing, want: Iterable[str], logits: Array, top_k: int) -> None:
+def _add_wanted(
+    out: Routing, want: Iterable[str], logits: Array, top_k: int, where: Any
+) -> None:
     """New arrays for the names in `want` that `out` has none for."""
     tokens, experts = logits.shape
     shapes = {
@@ -87,7 +89,7 @@ def _add_wanted(out: Routing, want: Iterable[str], logits: Array, top_k: int) ->
                 "extent is given in out)"
             )
         if getattr(out, name) is None:
-            setattr(out, name, zeros(logits, *shapes[name]))
+            setattr(out, name, zeros(logits, *shapes[name], where))
 
 
 def route(
@@ -108,13 +110,13 @@ def route(
     out: arrays to be written; those that are None are not wanted, but for expert and gate ·
     want: names of further outputs to be made new.
     """
-    module, where = backend(on)
+    module, where = backend(on, logits)
     options_made = made(options, route_options, "route.options")
     result, wanted = Routing() if out is None else out, None
     if out is not None:
         wanted = wanted_of(out, "route.out")
     if want:
-        _add_wanted(result, want, logits, top_k)
+        _add_wanted(result, want, logits, top_k, where)
         wanted = _wanted(result)
     result.expert, result.gate = module.route(
         logits, top_k, options_made, choice_bias, valid, ids, token, wanted,
@@ -139,7 +141,7 @@ def route_backward(
 ) -> Array:
     """d_logits [T,E] from d_gate [T,K] and, with from_losses, the gradients of losses to
     (importance, sequence_importance, z). d_logits may be logits."""
-    module, where = backend(on)
+    module, where = backend(on, logits)
     return module.route_backward(
         logits, expert, d_gate, made(options, route_options, "route_backward.options"),
         choice_bias, valid, ids, token, from_losses, d_logits, where,
@@ -179,7 +181,7 @@ def route_expert_choice(
     on: Any = None,
 ) -> ExpertChoice:
     """Each expert takes the `chosen` valid tokens that score highest with it."""
-    module, where = backend(on)
+    module, where = backend(on, logits)
     if out is not None and not isinstance(out, ExpertChoice):
         raise TypeError(
             f"route_expert_choice.out is {type(out).__name__}; it must be a shunt.ExpertChoice"
@@ -203,7 +205,7 @@ def route_expert_choice_backward(
     on: Any = None,
 ) -> Array:
     """d_logits [T,E] from d_gate [E,C]."""
-    module, where = backend(on)
+    module, where = backend(on, logits)
     return module.route_expert_choice_backward(
         logits, token, d_gate, made(options, route_options, "route_expert_choice_backward.options"),
         valid, d_logits, where,
@@ -214,7 +216,7 @@ def gate_logits(
     x: Array, w: Array, *, bias: Optional[Array] = None, out: Optional[Array] = None, on: Any = None
 ) -> Array:
     """logits [T,E] float32 = x [T,H] · w [E,H] transposed (+ bias [E])."""
-    module, where = backend(on)
+    module, where = backend(on, x)
     return module.gate_logits(x, w, bias, out, where)
 
 
@@ -231,5 +233,5 @@ def gate_logits_backward(
     on: Any = None,
 ) -> Tuple[Array, Array, Array]:
     """(d_x, d_w, d_bias); add_x, add_weights: onto what the given arrays hold."""
-    module, where = backend(on)
+    module, where = backend(on, d_logits)
     return module.gate_logits_backward(d_logits, x, w, add_x, add_weights, d_x, d_w, d_bias, where)

@@ -19,11 +19,11 @@ def load_stats(
 ) -> Dict[str, Any]:
     """Figures of a load: counts [E] int32 or int64, or a Plan. share [E] float32, written: the
     share of each expert · report: a Routing's, for the count of logits that were not finite."""
-    module, where = backend(on)
+    module, where = backend(on, load)
     return module.load_stats(load, share, report, where)
 
 
 def add_load(counts: Array, total: Array, *, on: Any = None) -> Array:
     """total [E] int64 += counts [E] int32, in place."""
-    module, where = backend(on)
+    module, where = backend(on, counts)
     return module.add_load(counts, total, where)

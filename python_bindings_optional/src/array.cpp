@@ -6,47 +6,10 @@
 #include <string>
 #include <utility>
 
+#include "device_call.hpp"
+
 namespace bindings {
 namespace {
-
-/// Of an element in one of the buffer protocol's format strings.
-element element_of_format(char const* format, Py_ssize_t size) noexcept {
-  if (format == nullptr) return size == 1 ? element::u8 : element::other;
-  if (*format == '@' || *format == '=' || *format == '<') ++format;
-  if (format[0] == '\0' || format[1] != '\0') return element::other;
-  switch (*format) {
-    case 'f': return element::f32;
-    case 'e': return element::f16;
-    case 'H': return element::bf16;
-    case 'B':
-    case '?': return element::u8;
-    case 'h':
-    case 'i':
-    case 'l':
-    case 'q':
-      return size == 2   ? element::i16
-             : size == 4 ? element::i32
-             : size == 8 ? element::i64
-                         : element::other;
-    default: return element::other;
-  }
-}
-
-element element_of_dlpack(nb::dlpack::dtype type) noexcept {
-  using nb::dlpack::dtype_code;
-  if (type.lanes != 1) return element::other;
-  auto const is = [&](dtype_code code, int bits) {
-    return type.code == static_cast<std::uint8_t>(code) && type.bits == bits;
-  };
-  if (is(dtype_code::Float, 32)) return element::f32;
-  if (is(dtype_code::Float, 16)) return element::f16;
-  if (is(dtype_code::Bfloat, 16) || is(dtype_code::UInt, 16)) return element::bf16;
-  if (is(dtype_code::Int, 16)) return element::i16;
-  if (is(dtype_code::Int, 32)) return element::i32;
-  if (is(dtype_code::Int, 64)) return element::i64;
-  if (is(dtype_code::UInt, 8) || is(dtype_code::Bool, 8)) return element::u8;
-  return element::other;
-}
 
 [[noreturn]] void type_error(std::string const& sentence) {
   throw nb::type_error(sentence.c_str());
@@ -79,6 +42,11 @@ bool requires_gradient(nb::handle object) {
 
 }  // namespace
 
+device_call& called() noexcept {
+  static thread_local device_call of_thread;
+  return of_thread;
+}
+
 char const* to_string(element type) noexcept {
   switch (type) {
     case element::f32: return "float32";
@@ -105,90 +73,6 @@ std::size_t size_of(element type) noexcept {
   }
 }
 
-bool array::read_buffer(nb::handle object) {
-  if (PyObject_CheckBuffer(object.ptr()) == 0) return false;
-  auto view = std::make_unique<Py_buffer>();
-  if (PyObject_GetBuffer(object.ptr(), view.get(), PyBUF_RECORDS_RO) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  buffer_.reset(view.release());
-  Py_buffer const& b = *buffer_;
-  data_ = b.buf;
-  rank_ = b.ndim;
-  type_ = element_of_format(b.format, b.itemsize);
-  read_only_ = b.readonly != 0;
-  where_ = place::host;
-  if (rank_ > most_axes || b.itemsize <= 0) return true;
-  offset_t dense = 1;
-  for (int d = rank_ - 1; d >= 0; --d) {
-    auto const at = static_cast<std::size_t>(d);
-    extents_[at] = b.shape == nullptr ? b.len / b.itemsize : b.shape[d];
-    if (b.strides == nullptr) {
-      strides_[at] = dense;
-      dense *= extents_[at];
-    } else {
-      whole_elements_ = whole_elements_ && (b.strides[d] % b.itemsize == 0 || extents_[at] <= 1);
-      strides_[at] = b.strides[d] / b.itemsize;
-    }
-  }
-  return true;
-}
-
-void array::place_on(int device_type) {
-  bool const host = device_type == nb::device::cpu::value;
-  where_ = host ? place::host : place::cuda;
-  if (!host && device_type != nb::device::cuda::value &&
-      device_type != nb::device::cuda_managed::value) {
-    value_error(std::string(name_) +
-                " lies on a device that is neither host nor CUDA; it must lie on one of these");
-  }
-}
-
-bool array::read_exchange(nb::handle object) {
-  exported_ = export_fast(object);
-  if (!exported_) return false;
-  auto const& t = exported_->tensor;
-  place_on(t.device.device_type);
-  data_ = t.data == nullptr ? nullptr : static_cast<std::byte*>(t.data) + t.byte_offset;
-  rank_ = t.ndim;
-  type_ = element_of_dlpack(t.dtype);
-  read_only_ = (exported_->flags & exported_tensor::read_only) != 0;
-  offset_t dense = 1;
-  for (int d = std::min(rank_, most_axes) - 1; d >= 0; --d) {
-    auto const at = static_cast<std::size_t>(d);
-    extents_[at] = t.shape[d];
-    strides_[at] = t.strides == nullptr ? dense : t.strides[d];
-    dense *= extents_[at];
-  }
-  return true;
-}
-
-bool array::read_dlpack(nb::handle object, access how) {
-  bool read = false;
-  if (how == access::write) {
-    nb::ndarray<> writable;
-    read = nb::try_cast(object, writable, false);
-    if (read) array_ = nb::ndarray<nb::ro>(writable);
-  } else {
-    read = nb::try_cast(object, array_, false);
-  }
-  if (!read) {
-    PyErr_Clear();
-    return false;
-  }
-  place_on(array_.device_type());
-  rank_ = static_cast<int>(array_.ndim());
-  type_ = element_of_dlpack(array_.dtype());
-  data_ = const_cast<void*>(static_cast<void const*>(array_.data()));
-  for (int d = 0; d < rank_ && d < most_axes; ++d) {
-    auto const at = static_cast<std::size_t>(d);
-    extents_[at] = static_cast<offset_t>(array_.shape(at));
-    strides_[at] = array_.stride(at);
-  }
-  return true;
-}
-
 array::array(nb::handle object, char const* name, int rank, std::initializer_list<element> types,
              access how, place where)
     : name_(name), object_(nb::borrow(object)) {
@@ -197,12 +81,14 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
     read = read_buffer(object.attr("view")("uint16"));  // ml_dtypes: NumPy exports it as nothing
   }
   bool const tracked = !read && requires_gradient(object);
-  if (!read && !tracked) read = read_exchange(object) || read_dlpack(object, how);
+  if (!read && !tracked) {
+    read = read_exchange(object) || read_dlpack(object, how) || read_cuda_interface(object);
+  }
   if (!read) {
     type_error(std::string(name) + " is " + kind_of(object) +
                (tracked ? ", a tensor that requires a gradient; it must be detached"
-                        : "; it must be an array that can be read through the buffer protocol or "
-                          "DLPack"));
+                        : "; it must be an array that can be read through the buffer protocol, "
+                          "DLPack or the CUDA array interface"));
   }
   check(rank, types, how, where);
   // A view without memory means "not given": an empty array is given all the same.
@@ -216,6 +102,11 @@ void array::check(int rank, std::initializer_list<element> types, access how, pl
     auto const memory = [](place of) { return of == place::host ? "host" : "device"; };
     value_error(name + " lies in " + memory(where_) + " memory; it must lie in " + memory(where) +
                 " memory");
+  }
+  if (where == place::cuda && device_ >= 0 && device_ != called().device) {
+    value_error(name + " lies on CUDA device " + std::to_string(device_) +
+                "; it must lie on device " + std::to_string(called().device) +
+                ", as the call does");
   }
   if (std::find(types.begin(), types.end(), type_) == types.end()) {
     type_error(

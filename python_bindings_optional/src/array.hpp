@@ -60,6 +60,8 @@ class array {
   [[nodiscard]] int rank() const noexcept { return rank_; }
   [[nodiscard]] element type() const noexcept { return type_; }
   [[nodiscard]] place where() const noexcept { return where_; }
+  /// The CUDA device that it lies on; -1: on the host, or its maker does not say.
+  [[nodiscard]] int device() const noexcept { return device_; }
   [[nodiscard]] nb::handle object() const noexcept { return object_; }
   [[nodiscard]] offset_t extent(int d) const noexcept {
     return extents_[static_cast<std::size_t>(d)];
@@ -90,7 +92,8 @@ class array {
   bool read_buffer(nb::handle object);
   bool read_exchange(nb::handle object);
   bool read_dlpack(nb::handle object, access how);
-  void place_on(int device_type);
+  bool read_cuda_interface(nb::handle object);
+  void place_on(int device_type, int device);
   void check(int rank, std::initializer_list<element> types, access how, place where) const;
 
   struct release {
@@ -105,6 +108,7 @@ class array {
   int rank_ = 0;
   element type_ = element::other;
   place where_ = place::host;
+  int device_ = -1;
   bool read_only_ = false, whole_elements_ = true;
   offset_t extents_[most_axes] = {}, strides_[most_axes] = {};
   nb::object object_;
@@ -116,7 +120,7 @@ class array {
 [[nodiscard]] std::size_t size_of(element type) noexcept;
 
 /// The given array, or where it is None a new one of the kind (NumPy, torch, ...) and device of
-/// `like`: of the first of `types`.
+/// `like`: of the first of `types`. A call that was told how to make arrays does that instead.
 [[nodiscard]] array output(nb::handle given, nb::handle like, char const* name,
                            std::initializer_list<offset_t> extents,
                            std::initializer_list<element> types, place where);

@@ -62,10 +62,13 @@ template <class Call> void run(Call&& call) {
   raise_unless_ok(done);
 }
 
-/// The same for one that takes scratch: call(arena), bytes(). What it needs is only measured where
+/// The same for one that takes scratch: call(arena), bytes(). On a device the scratch is an array of
+/// the kind of `like`, given back when all is enqueued: its library reuses memory in stream order. What it needs is only measured where
 /// what is there does not suffice: a primitive says so before it writes anything, and after it has
 /// checked all else, so that sizes that are measured have been found to make sense.
-template <class Call, class Bytes> void run_with_scratch(Call&& call, Bytes&& bytes) {
+template <class Call, class Bytes>
+void run_with_scratch([[maybe_unused]] nb::handle like, Call&& call, Bytes&& bytes) {
+#ifndef SHUNT_BINDINGS_CUDA
   run([&] {
     scratch& mine = scratch::of_thread();
     shunt::status done = call(mine.arena());
@@ -76,6 +79,19 @@ template <class Call, class Bytes> void run_with_scratch(Call&& call, Bytes&& by
     mine.shrink();
     return done;
   });
+#else
+  nb::handle const given = called().scratch;
+  if (!given.is_valid()) {
+    shunt::status const done = call(shunt::arena<S>());
+    if (done.code() != shunt::error::arena_too_small) return raise_unless_ok(done);
+  }
+  array const work = given.is_valid()
+                         ? array(given, "on_cuda.scratch", 1, {element::u8}, access::write, here)
+                         : output(nb::none(), like, "on_cuda.scratch",
+                                  {static_cast<offset_t>(bytes())}, {element::u8}, here);
+  auto const size = static_cast<std::size_t>(work.extent(0));
+  run([&] { return call(shunt::arena<S>(work.data(), size)); });
+#endif
 }
 
 }  // namespace bindings

@@ -122,8 +122,8 @@ nb::tuple combine_backward(maybe d_y_, maybe plan_, maybe gate_, maybe rows_, ma
 }  // namespace
 
 void bind_combine(nb::module_& m) {
-  m.def("combine", &combine);
-  m.def("combine_backward", &combine_backward);
+  def(m, "combine", &combine);
+  def(m, "combine_backward", &combine_backward);
 }
 
 }  // namespace bindings

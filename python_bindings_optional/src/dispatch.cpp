@@ -1,3 +1,5 @@
+#include <nanobind/stl/string_view.h>
+
 #include <memory>
 #include <string_view>
 
@@ -23,11 +25,11 @@ void check_sizes(char const* tokens_name, offset_t tokens, char const* local_nam
       between("plan.segment_multiple", segment_multiple, 1, most)));
 }
 
-/// What the counts of a new plan go to: host plans alone tell.
-shunt::plan_report<S> report_of(plan_state& plan, array const& wanted, array const& kept) {
-  shunt::plan_report<S> report{wanted.as<index_t, 1, S>(), kept.as<index_t, 1, S>(), {}};
-  if constexpr (here == place::host) report.totals = {&plan.totals, {{1}}};
-  return report;
+/// What the counts of a new plan go to.
+shunt::plan_report<S> report_of(plan_state& plan, nb::handle like, array const& wanted,
+                                array const& kept) {
+  return {wanted.as<index_t, 1, S>(), kept.as<index_t, 1, S>(),
+          plan.totals.renewed<S>(like, fetcher)};
 }
 
 plan_state plan_dispatch(maybe expert_, offset_t local, offset_t capacity, std::string_view drop,
@@ -64,8 +66,9 @@ plan_state plan_dispatch(maybe expert_, offset_t local, offset_t capacity, std::
   plan.rows = shunt::plan_rows_bound(sizes, options);
   raise_unless_ok(shunt::check::fits_index("plan_dispatch: rows", plan.rows, 1));
   plan.allocate<S>(expert_, here);
-  options.report = report_of(plan, wanted, kept);
+  options.report = report_of(plan, expert_, wanted, kept);
   run_with_scratch(
+      expert_,
       [&](auto work) {
         return shunt::plan_dispatch(where, expert.as<index_t const, 2, S>(), plan.as<S>(), work,
                                     options);
@@ -106,8 +109,9 @@ nb::tuple plan_from_expert_choice(maybe token_, offset_t tokens, maybe gate_, ma
   options.dense_gate = dense_gate.as<float, 2, S>();
   options.valid = valid.as<std::uint8_t const, 1, S>();
   options.segment_multiple = static_cast<index_t>(segment_multiple);
-  options.report = report_of(plan, {}, {});
+  options.report = report_of(plan, token_, {}, {});
   run_with_scratch(
+      token_,
       [&](auto work) {
         return shunt::plan_from_expert_choice(where, token.as<index_t const, 2, S>(), plan.as<S>(),
                                               work, options);
@@ -206,13 +210,13 @@ nb::object rows_to_gates(maybe row_gate_, maybe plan_, maybe out, maybe on) {
 }  // namespace
 
 void bind_dispatch(nb::module_& m) {
-  m.def("plan_dispatch", &plan_dispatch);
-  m.def("plan_from_expert_choice", &plan_from_expert_choice);
-  m.def("dispatch", &dispatch);
-  m.def("dispatch_backward", &dispatch_backward);
-  m.def("row_tokens", &row_tokens);
-  m.def("gates_to_rows", &gates_to_rows);
-  m.def("rows_to_gates", &rows_to_gates);
+  def(m, "plan_dispatch", &plan_dispatch);
+  def(m, "plan_from_expert_choice", &plan_from_expert_choice);
+  def(m, "dispatch", &dispatch);
+  def(m, "dispatch_backward", &dispatch_backward);
+  def(m, "row_tokens", &row_tokens);
+  def(m, "gates_to_rows", &gates_to_rows);
+  def(m, "rows_to_gates", &rows_to_gates);
 }
 
 }  // namespace bindings

@@ -271,12 +271,12 @@ nb::object activation_backward(maybe d_act_, maybe pre_, maybe act_, maybe rows_
 }  // namespace
 
 void bind_experts(nb::module_& m) {
-  m.def("grouped_gemm", &grouped_gemm);
-  m.def("grouped_dgrad", &grouped_dgrad);
-  m.def("grouped_wgrad", &grouped_wgrad);
-  m.def("pack_weights", &pack_weights);
-  m.def("activation_forward", &activation_forward);
-  m.def("activation_backward", &activation_backward);
+  def(m, "grouped_gemm", &grouped_gemm);
+  def(m, "grouped_dgrad", &grouped_dgrad);
+  def(m, "grouped_wgrad", &grouped_wgrad);
+  def(m, "pack_weights", &pack_weights);
+  def(m, "activation_forward", &activation_forward);
+  def(m, "activation_backward", &activation_backward);
 }
 
 }  // namespace bindings

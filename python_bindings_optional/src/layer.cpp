@@ -42,6 +42,11 @@ array tokens_of(nb::handle x, char const* name, weights const& w) {
                     ? "the weights lie in device memory; they must lie in host memory"
                     : "the weights lie in host memory; they must lie in device memory");
   }
+  if (here == place::cuda && w.device() >= 0 && w.device() != called().device) {
+    value_error("the weights lie on CUDA device " + std::to_string(w.device()) +
+                "; they must lie on device " + std::to_string(called().device) +
+                ", as the call does");
+  }
   return {x, name, 2, {w.type()}, access::read, here};
 }
 
@@ -79,13 +84,7 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     value_error("moe_layer.out is None; with add_to_y it must hold what is added to");
   }
   array y = output(out, x, "moe_layer.out", {in.extent(0), in.extent(1)}, {w.type()}, here);
-  if (report != nullptr) {
-    if constexpr (here == place::host) {
-      report->wanted_in(o);
-    } else {
-      value_error("moe_layer.report: it must be None on a device (observe counts instead)");
-    }
-  }
+  if (report != nullptr) report->wanted_in(o, x, fetcher);
   apart arrays;
   w.each_array([&](array const& a) { arrays.reads(a); });
   with.read_in(arrays);
@@ -104,12 +103,13 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
       return shunt::moe_layer_scratch_bytes(where, tokens, weights, o, training);
     };
     if (saved == nullptr) {
-      run_with_scratch([&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
+      run_with_scratch(
+          x, [&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
       return;
     }
     saved_state::use const mine(saved, true);
     auto const key = key_of(w.type(), shunt::detail::moe_sizes(from.extent(0), weights, o), o);
-    bool const fits = saved->filled && saved->key == key && saved->memory.where() == here;
+    bool const fits = saved->filled && saved->key == key && saved->reached(here);
     saved->filled = false;
     if (!fits) {
       // Without memory the layer checks all else and writes nothing: sizes are then safe to
@@ -122,7 +122,8 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     }
     auto from_bytes = saved->arena<S>();
     auto const keep = shunt::carve_moe_saved(from_bytes, tokens, weights, o);
-    run_with_scratch([&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
+    run_with_scratch(
+        x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
     saved->key = key;
     saved->filled = true;
   });
@@ -216,7 +217,7 @@ nb::object moe_layer_backward(maybe x, weights const& w, maybe d_y, maybe saved_
     auto const tokens = static_cast<index_t>(from.extent(0));
     saved_state::use const mine(&saved, false);
     if (saved.key != key_of(w.type(), shunt::detail::moe_sizes(from.extent(0), weights, o), o) ||
-        saved.memory.where() != here) {
+        !saved.reached(here)) {
       value_error(
           "moe_layer_backward.saved was made by another call of moe_layer; it must be the one with "
           "these tokens, weights and options");
@@ -225,6 +226,7 @@ nb::object moe_layer_backward(maybe x, weights const& w, maybe d_y, maybe saved_
     auto const keep = shunt::carve_moe_saved(bytes, tokens, weights, o);
     auto const go = [&]<class D>() {
       run_with_scratch(
+          x,
           [&](auto work) {
             return shunt::moe_layer_backward(where, from, weights, back.as<T const, 2, S>(), keep,
                                              d_x.as<D, 2, S>(), g.views(), work, o);
@@ -243,8 +245,8 @@ nb::object moe_layer_backward(maybe x, weights const& w, maybe d_y, maybe saved_
 }  // namespace
 
 void bind_layer(nb::module_& m) {
-  m.def("moe_layer", &moe_layer);
-  m.def("moe_layer_backward", &moe_layer_backward);
+  def(m, "moe_layer", &moe_layer);
+  def(m, "moe_layer_backward", &moe_layer_backward);
 }
 
 }  // namespace bindings

@@ -1,5 +1,6 @@
 #pragma once
 #include "array.hpp"
+#include "device_call.hpp"
 #include "options.hpp"
 #include "reports.hpp"
 #include "routing.hpp"
@@ -29,6 +30,11 @@ struct saved_state {
     return {memory.data(), static_cast<std::size_t>(memory.extent(0))};
   }
 
+  /// In memory of the backend `where`, on a device that of the call.
+  [[nodiscard]] bool reached(place where) const noexcept {
+    return memory.where() == where && (where == place::host || memory.device() == called().device);
+  }
+
   /// For the time of a call; raises where another thread's call is in the way.
   class use {
    public:
@@ -45,12 +51,14 @@ struct saved_state {
 
 /// Python's LayerReport: figures of the call's load.
 struct layer_report {
-  shunt::load_figures figures;
-  shunt::plan_counts totals;
+  reported<shunt::load_figures> figures;
+  reported<shunt::plan_counts> totals;
 
-  void wanted_in(shunt::layer_options<shunt::activation>& o) noexcept {
-    o.load.figures = {&figures, {{1}}};
-    o.plan.totals = {&totals, {{1}}};
+  template <shunt::space S>
+  void wanted_in(shunt::layer_options<shunt::activation, S>& o, nb::handle like,
+                 fetch_bytes fetch) {
+    o.load.figures = figures.template renewed<S>(like, fetch);
+    o.plan.totals = totals.template renewed<S>(like, fetch);
   }
 };
 

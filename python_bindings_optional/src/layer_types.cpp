@@ -27,8 +27,8 @@ void bind_layer_types(nb::module_& m) {
       .def_ro("filled", &saved_state::filled);
   nb::class_<layer_report>(m, "LayerReport", "Figures of the load of one call of moe_layer.")
       .def(nb::init<>())
-      .def_prop_ro("figures", [](layer_report const& r) { return described(r.figures); })
-      .def_prop_ro("totals", [](layer_report const& r) { return described(r.totals); });
+      .def_prop_ro("figures", [](layer_report& r) { return described(r.figures.value()); })
+      .def_prop_ro("totals", [](layer_report& r) { return described(r.totals.value()); });
 }
 
 }  // namespace bindings

@@ -1,5 +1,7 @@
 #include "shunt/route/losses.hpp"
 
+#include <nanobind/stl/string_view.h>
+
 #include <string_view>
 
 #include "bind.hpp"
@@ -146,12 +148,12 @@ nb::object quantile_step(maybe histogram_, maybe bias_, index_t top_k, maybe on)
 }  // namespace
 
 void bind_losses(nb::module_& m) {
-  m.def("balance_loss", &balance_loss);
-  m.def("sequence_balance_loss", &sequence_balance_loss);
-  m.def("z_loss", &z_loss);
-  m.def("band_loss", &band_loss);
-  m.def("sign_step", &sign_step);
-  m.def("quantile_step", &quantile_step);
+  def(m, "balance_loss", &balance_loss);
+  def(m, "sequence_balance_loss", &sequence_balance_loss);
+  def(m, "z_loss", &z_loss);
+  def(m, "band_loss", &band_loss);
+  def(m, "sign_step", &sign_step);
+  def(m, "quantile_step", &quantile_step);
 }
 
 }  // namespace bindings

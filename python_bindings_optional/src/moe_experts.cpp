@@ -172,7 +172,8 @@ nb::object moe_experts(maybe x, maybe expert, maybe gate, nb::tuple experts, may
       return from.needed();
     };
     if (saved == nullptr) {
-      run_with_scratch([&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
+      run_with_scratch(
+          x, [&](auto work) { return go(work, nullptr); }, [&] { return bytes(false); });
       return;
     }
     saved_state::use const mine(saved, true);
@@ -180,12 +181,13 @@ nb::object moe_experts(maybe x, maybe expert, maybe gate, nb::tuple experts, may
     auto measure = shunt::arena<S>::measuring();
     static_cast<void>(kept<T>(measure, c, true));
     auto const needed = static_cast<offset_t>(measure.needed());
-    if (!saved->memory || saved->memory.extent(0) < needed) {
+    if (!saved->memory || saved->memory.extent(0) < needed || !saved->reached(here)) {
       saved->memory = output(nb::none(), x, "Saved", {needed}, {element::u8}, here);
     }
     auto from = saved->arena<S>();
     kept<T> const keep(from, c, true);
-    run_with_scratch([&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
+    run_with_scratch(
+        x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
     saved->key = c.key();
     saved->filled = true;
   });
@@ -198,7 +200,7 @@ nb::object moe_experts_backward(maybe x, maybe expert, maybe gate, nb::tuple exp
   policy const where = policy_of(on);
   experts_call const c(x, expert, gate, experts);
   auto* const saved = instance<saved_state>(saved_, "moe_experts_backward.saved", "a shunt.Saved");
-  if (saved == nullptr || !saved->filled || saved->key != c.key()) {
+  if (saved == nullptr || !saved->filled || saved->key != c.key() || !saved->reached(here)) {
     value_error(
         "moe_experts_backward.saved must be one that moe_experts filled with these arguments");
   }
@@ -271,7 +273,7 @@ nb::object moe_experts_backward(maybe x, maybe expert, maybe gate, nb::tuple exp
                        : shunt::dispatch_backward(where, s.d_rows, keep.plan, d_x.as<T, 2, S>());
           });
     };
-    run_with_scratch(go, [&] {
+    run_with_scratch(x, go, [&] {
       auto measure = shunt::arena<S>::measuring();
       static_cast<void>(backward_room<T>(measure, c));
       return measure.needed();
@@ -283,8 +285,8 @@ nb::object moe_experts_backward(maybe x, maybe expert, maybe gate, nb::tuple exp
 }  // namespace
 
 void bind_moe_experts(nb::module_& m) {
-  m.def("moe_experts", &moe_experts);
-  m.def("moe_experts_backward", &moe_experts_backward);
+  def(m, "moe_experts", &moe_experts);
+  def(m, "moe_experts_backward", &moe_experts_backward);
 }
 
 }  // namespace bindings

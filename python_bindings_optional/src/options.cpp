@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "host_policy.hpp"
 #include "maybe.hpp"
-#include "policy.hpp"
 #include "shunt/route/presets.hpp"
 
 namespace bindings {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "array.hpp"
+#include "device_call.hpp"
 
 namespace bindings {
 namespace {
@@ -41,6 +42,15 @@ class numpy_empty {
   std::array<nb::object, static_cast<std::size_t>(element::other)> types_;
 };
 
+nb::object tuple_of(std::initializer_list<offset_t> extents) {
+  nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(extents.size())));
+  Py_ssize_t d = 0;
+  for (offset_t const extent : extents) {
+    PyTuple_SET_ITEM(shape.ptr(), d++, PyLong_FromLongLong(extent));
+  }
+  return shape;
+}
+
 /// A new array of the kind of `like`.
 nb::object make_like(nb::handle like, std::initializer_list<offset_t> extents, element type) {
   if (PyObject_CheckBuffer(like.ptr()) == 0) {
@@ -49,11 +59,7 @@ nb::object make_like(nb::handle like, std::initializer_list<offset_t> extents, e
         make_fast(like, dlpack_of(type), static_cast<int>(extents.size()), shape.data());
     if (made.is_valid()) return made;
   }
-  nb::object shape = nb::steal(PyTuple_New(static_cast<Py_ssize_t>(extents.size())));
-  Py_ssize_t d = 0;
-  for (offset_t const extent : extents) {
-    PyTuple_SET_ITEM(shape.ptr(), d++, PyLong_FromLongLong(extent));
-  }
+  nb::object const shape = tuple_of(extents);
   nb::object made = numpy_empty::make(like, shape, type);
   if (made.is_valid()) return made;
   static nb::handle const empty =
@@ -68,7 +74,10 @@ array output(nb::handle given, nb::handle like, char const* name,
              place where) {
   auto const rank = static_cast<int>(extents.size());
   if (!given.is_none()) return {given, name, rank, types, access::write, where};
-  nb::object const made = make_like(like, extents, *types.begin());
+  nb::handle const empty = where == place::cuda ? called().empty : nb::handle();
+  nb::object const made = empty.is_valid()
+                              ? empty(tuple_of(extents), nb::str(to_string(*types.begin())))
+                              : make_like(like, extents, *types.begin());
   return {made, name, rank, types, access::write, where};
 }
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "reports.hpp"
+#include "device_call.hpp"
 
 namespace bindings {
 namespace {
@@ -10,10 +10,13 @@ namespace {
 /// A part of a plan's memory, read-only, that keeps the plan alive.
 nb::object part(nb::handle self, shunt::view<index_t, 1> ids) {
   auto const& plan = nb::cast<plan_state const&>(self);
-  if (plan.memory.where() != place::host) {
-    throw nb::value_error("a plan in device memory has no arrays for the host");
-  }
   auto const count = static_cast<std::size_t>(ids.extent(0));
+  if (plan.memory.where() != place::host) {
+    auto const first = reinterpret_cast<std::byte const*>(ids.data()) -
+                       static_cast<std::byte const*>(plan.memory.data());
+    return nb::module_::import_("shunt._arrays")
+        .attr("int32_part")(nb::borrow(plan.memory.object()), first, count);
+  }
   return nb::cast(nb::ndarray<nb::numpy, index_t const, nb::ndim<1>>(ids.data(), {count}, self));
 }
 
@@ -27,6 +30,12 @@ plan_state const& plan_of(nb::handle object, char const* name, place where) {
                            (where == place::host ? "device" : "host") + " memory; it must lie in " +
                            (where == place::host ? "host" : "device") + " memory")
                               .c_str());
+  }
+  if (where == place::cuda && plan->memory.device() >= 0 &&
+      plan->memory.device() != called().device) {
+    value_error(std::string(name) + " lies on CUDA device " +
+                std::to_string(plan->memory.device()) + "; it must lie on device " +
+                std::to_string(called().device) + ", as the call does");
   }
   return *plan;
 }
@@ -48,7 +57,8 @@ void bind_plan(nb::module_& m) {
       .def_ro("top_k", &plan_state::top_k)
       .def_ro("experts", &plan_state::local)
       .def_ro("rows", &plan_state::rows)
-      .def_prop_ro("totals", [](plan_state const& p) { return described(p.totals); })
+      .def_prop_ro("memory", [](plan_state const& p) { return nb::borrow(p.memory.object()); })
+      .def_prop_ro("totals", [](plan_state const& p) { return described(p.totals.value()); })
       .def_prop_ro("offset",
                    [](nb::handle self) {
                      return part(self, nb::cast<plan_state const&>(self).as<host>().offset);

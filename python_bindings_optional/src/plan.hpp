@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include "array.hpp"
+#include "reports.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/dispatch/plan.hpp"
 
@@ -13,7 +14,7 @@ struct plan_state {
   array memory;
   index_t tokens = 0, top_k = 0, local = 0;
   offset_t rows = 0;
-  shunt::plan_counts totals;
+  mutable reported<shunt::plan_counts> totals;
 
   template <shunt::space S> [[nodiscard]] shunt::dispatch_plan<S> as() const noexcept {
     shunt::arena<S> from(memory.data(), static_cast<std::size_t>(memory.extent(0)));

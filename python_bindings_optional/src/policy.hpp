@@ -1,40 +1,33 @@
 #pragma once
-/// Where primitives run. One set of sources serves the host and, compiled by nvcc, CUDA.
-#include <pthread.h>
-
+/// Where primitives run: the same sources are compiled for the host and, by nvcc with
+/// SHUNT_BINDINGS_CUDA, for CUDA.
 #include "array.hpp"
-#include "shunt/core/policy.hpp"
+#include "device_call.hpp"
+#ifdef SHUNT_BINDINGS_CUDA
+#include "cuda_policy.hpp"
+#else
+#include "host_policy.hpp"
+#endif
 
 namespace bindings {
 
+#ifdef SHUNT_BINDINGS_CUDA
+using policy = shunt::on_cuda;
+inline constexpr place here = place::cuda;
+inline constexpr fetch_bytes fetcher = &fetch;
+inline policy policy_of(nb::handle on) { return cuda_policy_of(on); }
+#else
 using policy = shunt::on_host;
 inline constexpr place here = place::host;
+inline constexpr fetch_bytes fetcher = nullptr;
+inline policy policy_of(nb::handle on) { return host_policy_of(on); }
+struct whole_call {};
+#endif
 inline constexpr shunt::space S = policy::memory;
 
-/// A process that was forked has none of the pool's threads: it works alone, with the same bits.
-inline bool& forked() noexcept {
-  static bool in_child = [] {
-    ::pthread_atfork(nullptr, nullptr, [] { forked() = true; });
-    return false;
-  }();
-  return in_child;
-}
-
-/// What Python's on_host holds.
-struct host_policy {
-  int threads = 0;
-  shunt::isa instructions = shunt::isa::best;
-};
-
-inline policy policy_of(nb::handle on) {
-  policy p;
-  if (!on.is_none()) {
-    auto const& asked = nb::cast<host_policy const&>(on);
-    p.threads = asked.threads;
-    p.instructions = asked.instructions;
-  }
-  if (forked()) p.threads = 1;
-  return p;
+/// A function of the module. `whole_call` is there from its first line to its last.
+template <class F> void def(nb::module_& m, char const* name, F function) {
+  m.def(name, function, nb::call_guard<whole_call>());
 }
 
 }  // namespace bindings

@@ -63,8 +63,8 @@ nb::tuple gate_logits_backward(maybe d_logits_, maybe x_, maybe w_, bool add_x, 
 }  // namespace
 
 void bind_projection(nb::module_& m) {
-  m.def("gate_logits", &gate_logits);
-  m.def("gate_logits_backward", &gate_logits_backward);
+  def(m, "gate_logits", &gate_logits);
+  def(m, "gate_logits_backward", &gate_logits_backward);
 }
 
 }  // namespace bindings

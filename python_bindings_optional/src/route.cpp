@@ -61,6 +61,7 @@ nb::tuple route(maybe logits_, offset_t top_k, shunt::route_options const& optio
       .check();
   with_storage(logits.type(), [&]<class T>() {
     run_with_scratch(
+        logits_,
         [&](auto work) {
           return shunt::route(where, logits.as<T const, 2, S>(), out, work, options, with.views());
         },
@@ -117,6 +118,7 @@ nb::object route_backward(maybe logits_, maybe expert_, maybe d_gate_,
   with_storage(logits.type(), [&]<class T>() {
     with_type_or_float<T>(d_logits.type(), [&]<class D>() {
       run_with_scratch(
+          logits_,
           [&](auto work) {
             return shunt::route_backward(where, logits.as<T const, 2, S>(), chosen, d,
                                          d_logits.as<D, 2, S>(), work, options, with.views());
@@ -156,6 +158,7 @@ nb::tuple route_expert_choice(maybe logits_, offset_t chosen, shunt::route_optio
                                     report.as<std::int64_t, 1, S>()};
   with_storage(logits.type(), [&]<class T>() {
     run_with_scratch(
+        logits_,
         [&](auto work) {
           return shunt::route_expert_choice(where, logits.as<T const, 2, S>(), out, work, options,
                                             valid.as<std::uint8_t const, 1, S>());
@@ -184,6 +187,7 @@ nb::object route_expert_choice_backward(maybe logits_, maybe token_, maybe d_gat
   with_storage(logits.type(), [&]<class T>() {
     with_type_or_float<T>(d_logits.type(), [&]<class D>() {
       run_with_scratch(
+          logits_,
           [&](auto work) {
             return shunt::route_expert_choice_backward(
                 where, logits.as<T const, 2, S>(), chosen, d_gate.as<float const, 2, S>(),
@@ -198,10 +202,10 @@ nb::object route_expert_choice_backward(maybe logits_, maybe token_, maybe d_gat
 }  // namespace
 
 void bind_route(nb::module_& m) {
-  m.def("route", &route);
-  m.def("route_backward", &route_backward);
-  m.def("route_expert_choice", &route_expert_choice);
-  m.def("route_expert_choice_backward", &route_expert_choice_backward);
+  def(m, "route", &route);
+  def(m, "route_backward", &route_backward);
+  def(m, "route_expert_choice", &route_expert_choice);
+  def(m, "route_expert_choice_backward", &route_expert_choice_backward);
 }
 
 }  // namespace bindings

@@ -1,7 +1,6 @@
 #pragma once
 /// What route() and the layer may write beside ids and gates, as Python hands it over.
 #include "array.hpp"
-#include "policy.hpp"
 #include "shunt/route/routing.hpp"
 
 namespace bindings {

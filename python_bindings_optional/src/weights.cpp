@@ -138,6 +138,12 @@ weights::weights(nb::handle gate_, nb::handle up_, nb::handle down_, nb::handle 
   shared_gate = same(shared_gate_, "Weights.shared_gate", 1);
   latent_down = same(latent_down_, "Weights.latent_down", 2);
   latent_up = same(latent_up_, "Weights.latent_up", 2);
+  each_array([&](array const& a) {
+    if (a.device() == gate.device()) return;
+    value_error(std::string(a.name()) + " lies on CUDA device " + std::to_string(a.device()) +
+                "; it must lie on device " + std::to_string(gate.device()) +
+                ", as Weights.gate does");
+  });
   if (gate.type() != t && gate.type() != element::f32) {
     throw nb::type_error((std::string("Weights.gate: its elements are ") + to_string(gate.type()) +
                           "; they must be float32 or those of up, " + to_string(t))

@@ -93,6 +93,7 @@ struct weights {
 
   [[nodiscard]] element type() const noexcept { return up.type(); }
   [[nodiscard]] place where() const noexcept { return gate.where(); }
+  [[nodiscard]] int device() const noexcept { return gate.device(); }
   /// The gate is float beside 16-bit experts, or of their type.
   [[nodiscard]] bool wide_gate() const noexcept {
     return gate.type() == element::f32 && type() != element::f32;

@@ -2,54 +2,33 @@
 
 from __future__ import annotations
 
-import ctypes
+import sys
 
 import numpy as np
 import pytest
+from exported import Export
 
 import shunt
+from shunt import _backend
 
 HOST, CUDA, METAL = 1, 2, 8
-
-
-class _Tensor(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32),
-        ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
-        ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
-        ("byte_offset", ctypes.c_uint64),
-    ]  # fmt: skip
-
-
-class _Managed(ctypes.Structure):
-    _fields_ = [("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p)]
-
-
-_new_capsule = ctypes.pythonapi.PyCapsule_New
-_new_capsule.restype = ctypes.py_object
-_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
 class Foreign:
     """A NumPy array that only DLPack can read, said to lie on a device."""
 
     def __init__(self, array, device=HOST, code=2, bits=None, strides=True):
-        self.array = array
-        self.device = device
-        self.shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-        steps = [s // array.itemsize for s in array.strides]
-        self.strides = (ctypes.c_int64 * array.ndim)(*steps)
+        self.array, self.device = array, device
+        steps = [s // array.itemsize for s in array.strides] if strides else None
         offset = min(array.nbytes, 16)  # a byte offset, as a view has
-        self.managed = _Managed(_Tensor(
-            array.ctypes.data - offset, device, 0, array.ndim, code, bits or 8 * array.itemsize, 1,
-            ctypes.addressof(self.shape), ctypes.addressof(self.strides) if strides else None,
-            offset))  # fmt: skip
+        self.export = Export(array.ctypes.data, array.shape, steps, (device, 0), code,
+                             bits or 8 * array.itemsize, offset)  # fmt: skip
 
     def __dlpack_device__(self):
         return (self.device, 0)
 
     def __dlpack__(self, **_):
-        return _new_capsule(ctypes.addressof(self.managed), b"dltensor", None)
+        return self.export.capsule()
 
 
 T, H, E, K = 6, 8, 5, 2
@@ -72,9 +51,9 @@ def test_any_array_on_the_host_is_taken(rng):
 
 
 def test_another_device_is_refused(rng):
-    x = rng.standard_normal((T, H)).astype(np.float32)
+    x, on = rng.standard_normal((T, H)).astype(np.float32), shunt.on_host()
     with pytest.raises(ValueError, match="route.logits lies in device memory"):
-        shunt.route(Foreign(x, CUDA), K)
+        shunt.route(Foreign(x, CUDA), K, on=on)
     with pytest.raises((TypeError, ValueError), match="route.logits"):
         shunt.route(Foreign(x, METAL), K)
     with pytest.raises(ValueError, match="route.gate lies in device memory"):
@@ -85,6 +64,14 @@ def test_another_device_is_refused(rng):
     on_device = shunt.Weights(*(Foreign(a, CUDA) for a in (gate, up, down)))
     with pytest.raises(ValueError, match="weights lie in device memory"):
         shunt.moe_layer(x, on_device)
+
+
+def test_without_the_cuda_module_device_arrays_are_refused(rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shunt._cuda", None)
+    monkeypatch.delattr(shunt, "_cuda", raising=False)
+    _backend.cuda_module.cache_clear()
+    with pytest.raises(ValueError, match="lies in CUDA memory, which this installation"):
+        shunt.route(Foreign(rng.standard_normal((T, H)).astype(np.float32), CUDA), K)
 
 
 def test_lanes_and_broken_exports_are_refused(rng):

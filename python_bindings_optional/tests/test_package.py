@@ -20,6 +20,11 @@ def test_stubs_and_marker_are_there():
     stub = ast.parse((HOME / "_host.pyi").read_text())
     functions = {n.name for n in stub.body if isinstance(n, ast.FunctionDef)}
     assert {"moe_layer", "moe_layer_backward", "route", "grouped_gemm", "combine"} <= functions
+    if (HOME / "_cuda.pyi").exists():
+        of_cuda = {n.name for n in ast.parse((HOME / "_cuda.pyi").read_text()).body
+                   if isinstance(n, ast.FunctionDef)}  # fmt: skip
+        of_host_alone = {"make_route_options", "make_layer_options", "presets", "repeat"}
+        assert functions - of_cuda == of_host_alone
 
 
 def test_every_public_name_is_there_and_documented():

@@ -20,10 +20,10 @@ class _Call:
 
     __slots__ = ("expert", "pairs", "act", "saved", "module", "on")
 
-    def __init__(self, expert: Tensor, pairs: Any, act: Any, on: Any) -> None:
+    def __init__(self, x: Tensor, expert: Tensor, pairs: Any, act: Any, on: Any) -> None:
         self.expert = expert.detach().to(torch.int32)
         self.pairs, self.act = pairs, act_of(act)
-        self.module, self.on = backend(on)
+        self.module, self.on = backend(on, x)
         self.saved: Optional[Saved] = None
 
     def experts(self, up: Tensor, down: Tensor, up_bias: Any, down_bias: Any) -> tuple[Any, ...]:
@@ -81,7 +81,7 @@ def moe_experts(
     down [E,H,I] of x's type, with any strides · up_bias [E,2I], down_bias [E,H] · pairs: how the
     rows of gate and up lie, as in shunt.Weights; None for an act without a gate half.
     """
-    call = _Call(expert, pairs, act, policy(x, on))
+    call = _Call(x, expert, pairs, act, policy(x, on))
     if trains(x, gate, up, down, up_bias, down_bias):
         return _Experts.apply(call, x, gate, up, down, up_bias, down_bias)
     return call.forward(x, gate, up, down, up_bias, down_bias)

@@ -16,14 +16,15 @@ def _host(threads: int) -> on_host:
 
 
 def policy(x: torch.Tensor, on: Any) -> Any:
-    """Where a call runs: as asked, else on the host with as many threads as torch uses."""
+    """Where a call runs: as asked, else where x lies, on torch's current stream or with as many
+    threads as torch uses."""
     if on is not None:
         return on
     if x.device.type == "cpu":
         return _host(torch.get_num_threads())
-    raise ValueError(
-        f"x is on {x.device}; without `on` Shunt runs on the host and takes tensors of the CPU"
-    )
+    if x.is_cuda:
+        return None
+    raise ValueError(f"x is on {x.device}; Shunt takes tensors of the CPU and of CUDA")
 
 
 def rows(x: torch.Tensor) -> torch.Tensor:
