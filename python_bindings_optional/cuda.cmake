@@ -2,7 +2,7 @@
 # In Shunt's own tests that is whatever runs the CUDA tests (tests/softgpu/add_test.cmake), for one
 # architecture; else the static runtime of the toolkit, as nothing else is needed then where it runs.
 set(SHUNT_PYTHON_CUDA_ARCHITECTURES "" CACHE STRING
-    "nvcc's architectures, as 80;90;120; native; empty: this machine's GPU, or else 80;90;120")
+    "nvcc's architectures, as 80;90;120; native; empty: this machine's GPU, or else 80;90")
 
 set(missing)
 if(DEFINED softgpu_nvcc_target AND TARGET GTest::gtest)
@@ -27,21 +27,22 @@ else()
     set(cuda_include ${SHUNT_CUDA_INCLUDE})
     set(cuda_runtime ${SHUNT_CUDART} ${CMAKE_DL_LIBS} rt Threads::Threads)
 
-    # Machine code for each architecture, and PTX of one in the middle for those between and after.
+    # Machine code for each architecture, and PTX of sm_90 for those after it: ptxas needs more than a
+    # minute for each of them, and a machine with a GPU builds for that one alone.
     set(architectures "${SHUNT_PYTHON_CUDA_ARCHITECTURES}")
     if(NOT architectures)
       execute_process(COMMAND nvidia-smi -L OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE no_gpu)
       if(NOT no_gpu AND gpus MATCHES "^GPU ")
         set(architectures native)
       else()
-        set(architectures 80 90 120)
+        set(architectures 80 90)
       endif()
     endif()
     execute_process(COMMAND ${nvcc} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
-    set(nvcc_target)
+    set(nvcc_target --threads=0)
     foreach(architecture IN LISTS architectures)
       if(architecture STREQUAL "native")
-        set(nvcc_target -arch=native)
+        list(APPEND nvcc_target -arch=native)
       elseif(SHUNT_PYTHON_CUDA_ARCHITECTURES OR known MATCHES "sm_${architecture}\n")
         set(code sm_${architecture})
         if(architecture EQUAL 90)
@@ -61,7 +62,7 @@ else()
     set(missing "there is no nvcc (set CUDA_HOME)")
   elseif(NOT SHUNT_CUDA_INCLUDE OR NOT SHUNT_CUDART)
     set(missing "beside ${nvcc} there is no cuda_runtime_api.h, or no libcudart_static.a")
-  elseif(NOT nvcc_target)
+  elseif(NOT nvcc_target MATCHES "arch")
     set(missing "${nvcc} knows none of the architectures ${architectures}")
   elseif(nvcc_failed)
     set(missing "${nvcc} does not compile: ${said}")
