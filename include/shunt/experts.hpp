@@ -6,6 +6,7 @@
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/check.hpp"
 #include "shunt/experts/options.hpp"
+#include "shunt/experts/quantise.hpp"
 #include "shunt/experts/weights.hpp"
 
 /// Experts: grouped matrix products over the rows of each expert, activations, and their gradients.
@@ -15,11 +16,13 @@ namespace shunt {
 /// Shapes  a [R,K] (or gathered: any rows of K) · w [E,N,K] · rows [E+1] → c [R,N]; with a gated
 ///         activation w's 2I rows are gate and up, and c is [R,I]. Rows outside every segment are
 ///         neither read nor written.
-/// Types   a, w, c, bias and pre each of any storage type; sums, bias and activation in float.
+/// Types   a, w, c, bias and pre each of any storage type, w also of a weight format (formats.hpp);
+///         sums, bias and activation in float.
 /// Order   an output is one chain of fma over k = 0..K-1 from 0.0f, then + bias, then (where they are
 ///         kept, or round_pre) rounded as the kept pre-activation, the activation, times the row's
 ///         factor, rounded once. The same bits on every instruction set and thread count, for every
-///         layout of the weights, packed or not, and whatever the other rows.
+///         layout of the weights, packed or not, and whatever the other rows. Quantised weights: the
+///         bits of the same product with the decoded weights.
 /// Aliasing c and pre share no memory with an input or each other.
 /// Errors  extents that do not fit; segments that fall or end behind R; a gated activation with an odd
 ///         N, or with weights packed without pairs.
@@ -33,8 +36,12 @@ requires expert_weights<W, P>
                                   std::type_identity_t<segments<P::memory>> rows, C c,
                                   Act const& act = {},
                                   gemm_options<P::memory> const& options = {}) noexcept {
-  static_assert(storage<element_t<A>> && storage<element_t<W>> && storage<element_t<C>>,
-                "shunt::grouped_gemm: a, w and c must be float, shunt::bf16 or shunt::fp16");
+  static_assert(
+      storage<element_t<A>> && weight_format<element_t<W>> && storage<element_t<C>>,
+      "shunt::grouped_gemm: a, w and c must be float, shunt::bf16 or shunt::fp16, or w of "
+      "a weight format");
+  static_assert(storage<element_t<W>> || P::memory == space::host,
+                "shunt::grouped_gemm: weight formats run on the host only");
   auto const from = as_input<P, 2>(a);
   auto const weights = as_experts<P>(w);
   auto const to = as_output<P, 2>(c);
@@ -76,6 +83,9 @@ requires expert_weights<W, P>
 [[nodiscard]] status grouped_dgrad(P const& on, D dc, W const& w,
                                    std::type_identity_t<segments<P::memory>> rows, A da,
                                    dgrad_options<P::memory> const& options = {}) noexcept {
+  static_assert(!quantised<element_t<W>>,
+                "shunt::grouped_dgrad: weight formats are for inference; gradients take float, "
+                "shunt::bf16 or shunt::fp16");
   static_assert(storage<element_t<D>> && storage<element_t<W>> && storage<element_t<A>>,
                 "shunt::grouped_dgrad: dc, w and da must be float, shunt::bf16 or shunt::fp16");
   auto const from = as_input<P, 2>(dc);
@@ -154,12 +164,14 @@ requires expert_weights<W, P>
 [[nodiscard]] status pack_weights(P const& on, W const& w, Packed&& packed) noexcept {
   auto const from = as_experts<P>(w);
   auto const to = as_output<P, 1>(packed);
+  static_assert(storage<element_t<W>>,
+                "shunt::pack_weights: quantised weights are packed already (quantise.hpp)");
   static_assert(std::same_as<element_t<Packed>, element_t<W>>,
                 "shunt::pack_weights: packed must have the weights' element type");
   if (status bad =
           first_of(check::policy(on), check::experts("pack_weights.w", from, from.experts()),
-                   check::rows("pack_weights.packed", to),
-                   check::packable("pack_weights", from, to.extent(0)));
+                   check::not_packed("pack_weights.w", from),
+                   check::packed_into("pack_weights.packed", from, to));
       !bad.ok()) {
     return bad;
   }

@@ -49,7 +49,7 @@ class device_mirror {
     switch (b.type()) {
       case stored::bf16: return typed(static_cast<bf16 const*>(b.data()));
       case stored::fp16: return typed(static_cast<fp16 const*>(b.data()));
-      case stored::f32: break;
+      default: break;
     }
     return typed(static_cast<float const*>(b.data()));
   }

@@ -49,7 +49,7 @@ template <class T> [[nodiscard]] guarded<T> rows_of(expert_vector<> const& b) {
   switch (b.type()) {
     case stored::bf16: return rows_of<T>(b, static_cast<bf16 const*>(nullptr));
     case stored::fp16: return rows_of<T>(b, static_cast<fp16 const*>(nullptr));
-    case stored::f32: break;
+    default: break;
   }
   return rows_of<T>(b, static_cast<float const*>(nullptr));
 }

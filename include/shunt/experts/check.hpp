@@ -160,15 +160,31 @@ template <space S>
 }
 
 template <class T, space S>
-[[nodiscard]] status packable(char const* who, basic_expert_matrix<T, S> const& w,
-                              offset_t elements) noexcept {
-  if (w.is_packed()) {
-    return status::fail(error::bad_argument, "%s.w: it is packed already", who);
+[[nodiscard]] status not_packed(char const* name, basic_expert_matrix<T, S> const& w) noexcept {
+  if (!w.is_packed()) return {};
+  return status::fail(error::bad_argument, "%s: it is packed already", name);
+}
+
+/// Memory for the packed form of `shape`.
+template <class T, space S, class E>
+[[nodiscard]] status packed_into(char const* name, basic_expert_matrix<T, S> const& shape,
+                                 view<E, 1, S> packed) noexcept {
+  if (shape.experts() > 0 && (shape.rows() < 1 || shape.columns() < 1)) {
+    return status::fail(error::bad_shape, "%s: it is for %lld rows of %lld; both must be 1 or more",
+                        name, static_cast<long long>(shape.rows()),
+                        static_cast<long long>(shape.columns()));
   }
-  if (elements >= w.packed_elements()) return {};
-  return status::fail(error::bad_shape, "%s.packed: it has %lld elements; it must have %lld", who,
-                      static_cast<long long>(elements),
-                      static_cast<long long>(w.packed_elements()));
+  if (shape.has_pairs() && (shape.rows() % 2 != 0 || shape.pairs().block < 0)) {
+    return status::fail(error::bad_shape,
+                        "%s: %lld rows in pairs, in blocks of %d; they must be even in number, and "
+                        "the blocks 0 or more",
+                        name, static_cast<long long>(shape.rows()), shape.pairs().block);
+  }
+  if (status bad = rows(name, packed); !bad.ok()) return bad;
+  if (packed.extent(0) >= shape.packed_elements()) return {};
+  return status::fail(error::bad_shape, "%s: it has %lld elements; it must have %lld", name,
+                      static_cast<long long>(packed.extent(0)),
+                      static_cast<long long>(shape.packed_elements()));
 }
 
 /// Optional segments that say which rows are in use.

@@ -27,7 +27,7 @@ void gemm_strides_of(basic_expert_matrix<Element, S> const& m, gemm_experts<Void
     to.pairs = {m.rows() / 2, m.pairs().block, m.pairs().order == pair_order::up_gate};
   }
 }
-template <storage W, space S>
+template <weight_format W, space S>
 gemm_experts<void const> gemm_weights_of(expert_matrix<W, S> const& w) noexcept {
   gemm_experts<void const> to;
   to.data = w.data();

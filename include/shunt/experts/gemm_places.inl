@@ -1,14 +1,25 @@
 // No include guard: where the elements of a product's operands lie. Compiled once in each instruction-set
 // region and once for devices: SHUNT_PLACE says what these functions are.
 
-/// Calls body with a null T const* whose T is what `type` says.
+/// Calls body with a null T const* whose T is what `type` says, of the storage types.
 template <class Body> SHUNT_PLACE void with_stored(stored type, Body&& body) noexcept {
   switch (type) {
     case stored::f32: body(static_cast<float const*>(nullptr)); break;
     case stored::bf16: body(static_cast<bf16 const*>(nullptr)); break;
     case stored::fp16: body(static_cast<fp16 const*>(nullptr)); break;
+    default: break;
   }
 }
+/// The same of the formats of quantised weights.
+template <class Body> SHUNT_PLACE void with_format(stored type, Body&& body) noexcept {
+  switch (type) {
+    case stored::int8_channel: body(static_cast<int8_channel const*>(nullptr)); break;
+    case stored::fp8_block: body(static_cast<fp8_block const*>(nullptr)); break;
+    case stored::mxfp4: body(static_cast<mxfp4 const*>(nullptr)); break;
+    default: break;
+  }
+}
+SHUNT_PLACE bool is_format(stored type) noexcept { return type > stored::fp16; }
 
 /// The place of row r, or null where it reads as zeros.
 template <class T> SHUNT_PLACE T const* row_of(gemm_rows const& rows, std::int64_t r) noexcept {
@@ -51,3 +62,16 @@ SHUNT_PLACE std::int64_t packed_panel(gemm_pairs const& pairs, std::int64_t n) n
 SHUNT_PLACE std::int64_t packed_lane(gemm_pairs const& pairs, std::int64_t n) noexcept {
   return (pairs.half_rows == 0 || n < pairs.half_rows ? n : n - pairs.half_rows) % gemm_panel;
 }
+
+/// Where pieces and panels of quantised weights lie.
+template <class F> struct format_place {
+  using packing = ::shunt::detail::packing<F>;
+  static constexpr std::int64_t block = packing::block;
+  /// Of the piece of k, in its panel.
+  static SHUNT_PLACE std::int64_t place(std::int64_t k) noexcept {
+    return packing::head + k / block * packing::piece_bytes;
+  }
+  static SHUNT_PLACE std::int64_t panel_bytes(std::int64_t ins) noexcept {
+    return place(ins + block - 1);
+  }
+};

@@ -33,10 +33,11 @@ template <class Element, space S = space::host> class basic_expert_matrix {
 
   constexpr basic_expert_matrix() noexcept = default;
 
-  /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged.
+  /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged. Quantised
+  /// weights are packed always.
   template <class V>
-  requires std::constructible_from<view<Element, 3, S>, V&> constexpr basic_expert_matrix(
-      V&& weights) noexcept {
+  requires(storage<value_type>&& std::constructible_from<
+           view<Element, 3, S>, V&>) constexpr basic_expert_matrix(V&& weights) noexcept {
     view<Element, 3, S> const w(weights);
     data_ = w.data();
     extents_ = w.extents();
@@ -44,38 +45,41 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   }
   /// The same, of rows in pairs.
   template <class V>
-  requires std::constructible_from<view<Element, 3, S>, V&> constexpr basic_expert_matrix(
-      V&& weights, pair_layout pairs) noexcept
+  requires(storage<value_type>&& std::constructible_from<
+           view<Element, 3, S>, V&>) constexpr basic_expert_matrix(V&& weights,
+                                                                   pair_layout pairs) noexcept
       : basic_expert_matrix(weights) {
     set_pairs(pairs);
   }
 
   /// One pointer per expert, each to N rows of K, `row_stride` elements apart (0: K). A null pointer
   /// is legal for an expert without rows.
-  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
-                                            offset_t columns, offset_t row_stride = 0) noexcept {
+  static constexpr basic_expert_matrix each(
+      view<Element* const, 1, S> pointers, offset_t rows, offset_t columns,
+      offset_t row_stride = 0) noexcept requires storage<value_type> {
     basic_expert_matrix m;
     m.each_ = pointers.data();
     m.extents_ = {{pointers.extent(0), rows, columns}};
     m.strides_ = {{0, row_stride == 0 ? columns : row_stride, 1}};
     return m;
   }
-  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
-                                            offset_t columns, pair_layout pairs,
-                                            offset_t row_stride = 0) noexcept {
+  static constexpr basic_expert_matrix each(
+      view<Element* const, 1, S> pointers, offset_t rows, offset_t columns, pair_layout pairs,
+      offset_t row_stride = 0) noexcept requires storage<value_type> {
     basic_expert_matrix m = each(pointers, rows, columns, row_stride);
     m.set_pairs(pairs);
     return m;
   }
 
-  /// What pack_weights made of [E,N,K] without pairs: packed_elements() of Element.
+  /// What pack_weights (or quantise_weights) made of [E,N,K] without pairs: packed_elements() of
+  /// Element. data may be null, to ask for their number.
   static constexpr basic_expert_matrix packed(Element* data, offset_t experts, offset_t rows,
                                               offset_t columns) noexcept {
     basic_expert_matrix m;
     m.data_ = data;
     m.extents_ = {{experts, rows, columns}};
     m.packed_ = true;
-    m.strides_ = {{m.packed_panels() * panel * columns, 0, 0}};
+    m.strides_ = {{m.packed_panels() * m.panel_elements(), 0, 0}};
     return m;
   }
   /// What pack_weights made of rows in pairs that lay as `pairs` says: biases still lie so.
@@ -83,7 +87,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
                                               offset_t columns, pair_layout pairs) noexcept {
     basic_expert_matrix m = packed(data, experts, rows, columns);
     m.set_pairs(pairs);
-    m.strides_ = {{m.packed_panels() * panel * columns, 0, 0}};
+    m.strides_ = {{m.packed_panels() * m.panel_elements(), 0, 0}};
     return m;
   }
 
@@ -120,9 +124,16 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   [[nodiscard]] constexpr offset_t packed_panels() const noexcept {
     return paired_ ? 2 * ((rows() / 2 + panel - 1) / panel) : (rows() + panel - 1) / panel;
   }
-  /// Elements of the packed form of these weights.
+  /// Elements of one panel, and of the whole packed form; bytes where the weights are quantised.
+  [[nodiscard]] constexpr offset_t panel_elements() const noexcept {
+    if constexpr (quantised<value_type>) {
+      return detail::panel_bytes<value_type>(columns());
+    } else {
+      return panel * columns();
+    }
+  }
   [[nodiscard]] constexpr offset_t packed_elements() const noexcept {
-    return experts() * packed_panels() * panel * columns();
+    return experts() * packed_panels() * panel_elements();
   }
 
  private:
@@ -139,7 +150,8 @@ template <class Element, space S = space::host> class basic_expert_matrix {
 };
 
 /// Weights of type T.
-template <storage T, space S = space::host> using expert_matrix = basic_expert_matrix<T const, S>;
+template <weight_format T, space S = space::host>
+using expert_matrix = basic_expert_matrix<T const, S>;
 /// Where weight gradients go: always float.
 template <space S = space::host> using expert_gradient = basic_expert_matrix<float, S>;
 

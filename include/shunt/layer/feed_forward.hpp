@@ -182,7 +182,7 @@ template <class P, class T>
   switch (bias.type()) {
     case stored::bf16: return product(static_cast<bf16 const*>(nullptr));
     case stored::fp16: return product(static_cast<fp16 const*>(nullptr));
-    case stored::f32: break;
+    default: break;
   }
   return product(static_cast<float const*>(nullptr));
 }

@@ -8,7 +8,7 @@
 namespace shunt::detail {
 
 template <> struct experts_on<on_host> {
-  template <storage A, storage W, storage C, any_activation Act>
+  template <storage A, weight_format W, storage C, any_activation Act>
   static status forward(on_host const& on, view<A const, 2> a, expert_matrix<W> const& w,
                         segments<> rows, view<C, 2> c, Act const& act,
                         gemm_options<> const& options) noexcept {

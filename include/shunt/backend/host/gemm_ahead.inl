@@ -38,6 +38,17 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
                            gemm_piece const& piece) noexcept {
   gemm_ahead next{};
   std::int64_t const column = piece.column, columns = piece.columns, k = piece.k;
+  if (is_format(job.w.type)) {
+    with_format(job.w.type, [&](auto* tag) {
+      using at = format_place<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>;
+      next.stride = at::panel_bytes(job.ins);
+      next.start = expert_of<char const>(job.w, segment.expert) + at::place(k) +
+                   packed_panel(job.w.pairs, piece.half * (job.outs / 2) + column) * next.stride;
+      next.rows = (columns + gemm_panel - 1) / gemm_panel;
+      next.lines = (at::place(k + piece.depth) - at::place(k) + 63) / 64;
+    });
+    return next;
+  }
   std::int64_t const size = job.w.type == stored::f32 ? 4 : 2;
   std::int64_t first = 0, length = 0;  // in elements
   char const* const base =

@@ -9,6 +9,8 @@
 //
 #include "shunt/backend/host/gemm_pack.inl"
 //
+#include "shunt/backend/host/gemm_formats.inl"
+//
 #include "shunt/backend/host/gemm_panels.inl"
 //
 #include "shunt/backend/host/gemm_multiply.inl"
@@ -84,7 +86,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   walk.columns = columns;
   walk.depth = depth;
   walk.group = (lie ? gemm_group_panels : tile_panels) * panel_columns;
-  walk.most = (even + tile_stretch - 1) / tile_stretch * tile_stretch;
+  std::int64_t const unit = is_format(job.w.type) ? format_pieces : tile_stretch;
+  walk.most = (even + unit - 1) / unit * unit;
   walk.halves = job.paired ? 2 : 1;
   // All k of a panel one after another where the left operand is short: one stream of weights.
   bool const whole = !wgrad && !lie && rows * depth <= gemm_block_rows * gemm_depth;

@@ -55,11 +55,39 @@ SHUNT_LANES void tile_panels_of(std::int64_t rows, gemm_right const& right, tile
   }
 }
 
+/// The same of quantised weights: decoded once for all rows.
+template <class Job>
+void multiply_decoded(Job const& job, gemm_segment const& segment, std::int64_t rows,
+                      gemm_piece const& piece, float* keep, tile_at const& at,
+                      gemm_ahead& next) noexcept {
+  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
+  gemm_right right{};
+  right.from = gemm_right::ready;
+  right.panels = (piece.columns + panel_columns - 1) / panel_columns;
+  right.data = keep;
+  right.stride = piece.depth * panel_columns;
+  with_format(job.w.type, [&](auto* tag) {
+    using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    for (std::int64_t p = 0; p < right.panels; ++p) {
+      decode_panel<F>(expert_of<unsigned char const>(job.w, segment.expert) +
+                          (packed_panel(job.w.pairs, n) + p) * decoder<F>::panel_bytes(job.ins),
+                      piece.k, piece.depth, keep + p * right.stride);
+    }
+  });
+  tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
+    return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
+  });
+}
+
 /// All rows of a block times a piece of the right operand; see panels_from.
 template <class Job>
 void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
               gemm_piece const& piece, void const* const* table, std::int64_t strip, float* keep,
               tile_at const& at, gemm_ahead& next) noexcept {
+  if (is_format(job.w.type)) {
+    multiply_decoded(job, segment, rows, piece, keep, at, next);
+    return;
+  }
   with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
     using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     gemm_right const right = panels_from<T>(job, segment, piece, table, strip, rows, keep);

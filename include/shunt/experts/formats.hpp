@@ -1,0 +1,80 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+
+#include "shunt/core/macros.hpp"
+#include "shunt/core/numeric.hpp"
+#include "shunt/core/shape.hpp"
+
+namespace shunt {
+
+/// Weights in fewer bits, for inference: a byte of their packed form, whose name says what it means.
+/// They exist only packed (quantise.hpp makes them), as `expert_matrix<mxfp4>::packed(...)`; a product
+/// has the bits of the float product with the decoded weights. A decoded weight is its number times
+/// its scale, rounded once to float.
+struct int8_channel {  ///< an 8-bit integer, a float scale for each row
+  std::uint8_t bits;
+};
+struct fp8_block {  ///< e4m3, a float scale for each 128 x 128 (DeepSeek-V3)
+  std::uint8_t bits;
+};
+struct mxfp4 {  ///< e2m1, an e8m0 scale for each 32 of a row (OCP MX, gpt-oss)
+  std::uint8_t bits;
+};
+
+template <class T>
+concept quantised =
+    std::same_as<T, int8_channel> || std::same_as<T, fp8_block> || std::same_as<T, mxfp4>;
+/// What weights may be stored as; tokens and rows are always of a storage type.
+template <class T>
+concept weight_format = storage<T> || quantised<T>;
+
+namespace detail {
+
+/// How a panel of 16 rows lies: `head` bytes, then a piece of `piece_bytes` for each `block` of k.
+/// Scales stand in front of what they scale, so that a product reads one run of bytes:
+///   int8   16 float scales; for each k the 16 rows' bytes
+///   fp8    for each 128 k: 16 floats, the rows' scales times 256 (a power of two less to do when
+///          decoding); for each k the 16 rows' bytes
+///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
+///          in low halves, of the others in high ones, at the byte that nibble_byte says
+/// The last piece is whole, zeros behind the last k.
+template <quantised F> struct packing;
+template <> struct packing<int8_channel> {
+  static constexpr offset_t head = 64, block = 1, piece_bytes = 16;
+};
+template <> struct packing<fp8_block> {
+  static constexpr offset_t head = 0, block = 128, piece_bytes = 64 + 128 * 16;
+};
+template <> struct packing<mxfp4> {
+  static constexpr offset_t head = 0, block = 32, piece_bytes = 16 + 32 * 16 / 2;
+};
+
+/// Bytes of a panel of so many columns.
+template <quantised F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t columns) noexcept {
+  using p = packing<F>;
+  return p::head + (columns + p::block - 1) / p::block * p::piece_bytes;
+}
+
+/// Where the number of row r and k % 4 = k lies in a group of four: four rows to each quarter of 128
+/// bits, so that unpacking bytes twice leaves 8 (AVX2) rows of one k in order.
+[[nodiscard]] constexpr int nibble_byte(int r, int k) noexcept {
+  return (r >> 2 & 1) * 16 + (k & 1) * 8 + (r >> 3) * 4 + (r & 3);
+}
+
+inline constexpr float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                   -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+}  // namespace detail
+
+/// The numbers of mxfp4: sign, two bits of exponent, one of mantissa; in the low four bits.
+[[nodiscard]] constexpr float e2m1_value(std::uint8_t bits) noexcept {
+  return detail::e2m1[bits & 15];
+}
+/// 2^(bits - 127); all bits set is no number.
+[[nodiscard]] SHUNT_HD constexpr float e8m0_value(std::uint8_t bits) noexcept {
+  std::uint32_t const edge = bits == 0 || bits == 255 ? 0x400000u : 0u;
+  return detail::bit_copy<float>((static_cast<std::uint32_t>(bits) << 23) | edge);
+}
+
+}  // namespace shunt

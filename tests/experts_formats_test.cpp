@@ -1,0 +1,334 @@
+// Weights in fewer bits: what their numbers mean, how they are rounded, and products with them, which
+// have the bits of the float product with the decoded weights.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "support/experts_case.hpp"
+#include "support/oracle_formats.hpp"
+#include "support/says.hpp"
+
+namespace shunt::test {
+namespace {
+
+template <class Oracle> class ExpertsFormats : public testing::Test {};
+using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle>;
+TYPED_TEST_SUITE(ExpertsFormats, all_formats);
+
+void fine(status const& s) { EXPECT_TRUE(s.ok()) << s.message(); }
+
+template <class F> guarded<F> room_for(int E, int N, int K, std::optional<pair_layout> pairs = {}) {
+  auto const shape = pairs ? expert_matrix<F>::packed(nullptr, E, N, K, *pairs)
+                           : expert_matrix<F>::packed(nullptr, E, N, K);
+  return guarded<F>(static_cast<std::size_t>(shape.packed_elements()));
+}
+template <class F>
+expert_matrix<F> handle(guarded<F> const& bytes, int E, int N, int K,
+                        std::optional<pair_layout> pairs = {}) {
+  return pairs ? expert_matrix<F>::packed(bytes.data(), E, N, K, *pairs)
+               : expert_matrix<F>::packed(bytes.data(), E, N, K);
+}
+
+/// Packs a published weight through the function for its form.
+template <class Oracle>
+guarded<typename Oracle::format> pack(on_host const& on, published const& p,
+                                      std::optional<pair_layout> pairs = {}) {
+  auto bytes = room_for<typename Oracle::format>(p.E, p.N, p.K, pairs);
+  view<float const, 3> const scale(p.scale.data(), {{p.E, p.row_blocks(), p.column_blocks()}});
+  if constexpr (std::same_as<Oracle, int8_oracle>) {
+    auto const numbers = reinterpret_cast<std::int8_t const*>(p.code.data());
+    fine(pack_int8(on, view<std::int8_t const, 3>(numbers, {{p.E, p.N, p.K}}),
+                   view<float const, 2>(p.scale.data(), {{p.E, p.N}}), bytes, pairs));
+  } else if constexpr (std::same_as<Oracle, fp8_oracle>) {
+    auto const numbers = reinterpret_cast<fp8_e4m3 const*>(p.code.data());
+    fine(pack_fp8(on, view<fp8_e4m3 const, 3>(numbers, {{p.E, p.N, p.K}}), scale, bytes, pairs));
+  } else {  // whole blocks of 32, two numbers a byte
+    int const blocks = p.column_blocks();
+    std::vector<std::uint8_t> two(static_cast<std::size_t>(p.E * p.N * blocks * 16)), exponent;
+    for (int row = 0; row < p.E * p.N; ++row) {
+      for (int k = 0; k < p.K; ++k) {
+        auto const at = static_cast<std::size_t>(row * blocks * 16 + k / 2);
+        two[at] = static_cast<std::uint8_t>(two[at] | p.code[p.at(0, row, k)] << k % 2 * 4);
+      }
+    }
+    for (float s : p.scale) {
+      exponent.push_back(static_cast<std::uint8_t>(std::isnan(s) ? 255 : std::ilogb(s) + 127));
+    }
+    view<std::uint8_t const, 4> const numbers(two.data(), {{p.E, p.N, blocks, 16}});
+    view<std::uint8_t const, 3> const scales(exponent.data(), {{p.E, p.N, blocks}});
+    fine(pack_mxfp4(on, numbers, scales, bytes, pairs));
+  }
+  return bytes;
+}
+
+template <class F>
+std::vector<float> decoded(on_host const& on, guarded<F> const& bytes, int E, int N, int K,
+                           std::optional<pair_layout> pairs = {}) {
+  guarded<float> out(product_case<float>::count(E * N, K));
+  fine(dequantise_weights(on, handle(bytes, E, N, K, pairs), out.as(E, N, K)));
+  return {out.begin(), out.end()};
+}
+
+TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
+  // Every code under scales of every kind; mxfp4: under each of its 256. 300 rows, so that fp8 has
+  // three blocks of them.
+  int const codes = TypeParam::codes, K = 2 * codes + 5;
+  published p{2, 300, K, TypeParam::rows, TypeParam::columns, {}, {}};
+  for (int i = 0; i < p.E * p.N * K; ++i) {
+    int const code = (i + i / K) % codes;
+    p.code.push_back(static_cast<std::uint8_t>(std::isnan(TypeParam::value(code)) ? 0 : code));
+  }
+  float const kinds[] = {1.0f,        0.0f,  0x1.fffffep-7f, -0x1.234568p-11f, 0x1p-149f,
+                         0x1.8p-140f, 1e30f, 0.1f,           0x1.fffffep119f};
+  for (std::size_t i = 0; i < static_cast<std::size_t>(p.E * p.row_blocks() * p.column_blocks());
+       ++i) {
+    if constexpr (std::same_as<TypeParam, mxfp4_oracle>) {
+      p.scale.push_back(static_cast<float>(mxfp4_oracle::scale_value(static_cast<int>(i % 255))));
+    } else {
+      p.scale.push_back(kinds[i % std::size(kinds)]);
+    }
+  }
+  auto const want = decoded_naively<TypeParam>(p);
+  EXPECT_TRUE(not_flat(in_double(want)));
+  auto const bytes = pack<TypeParam>(on_host{.threads = 1}, p);
+  for (on_host const& on : host_worlds()) {
+    EXPECT_TRUE(same_bits(pack<TypeParam>(on, p), bytes)) << name_of(on);
+    EXPECT_TRUE(same_bits(decoded(on, bytes, p.E, p.N, K), want)) << name_of(on);
+  }
+}
+
+TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
+  using F = typename TypeParam::format;
+  struct {
+    int E, N, K;
+  } const shapes[] = {{1, 1, 1}, {2, 34, 131}, {1, 150, 300}};
+  for (auto const& s : shapes) {
+    auto w = normal_values<float>(product_case<float>::count(s.E * s.N, s.K), 5, 0.1);
+    // Ties, and numbers on both sides of one: halves of a step under a largest number of 127, 448
+    // and 6 steps.
+    for (std::size_t i = 0; i + 1 < w.size(); i += 7) w[i] = std::ldexp(std::round(w[i] * 64), -7);
+    w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f : std::same_as<F, mxfp4> ? 0.75f : 3.5f;
+    auto const want = quantised_naively<TypeParam>(w, s.E, s.N, s.K);
+    for (bool const paired : {false, true}) {
+      if (paired && s.N % 2 != 0) continue;
+      for (pair_layout const lies : {pair_layout{}, {pair_order::up_gate, 1}, {{}, 3}}) {
+        auto const pairs = paired ? std::optional(lies) : std::nullopt;
+        expert_matrix<float> const from =
+            paired ? expert_matrix<float>(w.as(s.E, s.N, s.K), lies) : w.as(s.E, s.N, s.K);
+        for (on_host const& on : {on_host{.threads = 1}, on_host{.threads = 3}}) {
+          auto bytes = room_for<F>(s.E, s.N, s.K, pairs);
+          fine(quantise_weights(on, from, bytes));
+          EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on, want, pairs))) << s.N << " " << paired;
+          EXPECT_TRUE(same_bits(decoded(on, bytes, s.E, s.N, s.K, pairs),
+                                decoded_naively<TypeParam>(want)));
+        }
+      }
+    }
+  }
+}
+
+TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
+  using F = typename TypeParam::format;
+  constexpr int N = 130, K = 260;
+  for (double const power : {1.0, 3.0}) {  // cubes of normal numbers have heavy tails
+    auto w = normal_values<float>(N * K, 9);
+    for (float& x : w) x = static_cast<float>(std::copysign(std::pow(std::abs(x), power), x));
+    auto bytes = room_for<F>(1, N, K);
+    fine(quantise_weights(on_host{}, w.as(1, N, K), bytes));
+    auto const got = decoded(on_host{}, bytes, 1, N, K);
+    published const p = quantised_naively<TypeParam>(w, 1, N, K);
+    std::vector<double> most(p.scale.size());
+    for (int n = 0; n < N; ++n)
+      for (int k = 0; k < K; ++k) {
+        double& m = most[p.block(0, n, k)];
+        m = std::max(m, static_cast<double>(std::abs(w[p.at(0, n, k)])));
+      }
+    double worst = 0;
+    for (int n = 0; n < N; ++n)
+      for (int k = 0; k < K; ++k) {
+        std::size_t const i = p.at(0, n, k);
+        double const x = w[i], m = most[p.block(0, n, k)];
+        double const bound = std::same_as<F, int8_channel> ? m / 254
+                             : std::same_as<F, mxfp4>      ? m / 4
+                                                      : std::max(std::abs(x) / 16, m / 448 / 1024);
+        worst = std::max(worst, std::abs(got[i] - x) / bound);
+      }
+    EXPECT_LE(worst, 1 + 1e-4);
+    EXPECT_GE(worst, 0.7) << "the bound is not tight: it would hide errors";
+  }
+}
+
+TYPED_TEST(ExpertsFormats, WhatIsNotFiniteTakesItsOwnGroupOfItsRow) {
+  using F = typename TypeParam::format;
+  constexpr int N = 40, K = 300;
+  auto w = normal_values<float>(N * K, 3);
+  auto const clean = w;
+  float const bad[] = {std::numeric_limits<float>::quiet_NaN(),
+                       std::numeric_limits<float>::infinity(),
+                       -std::numeric_limits<float>::infinity()};
+  int const row[] = {0, 17, 39}, column[] = {0, 150, 299};
+  for (std::size_t i = 0; i < 3; ++i) w[static_cast<std::size_t>(row[i] * K + column[i])] = bad[i];
+  auto without = clean;  // what counts for the scales
+  for (std::size_t i = 0; i < 3; ++i) without[static_cast<std::size_t>(row[i] * K + column[i])] = 0;
+  auto bytes = room_for<F>(1, N, K), reference = room_for<F>(1, N, K);
+  fine(quantise_weights(on_host{}, w.as(1, N, K), bytes));
+  fine(quantise_weights(on_host{}, without.as(1, N, K), reference));
+  auto const got = decoded(on_host{}, bytes, 1, N, K),
+             want = decoded(on_host{}, reference, 1, N, K);
+  int const wide = std::min(TypeParam::columns, K);
+  int nans = 0;
+  for (int n = 0; n < N; ++n) {
+    for (int k = 0; k < K; ++k) {
+      bool taken = false;
+      for (int i = 0; i < 3; ++i) taken = taken || (n == row[i] && k / wide == column[i] / wide);
+      auto const at = static_cast<std::size_t>(n * K + k);
+      nans += taken;
+      EXPECT_EQ(std::isnan(got[at]), taken) << n << " " << k;
+      if (!taken) { EXPECT_EQ(got[at], want[at]) << n << " " << k; }
+    }
+  }
+  EXPECT_GE(nans, 3);
+  // Zeros stay zero, and so does what is too small for any scale.
+  guarded<float> none(N * K);
+  for (float& x : none) x = 0.0f;
+  none[5] = 0x1p-149f;
+  fine(quantise_weights(on_host{}, none.as(1, N, K), bytes));
+  for (float x : decoded(on_host{}, bytes, 1, N, K)) EXPECT_EQ(x, 0.0f);
+}
+
+TEST(ExpertsFormatsPublished, ANumberOrAScaleThatIsNone) {
+  std::vector<std::uint8_t> code(2 * 256, 0x38);  // ones
+  code[3] = 0x7f;
+  code[256 + 130] = 0xff;
+  float const inf = std::numeric_limits<float>::infinity();
+  for (float const scale : {1.0f, 0x1p120f, inf, -inf, std::nanf("")}) {
+    published const p{1, 2, 256, 128, 128, code, {scale, 2.0f}};
+    auto const w = decoded(on_host{}, pack<fp8_oracle>(on_host{}, p), 1, 2, 256);
+    for (std::size_t k = 0; k < 128; ++k) {
+      EXPECT_TRUE(std::isnan(w[k]));                     // holds a NaN
+      EXPECT_EQ(w[128 + k], 2.0f);                       // the block beside it
+      EXPECT_EQ(std::isnan(w[256 + k]), scale != 1.0f);  // the row below
+      EXPECT_TRUE(std::isnan(w[256 + 128 + k]));
+    }
+  }
+  for (int s : {254, 255}) {  // a scale of mxfp4: the largest; none
+    published const p{1,
+                      1,
+                      32,
+                      1,
+                      32,
+                      std::vector<std::uint8_t>(32, 2),
+                      {static_cast<float>(mxfp4_oracle::scale_value(s))}};
+    for (float x : decoded(on_host{}, pack<mxfp4_oracle>(on_host{}, p), 1, 1, 32)) {
+      EXPECT_TRUE(s == 255 ? std::isnan(x) : x == 0x1p127f) << x;
+    }
+  }
+}
+
+/// Forward with all that can be fused to it, of quantised weights and of floats.
+template <class T, class W> struct outputs { guarded<T> act, pre, plain; };
+template <class T, class W>
+outputs<T, W> run(on_host const& on, product_case<T> const& x, expert_matrix<W> const& w,
+                  guarded<index_t> const& slot, guarded<float> const& gate,
+                  guarded<float> const& bias) {
+  outputs<T, W> out{guarded<T>(x.dc.size() / 2), guarded<T>(x.dc.size()), guarded<T>(x.dc.size())};
+  fine(grouped_gemm(on, x.a.as(x.R, x.K), w, x.rows, out.act.as(x.R, x.N / 2), swiglu{},
+                    {.gather = {slot, 2},
+                     .bias = bias.as(x.E, x.N),
+                     .pre = out.pre.as(x.R, x.N),
+                     .scale = {gate, slot}}));
+  fine(grouped_gemm(on, x.a.as(x.R, x.K), w, x.rows, out.plain.as(x.R, x.N)));
+  return out;
+}
+
+template <class F, class T> void same_as_floats(int N, int K, std::optional<pair_layout> pairs) {
+  product_case<T> const x({0, 1, 2, 7, 50, 97}, N, K);
+  guarded<index_t> slot(static_cast<std::size_t>(x.R));
+  for (int r = 0; r < x.R; ++r) {
+    slot[static_cast<std::size_t>(r)] = r % 9 == 8 ? -1 : 2 * ((r * 5) % x.R) + r % 2;
+  }
+  auto const gate = normal_values<float>(static_cast<std::size_t>(2 * x.R), 21);
+  auto const bias = normal_values<float>(static_cast<std::size_t>(x.E * N), 22);
+  auto const w = pairs ? expert_matrix<T>(x.w.as(x.E, N, K), *pairs)
+                       : expert_matrix<T>(x.w.as(x.E, N, K), pair_layout{});
+  auto const lies = pairs ? pairs : std::optional(pair_layout{});
+  auto bytes = room_for<F>(x.E, N, K, lies);
+  fine(quantise_weights(on_host{}, w, bytes));
+  auto const values = decoded(on_host{}, bytes, x.E, N, K, lies);
+  expert_matrix<float> const floats(view<float const, 3>(values.data(), {{x.E, N, K}}), *lies);
+  on_host const plain{.threads = 1};
+  auto const want = run<T, float>(plain, x, floats, slot, gate, bias);
+  EXPECT_TRUE(all_finite(in_segments(want.act, x.expert)));
+  for (on_host const& on : host_worlds()) {
+    auto const got = run<T, F>(on, x, handle(bytes, x.E, N, K, lies), slot, gate, bias);
+    std::string const what = name_of(on) + ", N " + std::to_string(N) + ", K " + std::to_string(K);
+    EXPECT_TRUE(same_bits(got.act, want.act)) << what;
+    EXPECT_TRUE(same_bits(got.pre, want.pre)) << what;
+    EXPECT_TRUE(same_bits(got.plain, want.plain)) << what;
+  }
+}
+
+TYPED_TEST(ExpertsFormats, AProductHasTheBitsOfTheFloatProductWithTheDecodedWeights) {
+  using F = typename TypeParam::format;
+  same_as_floats<F, float>(74, 290, {});
+  same_as_floats<F, bf16>(258, 131, pair_layout{pair_order::up_gate, 1});
+  same_as_floats<F, float>(2, 1, pair_layout{pair_order::gate_up, 3});
+  same_as_floats<F, float>(64, 512, {});
+}
+
+TYPED_TEST(ExpertsFormats, ExpertsAreSliced) {
+  using F = typename TypeParam::format;
+  constexpr int E = 3, N = 20, K = 40;
+  product_case<float> const x({4, 5, 6}, N, K);
+  auto bytes = room_for<F>(E, N, K);
+  fine(quantise_weights(on_host{}, x.w.as(E, N, K), bytes));
+  auto const all = decoded(on_host{}, bytes, E, N, K);
+  guarded<float> last(N * K);
+  fine(dequantise_weights(on_host{}, handle(bytes, E, N, K).slice(2, 1), last.as(1, N, K)));
+  EXPECT_EQ(std::memcmp(last.data(), all.data() + 2 * N * K, last.size() * sizeof(float)), 0);
+}
+
+TEST(ExpertsFormatsErrors, AreSentences) {
+  on_host const on;
+  guarded<float> w(4 * 6), out(4 * 6);
+  guarded<mxfp4> bytes(10), enough(272);
+  says(quantise_weights(on, w.as(1, 4, 6), bytes), error::bad_shape,
+       "quantise_weights.packed: it has 10 elements; it must have 272");
+  says(quantise_weights(on, expert_matrix<float>::packed(w.data(), 1, 1, 1), enough),
+       error::bad_argument, "quantise_weights.w: it is packed already");
+  says(quantise_weights(on, expert_matrix<float>(w.as(1, 3, 8), pair_layout{}), enough),
+       error::bad_shape, "quantise_weights.w: it has 3 rows in pairs; they must be even in number");
+  guarded<std::int8_t> numbers(24);
+  guarded<int8_channel> eight(1000);
+  says(pack_int8(on, numbers.as(1, 4, 6), out.as(1, 3), eight), error::bad_shape,
+       "pack_int8.scale: extent 1 is 3; it must be 4 (rows of numbers)");
+  says(pack_int8(on, numbers.as(1, 3, 8), out.as(1, 3), eight, pair_layout{}), error::bad_shape,
+       "pack_int8.packed: 3 rows in pairs, in blocks of 0; they must be even in number, and the "
+       "blocks 0 or more");
+  says(pack_int8(on, numbers.as(1, 4, 0), out.as(1, 4), eight), error::bad_shape,
+       "pack_int8.packed: it is for 4 rows of 0; both must be 1 or more");
+  guarded<fp8_e4m3> e4m3(129 * 2);
+  guarded<fp8_block> block(100000);
+  says(pack_fp8(on, e4m3.as(1, 129, 2), out.as(1, 1, 1), block), error::bad_shape,
+       "pack_fp8.scale: extent 1 is 1; it must be 2 (blocks of 128 rows)");
+  guarded<std::uint8_t> four(64);
+  says(pack_mxfp4(on, four.as(1, 4, 1, 15), four.as(1, 4, 1), enough), error::bad_shape,
+       "pack_mxfp4.blocks: extent 3 is 15; it must be 16 (bytes of a block)");
+  says(pack_mxfp4(on, four.as(1, 2, 2, 16), four.as(1, 2, 1), enough), error::bad_shape,
+       "pack_mxfp4.scales: extent 2 is 1; it must be 2 (blocks of a row)");
+  says(dequantise_weights(on, handle(enough, 1, 4, 6), out.as(1, 6, 4)), error::bad_shape,
+       "dequantise_weights.out: extent 1 is 6; it must be 4 (rows of w)");
+  says(dequantise_weights(on, expert_matrix<mxfp4>::packed(nullptr, 1, 4, 6), out.as(1, 4, 6)),
+       error::null_pointer,
+       "dequantise_weights.w: the pointer is null; it must point to 1 experts");
+  // A product takes gate and up from weights that were packed as pairs.
+  guarded<index_t> offset(std::vector<index_t>{0, 1});
+  says(grouped_gemm(on, w.as(1, 6), handle(enough, 1, 4, 6), {offset}, out.as(1, 2), swiglu{}),
+       error::bad_argument,
+       "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
+}
+
+}  // namespace
+}  // namespace shunt::test
