@@ -14,9 +14,9 @@ namespace detail {
 
 /// logits = x · Wgᵀ;  expert, gate = route(logits);  z = x, or x · Wdᵀ
 /// y = Σ_k gate_k · W2 f(W1 z) (· Wuᵀ) + σ(x · wσ) · shared(x) (+ y)
-template <class P, class T, class G, class A>
-status moe_call<P, T, G, A>::forward(forward_scratch<T, S> const& s,
-                                     view<T, 2, S> y) const noexcept {
+template <class P, class T, class G, class A, class W>
+status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
+                                        view<T, 2, S> y) const noexcept {
   stages step(o.hook);
   step("gate", [&] { return own::everyone(on, o.valid, everyone); });
   step("gate", [&] { return gate_logits(on, x, w.gate, keep.logits, w.gate_bias); });
@@ -83,10 +83,10 @@ status moe_call<P, T, G, A>::forward(forward_scratch<T, S> const& s,
 }
 
 /// The same backwards. A gate's gradient is <d_y · W2, f(pre)>: no expert's output is needed.
-template <class P, class T, class G, class A>
-status moe_call<P, T, G, A>::backward(backward_scratch<T, S> const& s, tokens_in d_y,
-                                      moe_gradients<S> const& g,
-                                      view<float, 2, S> d_x) const noexcept {
+template <class P, class T, class G, class A, class W>
+status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens_in d_y,
+                                         moe_gradients<S> const& g,
+                                         view<float, 2, S> d_x) const noexcept {
   bool const add = o.gradients == gradient_mode::accumulate;
   stages step(o.hook);
   step("everyone", [&] { return own::everyone(on, o.valid, everyone); });
@@ -190,7 +190,8 @@ status moe_call<P, T, G, A>::backward(backward_scratch<T, S> const& s, tokens_in
 /// A mixture-of-experts layer: logits → choice → plan → experts → combine, with what the family has
 /// beside: shared experts, latents, zero experts, gates on the input, biases.
 /// Shapes  x [T,Hm] · weights → y [T,Hm]; saved: carve_moe_saved for T tokens, or null: inference
-/// Types   x, y and the expert weights of one storage type T; logits, gates and all sums in float.
+/// Types   x, y and the expert weights of one storage type T, or the experts' weights of a weight
+///         format, and then saved null; logits, gates and all sums in float.
 /// Order   every stage's own (see the rooms), one after the other: the same bits on every run, thread
 ///         count and, for float, instruction set; a token's bits do not depend on the others; nor on
 ///         whether anything is saved.
@@ -199,14 +200,16 @@ status moe_call<P, T, G, A>::backward(backward_scratch<T, S> const& s, tokens_in
 ///         a sentence, before anything is written.
 /// Cost    2·R·(2I+I)·H flops and the projections. Never allocates, never syncs.
 /// Source  Shazeer et al., 2017; the families of docs/stages/layer.md
-template <execution P, input<P, 2> X, storage T, storage G, output<P, 2> Y,
+template <execution P, input<P, 2> X, storage T, storage G, weight_format W, output<P, 2> Y,
           any_activation A = swiglu>
 [[nodiscard]] status moe_layer(
-    P const& on, X x, moe_weights<T, G, P::memory> const& weights, Y y,
+    P const& on, X x, moe_weights<T, G, P::memory, W> const& weights, Y y,
     std::type_identity_t<arena<P::memory>> work, layer_options<A, P::memory> const& options = {},
     std::type_identity_t<moe_saved<T, P::memory> const*> saved = nullptr) noexcept {
   static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<Y>, T>,
                 "shunt::moe_layer: x and y must have the weights' storage type");
+  static_assert(storage<W> || P::memory == space::host,
+                "shunt::moe_layer: weight formats run on the host only");
   auto const in = as_input<P, 2>(x);
   auto const out = as_output<P, 2>(y);
   if (status bad = check::moe_layer(on, in, weights, out, options, saved); !bad.ok()) return bad;
@@ -219,7 +222,7 @@ template <execution P, input<P, 2> X, storage T, storage G, output<P, 2> Y,
   }
   auto const scratch = detail::carve_forward<T>(on, work, n, options);
   if (status bad = work.check("moe_layer.work"); !bad.ok()) return bad;
-  detail::moe_call<P, T, G, A> const call{on, n, in, weights, options, keep, scratch.everyone};
+  detail::moe_call<P, T, G, A, W> const call{on, n, in, weights, options, keep, scratch.everyone};
   return call.forward(scratch, out);
 }
 
@@ -234,14 +237,18 @@ template <execution P, input<P, 2> X, storage T, storage G, output<P, 2> Y,
 /// Cost    4·R·(2I+I)·H flops and the projections, 2·R·2I·H more when recomputing; nothing for a null
 ///         gradient, nor for a frozen expert's weights (whose buffers are not touched); the gradient
 ///         through a frozen expert reaches x. Never allocates, never syncs.
-template <execution P, input<P, 2> X, storage T, storage G, input<P, 2> DY, output<P, 2> DX,
-          any_activation A = swiglu>
+template <execution P, input<P, 2> X, storage T, storage G, weight_format W, input<P, 2> DY,
+          output<P, 2> DX, any_activation A = swiglu>
 [[nodiscard]] status moe_layer_backward(P const& on, X x,
-                                        moe_weights<T, G, P::memory> const& weights, DY d_y,
+                                        moe_weights<T, G, P::memory, W> const& weights, DY d_y,
                                         std::type_identity_t<moe_saved<T, P::memory>> const& saved,
                                         DX d_x, moe_gradients<P::memory> const& gradients,
                                         std::type_identity_t<arena<P::memory>> work,
                                         layer_options<A, P::memory> const& options = {}) noexcept {
+  static_assert(
+      std::same_as<W, T>,
+      "shunt::moe_layer_backward: the experts' weights must have the tokens' storage type; "
+      "weight formats are for inference");
   static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<DY>, T>,
                 "shunt::moe_layer_backward: x and d_y must have the weights' storage type");
   using D = element_t<DX>;

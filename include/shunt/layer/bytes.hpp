@@ -26,9 +26,9 @@ template <storage T, storage G, space S, any_activation A>
 
 /// Bytes of scratch that moe_layer needs. With `training`, where it is given a moe_saved, it needs
 /// less.
-template <execution P, storage T, storage G, any_activation A>
+template <execution P, storage T, storage G, weight_format W, any_activation A>
 [[nodiscard]] std::size_t moe_layer_scratch_bytes(P const& on, index_t tokens,
-                                                  moe_weights<T, G, P::memory> const& weights,
+                                                  moe_weights<T, G, P::memory, W> const& weights,
                                                   layer_options<A, P::memory> const& options,
                                                   bool training = false) noexcept {
   auto from = arena<P::memory>::measuring();

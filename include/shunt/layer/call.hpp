@@ -12,7 +12,7 @@ inline namespace SHUNT_HOST_ABI {
 
 /// One call of the layer: its arguments, and each stage of it in the words of its room. forward() and
 /// backward(), which put the stages in order, are layer.hpp's.
-template <class P, class T, class G, class A> struct moe_call {
+template <class P, class T, class G, class A, class W = T> struct moe_call {
   static constexpr space S = P::memory;
   using own = layer_on<P>;
   using tokens_in = view<T const, 2, S>;
@@ -21,7 +21,7 @@ template <class P, class T, class G, class A> struct moe_call {
   P const& on;
   moe_sizes const& n;
   tokens_in x;
-  moe_weights<T, G, S> const& w;
+  moe_weights<T, G, S, W> const& w;
   layer_options<A, S> const& o;
   moe_saved<T, S> const& keep;
   dispatch_plan<S> const& everyone;
@@ -37,7 +37,7 @@ template <class P, class T, class G, class A> struct moe_call {
   floats_in gates() const noexcept {
     return n.gate_on_input ? floats_in{} : floats_in(keep.choice.gate);
   }
-  feed_forward<T, A, S> experts() const noexcept {
+  feed_forward<T, A, S, W> experts() const noexcept {
     gathered<S> const tokens{keep.plan.row_slot, keep.plan.top_k};
     return {.up = w.up,
             .down = w.down,
@@ -48,7 +48,7 @@ template <class P, class T, class G, class A> struct moe_call {
             .gather = n.gate_on_input ? gathered<S>{} : tokens};
   }
   /// One expert that every token chose.
-  feed_forward<T, A, S> shared_expert() const noexcept {
+  feed_forward<T, A, S, W> shared_expert() const noexcept {
     return {.up = w.shared_up,
             .down = w.shared_down,
             .up_bias = {},

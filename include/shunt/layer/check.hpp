@@ -31,8 +31,8 @@ template <class Element, space S>
 }
 }  // namespace detail
 
-template <class T, class G, space S, class A>
-[[nodiscard]] status moe_weights(char const* who, ::shunt::moe_weights<T, G, S> const& w,
+template <class T, class G, space S, class W, class A>
+[[nodiscard]] status moe_weights(char const* who, ::shunt::moe_weights<T, G, S, W> const& w,
                                  layer_options<A, S> const& o) noexcept {
   using detail::meaningless, detail::stack, detail::together;
   offset_t const experts = w.gate.extent(0), width = w.gate.extent(1), local = w.up.experts();
@@ -89,9 +89,9 @@ template <class T, class G, space S, class A>
                   check::halves(argument(who, "weights.shared_up"), w.shared_up, wide == 2));
 }
 
-template <class T, class G, space S, class A>
+template <class T, class G, space S, class W, class A>
 [[nodiscard]] status layer_choice(char const* who, offset_t tokens,
-                                  ::shunt::moe_weights<T, G, S> const& w,
+                                  ::shunt::moe_weights<T, G, S, W> const& w,
                                   layer_options<A, S> const& o) noexcept {
   using detail::meaningless;
   offset_t const experts = w.gate.extent(0), top_k = o.top_k, local = w.up.experts();
@@ -199,9 +199,9 @@ template <class V>
                   extent(name, 1, x.extent(1), width, "the gate's width"), rows(name, x));
 }
 
-template <execution P, class T, class G, class A>
+template <execution P, class T, class G, class W, class A>
 [[nodiscard]] status moe_layer(P const& on, view<T const, 2, P::memory> x,
-                               ::shunt::moe_weights<T, G, P::memory> const& w,
+                               ::shunt::moe_weights<T, G, P::memory, W> const& w,
                                view<T, 2, P::memory> y, layer_options<A, P::memory> const& o,
                                moe_saved<T, P::memory> const* saved) noexcept {
   constexpr char const* who = "moe_layer";
@@ -214,6 +214,12 @@ template <execution P, class T, class G, class A>
           apart("moe_layer.y", y, "x", x), apart("moe_layer.y", y, "weights.gate", w.gate));
       !bad.ok() || saved == nullptr) {
     return bad;
+  }
+  if constexpr (!std::same_as<W, T>) {
+    return status::fail(error::bad_argument,
+                        "%s.saved is given; with experts' weights of another type than the tokens' "
+                        "there is no backward, and it must be null",
+                        who);
   }
   return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *saved);
 }

@@ -61,8 +61,8 @@ template <class P, class D, class X>
 }
 
 /// What a stack of experts is, beside its rows.
-template <class T, class A, space S> struct feed_forward {
-  expert_matrix<T, S> up, down;
+template <class T, class A, space S, class W = T> struct feed_forward {
+  expert_matrix<W, S> up, down;
   expert_vector<S> up_bias, down_bias;
   A act;
   dispatch_plan<S> plan;

@@ -20,8 +20,8 @@ struct moe_sizes {
   offset_t taken = 0;  // C where experts choose; K is then E
   bool latent = false, shared_gated = false, zero = false, gate_on_input = false;
 
-  template <class T, class G, space S, class A>
-  moe_sizes(offset_t batch, moe_weights<T, G, S> const& w, layer_options<A, S> const& o) noexcept
+  template <class T, class G, space S, class W, class A>
+  moe_sizes(offset_t batch, moe_weights<T, G, S, W> const& w, layer_options<A, S> const& o) noexcept
       : tokens(batch),
         width(w.gate.extent(1)),
         hidden(w.down.rows()),

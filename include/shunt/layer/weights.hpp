@@ -6,27 +6,29 @@
 namespace shunt {
 
 /// The weights of one MoE layer, where and how they lie: an expert_matrix takes every layout (halves
-/// in either order or interleaved, one pointer per expert, packed). T is the storage type of tokens,
-/// rows and expert weights, GateT that of the gate projection. L experts live here: all of them, or
+/// in either order or interleaved, one pointer per expert, packed). T is the storage type of tokens
+/// and rows, GateT that of the gate projection, W what the experts' weights are stored as: T, or, for
+/// inference, a weight format (formats.hpp). L experts live here: all of them, or
 /// those of a shard; the gate sees all E, zero experts included. What is left null is not in the
 /// layer.
 ///   Shapes  in the letters of the members; Hm is the model's width, H what the experts see (Hm
 ///           without latent experts), I and Is the intermediate sizes of an expert and of the shared
 ///           one. 2I is I for an activation without a gate half.
-template <storage T, storage GateT = T, space S = space::host> struct moe_weights {
+template <storage T, storage GateT = T, space S = space::host, weight_format W = T>
+struct moe_weights {
   view<GateT const, 2, S> gate = {};       ///< [E,Hm]
   view<float const, 1, S> gate_bias = {};  ///< [E] added to the logits (gpt-oss)
   view<float const, 1, S> choice_bias =
       {};  ///< [E] added to the scores for the choice: no gradient
 
-  expert_matrix<T, S> up = {};      ///< [L,2I,H]
-  expert_matrix<T, S> down = {};    ///< [L,H,I]
+  expert_matrix<W, S> up = {};      ///< [L,2I,H]
+  expert_matrix<W, S> down = {};    ///< [L,H,I]
   expert_vector<S> up_bias = {};    ///< [L,2I] in the order that the rows of `up` lie
   expert_vector<S> down_bias = {};  ///< [L,H]
 
-  expert_matrix<T, S> shared_up =
+  expert_matrix<W, S> shared_up =
       {};  ///< [1,2Is,Hm] several shared experts: one of their summed width
-  expert_matrix<T, S> shared_down = {};  ///< [1,Hm,Is]
+  expert_matrix<W, S> shared_down = {};  ///< [1,Hm,Is]
   view<T const, 1, S> shared_gate =
       {};  ///< [Hm] shared output times sigmoid(x · shared_gate) (Qwen)
 
