@@ -2,8 +2,10 @@
 // have the bits of the float product with the decoded weights.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "support/experts_case.hpp"
@@ -244,7 +246,7 @@ outputs<T, W> run(on_host const& on, product_case<T> const& x, expert_matrix<W> 
 }
 
 template <class F, class T> void same_as_floats(int N, int K, std::optional<pair_layout> pairs) {
-  product_case<T> const x({0, 1, 2, 7, 50, 97}, N, K);
+  product_case<T> const x({0, 1, 2, 3, 4, 7, 50, 97}, N, K);
   guarded<index_t> slot(static_cast<std::size_t>(x.R));
   for (int r = 0; r < x.R; ++r) {
     slot[static_cast<std::size_t>(r)] = r % 9 == 8 ? -1 : 2 * ((r * 5) % x.R) + r % 2;
@@ -276,6 +278,51 @@ TYPED_TEST(ExpertsFormats, AProductHasTheBitsOfTheFloatProductWithTheDecodedWeig
   same_as_floats<F, bf16>(258, 131, pair_layout{pair_order::up_gate, 1});
   same_as_floats<F, float>(2, 1, pair_layout{pair_order::gate_up, 3});
   same_as_floats<F, float>(64, 512, {});
+}
+
+/// Few rows are summed in units of the scales where nothing can leave the normal numbers: on both
+/// sides of that edge the bits are those of the float product.
+TEST(ExpertsFormatsPublished, ScalesAndRowsOfEverySize) {
+  constexpr int N = 70, K = 330, blocks = (K + 31) / 32;
+  dice d(4);
+  struct {
+    int low, high;
+  } const ranges[] = {{103, 151}, {102, 152}, {0, 254}, {120, 121}};
+  for (auto const& range : ranges) {
+    published p{1, N, K, 1, 32, {}, {}};
+    for (int i = 0; i < N * K; ++i) p.code.push_back(static_cast<std::uint8_t>(d.below(16)));
+    for (int i = 0; i < N * blocks; ++i) {
+      auto const e = range.low + d.below(range.high - range.low + 1);
+      p.scale.push_back(static_cast<float>(mxfp4_oracle::scale_value(static_cast<int>(e))));
+    }
+    auto const bytes = pack<mxfp4_oracle>(on_host{}, p);
+    auto const floats = decoded_naively<mxfp4_oracle>(p);
+    float const odd[] = {
+        1.0f,           0.0f,    0x1p-60f,  0x1.8p-61f,
+        0x1.fffffep39f, 0x1p40f, 0x1p-140f, std::numeric_limits<float>::infinity()};
+    for (int const rows : {1, 2, 3, 4, 5}) {
+      for (float const special : odd) {
+        auto a = normal_values<float>(static_cast<std::size_t>(rows * K), 8);
+        for (float& x : a) x *= d.below(3) == 0 ? 0x1p-40f : 1.0f;  // sums that cancel
+        a[static_cast<std::size_t>(rows * K - 7)] = special;
+        guarded<index_t> const offset(std::vector<index_t>{0, rows});
+        guarded<float> want(static_cast<std::size_t>(rows * N)), got(want.size());
+        fine(grouped_gemm(on_host{.threads = 1}, a.as(rows, K),
+                          view<float const, 3>(floats.data(), {{1, N, K}}), {offset},
+                          want.as(rows, N)));
+        for (on_host const& on : host_worlds()) {
+          fine(grouped_gemm(on, a.as(rows, K), handle(bytes, 1, N, K), {offset}, got.as(rows, N)));
+          for (std::size_t i = 0; i < got.size(); ++i) {
+            ASSERT_TRUE(std::bit_cast<std::uint32_t>(got[i]) ==
+                            std::bit_cast<std::uint32_t>(want[i]) ||
+                        (std::isnan(got[i]) && std::isnan(want[i])))
+                << got[i] << " for " << want[i] << ", rows " << rows << ", " << special << ", "
+                << name_of(on);
+          }
+        }
+      }
+    }
+  }
 }
 
 TYPED_TEST(ExpertsFormats, ExpertsAreSliced) {

@@ -14,6 +14,8 @@
 #include "shunt/backend/host/gemm_panels.inl"
 //
 #include "shunt/backend/host/gemm_multiply.inl"
+//
+#include "shunt/backend/host/gemm_few.inl"
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -95,8 +97,12 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
+  bool const few = is_format(job.w.type) && rows <= few_rows;
+  if (few) {
+    sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
+  }
   gemm_piece next{};
-  for (gemm_piece now = walk.piece(0, column, 0); now.depth > 0; now = next) {
+  for (gemm_piece now = few ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
     next = walk.after(now);
     std::int64_t const start = now.k / walk.left_depth * walk.left_depth;
     if (now.k == start && now.column == column) {
