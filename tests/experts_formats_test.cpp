@@ -297,13 +297,22 @@ TEST(ExpertsFormatsPublished, ScalesAndRowsOfEverySize) {
     }
     auto const bytes = pack<mxfp4_oracle>(on_host{}, p);
     auto const floats = decoded_naively<mxfp4_oracle>(p);
-    float const odd[] = {
-        1.0f,           0.0f,    0x1p-60f,  0x1.8p-61f,
-        0x1.fffffep39f, 0x1p40f, 0x1p-140f, std::numeric_limits<float>::infinity()};
+    // The size of all of a, and one number of it.
+    struct {
+      float size, one;
+    } const kinds[] = {{1.0f, 1.0f},
+                       {1.0f, 0.0f},
+                       {1.0f, 0x1.8p-61f},
+                       {1.0f, 0x1p40f},
+                       {1.0f, std::numeric_limits<float>::infinity()},
+                       {0x1p-59f, 0x1p-60f},
+                       {0x1p-84f, 0x1p-60f},
+                       {0x1p-130f, 0x1p-140f},
+                       {0x1p118f, 0x1p118f}};
     for (int const rows : {1, 2, 3, 4, 5}) {
-      for (float const special : odd) {
+      for (auto const [size, special] : kinds) {
         auto a = normal_values<float>(static_cast<std::size_t>(rows * K), 8);
-        for (float& x : a) x *= d.below(3) == 0 ? 0x1p-40f : 1.0f;  // sums that cancel
+        for (float& x : a) x *= d.below(3) == 0 ? size * 0x1p-40f : size;
         a[static_cast<std::size_t>(rows * K - 7)] = special;
         guarded<index_t> const offset(std::vector<index_t>{0, rows});
         guarded<float> want(static_cast<std::size_t>(rows * N)), got(want.size());
