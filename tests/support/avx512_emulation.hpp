@@ -84,6 +84,26 @@ SHUNT_EMULATED unsigned signs(i16 a) {
   for (int i = 0; i < 16; ++i) mask |= unsigned(a[i] < 0) << i;
   return mask;
 }
+template <class Byte> SHUNT_EMULATED i16 widen_bytes(__m128i a) {
+  Byte x[16];
+  __builtin_memcpy(x, &a, sizeof x);
+  i16 r = {};
+  for (int i = 0; i < 16; ++i) r[i] = x[i];
+  return r;
+}
+SHUNT_EMULATED f16 look_up(i16 at, f16 table) {
+  f16 r = {};
+  for (int i = 0; i < 16; ++i) r[i] = table[at[i] & 15];
+  return r;
+}
+SHUNT_EMULATED i16 shift_right(i16 a, unsigned bits) {
+  using u16 = unsigned __attribute__((vector_size(64)));
+  return (i16)((u16)a >> bits);
+}
+SHUNT_EMULATED f16 set(float p, float o, float n, float m, float l, float k, float j, float i,
+                       float h, float g, float f, float e, float d, float c, float b, float a) {
+  return f16{a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p};
+}
 #undef SHUNT_EMULATED
 
 }  // namespace shunt::test::emulated
@@ -107,3 +127,13 @@ SHUNT_EMULATED unsigned signs(i16 a) {
 #define _mm512_maskz_shuffle_f32x4(k, a, b, which) \
   ((void)(k), ::shunt::test::emulated::shuffle_parts<which>(a, b))
 #define _mm512_movepi32_mask(a) ::shunt::test::emulated::signs(a)
+#define _mm512_maskz_cvtepi8_epi32(k, a) \
+  ((void)(k), ::shunt::test::emulated::widen_bytes<signed char>(a))
+#define _mm512_maskz_cvtepu8_epi32(k, a) \
+  ((void)(k), ::shunt::test::emulated::widen_bytes<unsigned char>(a))
+#define _mm512_maskz_cvtepi32_ps(k, a) __builtin_convertvector(a, ::shunt::test::emulated::f16)
+#define _mm512_maskz_permutexvar_ps(k, at, table) \
+  ((void)(k), ::shunt::test::emulated::look_up(at, table))
+#define _mm512_maskz_srli_epi32(k, a, bits) \
+  ((void)(k), ::shunt::test::emulated::shift_right(a, bits))
+#define _mm512_set_ps(...) ::shunt::test::emulated::set(__VA_ARGS__)
