@@ -18,9 +18,9 @@ template <> struct experts_on<on_host> {
     to.pre = gemm_store_of(options.pre);
     to.round_pre = options.round_pre;
     to.activation = host::code_of(on, act);
-    host::gemm_job job(
-        grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
-        SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>), &to);
+    using job_type = std::conditional_t<storage<W>, host::gemm_job, host::gemm_format_job>;
+    job_type job(grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
+                 SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>), &to);
     job.a = gemm_rows_of(a, options.gather);
     job.w = gemm_weights_of(w);
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;

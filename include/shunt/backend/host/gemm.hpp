@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <type_traits>
 
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/backend/host/regions.hpp"
@@ -45,6 +46,12 @@ struct gemm_job : shunt::detail::gemm_product {
   gemm_experts<void> const* written = nullptr;
   int strip = 16;  ///< panels a task computes at most; chosen by gemm()
 };
+
+/// A product with quantised weights. A type of its own: its loops are compiled only where there are some.
+struct gemm_format_job : gemm_job {
+  using gemm_job::gemm_job;
+};
+template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
 
 /// Numbers of the blocking. The result does not depend on them.
 inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packed weights: few ends,

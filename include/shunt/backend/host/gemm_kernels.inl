@@ -88,7 +88,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   walk.columns = columns;
   walk.depth = depth;
   walk.group = (lie ? gemm_group_panels : tile_panels) * panel_columns;
-  std::int64_t const unit = is_format(job.w.type) ? format_pieces : tile_stretch;
+  constexpr std::int64_t unit = has_formats<Job> ? format_pieces : tile_stretch;
   walk.most = (even + unit - 1) / unit * unit;
   walk.halves = job.paired ? 2 : 1;
   // All k of a panel one after another where the left operand is short: one stream of weights.
@@ -97,9 +97,12 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool const few = is_format(job.w.type) && rows <= few_rows;
-  if (few) {
-    sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
+  bool const few = has_formats<Job> && rows <= few_rows;
+  if constexpr (has_formats<Job>) {
+    if (few) {
+      sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
+                  half_stride);
+    }
   }
   gemm_piece next{};
   for (gemm_piece now = few ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {

@@ -84,35 +84,35 @@ template <class Job>
 void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
               gemm_piece const& piece, void const* const* table, std::int64_t strip, float* keep,
               tile_at const& at, gemm_ahead& next) noexcept {
-  if (is_format(job.w.type)) {
+  if constexpr (has_formats<Job>) {
     multiply_decoded(job, segment, rows, piece, keep, at, next);
-    return;
-  }
-  with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
-    using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    gemm_right const right = panels_from<T>(job, segment, piece, table, strip, rows, keep);
-    if (right.from == gemm_right::ready) {
-      tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
-        return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
-      });
-    } else if (right.from == gemm_right::rows) {
-      tile_panels_of<tile_rows, tile_rows>(
-          rows, right, at, next, [&](std::int64_t p, int v, bool last) {
-            return right_rows<T>{right.row, right.column + p * panel_columns + v,
-                                 last ? 0 : panel_columns, right.data + v, right.stride};
-          });
-    } else if constexpr (sizeof(T) < sizeof(float)) {
-      std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
-      auto const first = [&](std::int64_t p, int v, bool last) {
-        return right_packed<T>{static_cast<T const*>(right.narrow) + p * right.narrow_stride + v,
-                               last ? 0 : right.narrow_stride, right.data + v, right.stride,
-                               keep_row};
-      };
-      if (rows <= single_tile<T>) {
-        tile_panels_of<1, single_tile<T>>(rows, right, at, next, first);
-      } else {
-        tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first);
+  } else {
+    with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
+      using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+      gemm_right const right = panels_from<T>(job, segment, piece, table, strip, rows, keep);
+      if (right.from == gemm_right::ready) {
+        tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
+          return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
+        });
+      } else if (right.from == gemm_right::rows) {
+        tile_panels_of<tile_rows, tile_rows>(
+            rows, right, at, next, [&](std::int64_t p, int v, bool last) {
+              return right_rows<T>{right.row, right.column + p * panel_columns + v,
+                                   last ? 0 : panel_columns, right.data + v, right.stride};
+            });
+      } else if constexpr (sizeof(T) < sizeof(float)) {
+        std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
+        auto const first = [&](std::int64_t p, int v, bool last) {
+          return right_packed<T>{static_cast<T const*>(right.narrow) + p * right.narrow_stride + v,
+                                 last ? 0 : right.narrow_stride, right.data + v, right.stride,
+                                 keep_row};
+        };
+        if (rows <= single_tile<T>) {
+          tile_panels_of<1, single_tile<T>>(rows, right, at, next, first);
+        } else {
+          tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first);
+        }
       }
-    }
-  });
+    });
+  }
 }
