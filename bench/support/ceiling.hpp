@@ -6,7 +6,8 @@
 namespace bench {
 
 /// Float fused multiply-adds of `threads` threads at once, in GFLOP/s (an FMA counts as two), with
-/// the widest instruction set that the library would choose (see SHUNT_ISA). Measured once a count.
+/// the widest instruction set that the library would choose (see SHUNT_ISA). The best so far: measured
+/// again when some seconds have passed.
 [[nodiscard]] double fma_gflops(int threads);
 
 /// Bytes per second that `threads` threads read at once from memory that no cache holds.
