@@ -61,9 +61,10 @@ SHUNT_LANES void few_step(Sums& to, float const* a, std::int64_t a_stride,
   unroll<panels>([&](auto p) __attribute__((always_inline)) {
     to.from[p.value].template each<Scaled>(
         j, [&](auto s, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
-          if constexpr (decltype(s)::value < Count) {
+          constexpr int at = decltype(s)::value;  // nvcc cannot read it in front of a <
+          if constexpr (at < Count) {
             unroll<rows>([&](auto r) __attribute__((always_inline)) {
-              vf const left = fill(a[r.value * a_stride + j + s.value]);
+              vf const left = fill(a[r.value * a_stride + j + at]);
               unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
                 vf& x = to.sum[r.value][p.value][v.value];
                 x = fma(left, w[v.value], x);
