@@ -138,6 +138,15 @@ TEST_F(Corpus, DomainsAreCapped) {
   EXPECT_LT(text.bytes(), 10100u);
 }
 
+TEST_F(Corpus, ACapBelowTheFirstDocumentLeavesTwoOfThem) {
+  for (char const* name : {"a", "b", "c", "d"}) {
+    put(std::string("long/") + name, std::string(2000, name[0]) + "\n");
+  }
+  lm::corpus const text = lm::user_corpus({(folder_ / "long").string()}, 1500);
+  EXPECT_EQ(text.domains[0].train_documents, 1u);
+  EXPECT_EQ(text.domains[0].held_out_documents, 1u);
+}
+
 TEST_F(Corpus, ASingleLongFileIsSplitToo) {
   std::string text;
   for (int i = 0; i < 9000; ++i) text += "a line, number " + std::to_string(i) + "\n";

@@ -47,8 +47,9 @@ struct corpus {
 };
 
 /// Makes a domain of documents: groups are taken in the order of their hashes until `most` bytes are
-/// reached, and one group in ten, picked by hash too, is held out. `seen` keeps the hashes of all
-/// documents taken so far, by any domain: none is taken twice, so that none stands on both sides.
+/// reached, though never fewer than two, and one group in ten, picked by hash too, is held out. `seen`
+/// keeps the hashes of all documents taken so far, by any domain: none is taken twice, so that none
+/// stands on both sides.
 [[nodiscard]] inline domain make_domain(std::string name, std::string place,
                                         std::vector<document> documents, std::size_t most,
                                         std::set<std::uint64_t>& seen) {
@@ -64,7 +65,8 @@ struct corpus {
   std::vector<document const*> taken;
   std::size_t bytes = 0;
   for (document const& d : documents) {
-    if (bytes >= most) break;
+    bool const two_groups = !taken.empty() && taken.front()->group != taken.back()->group;
+    if (bytes >= most && two_groups) break;
     if (!seen.insert(hash(d.text)).second) continue;
     taken.push_back(&d);
     bytes += d.text.size() + 1;
