@@ -81,11 +81,11 @@ foreach(unit cuda_rows cuda_products)
   set(object ${CMAKE_CURRENT_BINARY_DIR}/${unit}.o)
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${nvcc} -ccbin ${CMAKE_CXX_COMPILER} ${nvcc_target} -std=c++20
-            -O2 -diag-suppress 20012 -DNDEBUG -DSHUNT_BINDINGS_CUDA -DNB_DOMAIN=shunt
+            -diag-suppress 20012 -DNDEBUG -DSHUNT_BINDINGS_CUDA -DNB_DOMAIN=shunt
             -DSHUNT_WIDEST_REGION=1 -I${here}/../include -isystem ${NB_DIR}/include
             "-isystem=$<JOIN:${Python_INCLUDE_DIRS},;-isystem=>" -Xcompiler
             -fPIC,-fvisibility=hidden,-fno-strict-aliasing,-Wall,-Wextra
-            $<$<NOT:$<BOOL:${PROJECT_IS_TOP_LEVEL}>>:-Xcompiler$<SEMICOLON>-O1>
+            $<IF:$<BOOL:${PROJECT_IS_TOP_LEVEL}>,-Xcompiler=-O2,-Xcompiler=-O1>
             -MD -MF ${object}.d -c ${here}/src/${unit}.cu -o ${object}
     DEPENDS ${here}/src/${unit}.cu DEPFILE ${object}.d COMMENT "nvcc ${unit}.cu" COMMAND_EXPAND_LISTS
     VERBATIM)

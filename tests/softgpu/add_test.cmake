@@ -27,19 +27,19 @@ function(softgpu_compile out name source)
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_CURRENT_BINARY_DIR}/${name}.dir
     COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${SOFTGPU_NVCC} -ccbin ${CMAKE_CXX_COMPILER}
-            ${softgpu_nvcc_target} -std=c++20 -O2
+            ${softgpu_nvcc_target} -std=c++20 -Xcompiler -O2
             -lineinfo -diag-suppress 20012 ${includes} ${cuda_OPTIONS} -MD -MF ${object}.d
             -c ${path} -o ${object}
     DEPENDS ${path} DEPFILE ${object}.d COMMENT "nvcc ${stem}.cu" VERBATIM)
   set(${out} ${object} PARENT_SCOPE)
 endfunction()
 
-# softgpu_add_test(name sources… [INCLUDES dirs…] [OPTIONS flags…] [NO_MAIN])
+# softgpu_add_test(name sources… [INCLUDES dirs…] [OPTIONS flags…] [LIBRARIES targets…] [NO_MAIN])
 # CUDA and C++ sources to one GoogleTest executable. The sources see nothing of the software device:
 # it takes the place of libcudart when they are linked, and a GPU's own runtime where there is one.
 # A source that includes softgpu/softgpu.hpp looks inside the device; on a GPU its test is left out.
 function(softgpu_add_test name)
-  cmake_parse_arguments(test "NO_MAIN" "" "INCLUDES;OPTIONS" ${ARGN})
+  cmake_parse_arguments(test "NO_MAIN" "" "INCLUDES;OPTIONS;LIBRARIES" ${ARGN})
   set(objects)
   foreach(source ${test_UNPARSED_ARGUMENTS})
     get_filename_component(path ${source} ABSOLUTE)
@@ -60,7 +60,7 @@ function(softgpu_add_test name)
   set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX)
   target_include_directories(${name} PRIVATE ${test_INCLUDES})
   target_include_directories(${name} SYSTEM PRIVATE ${SOFTGPU_CUDA_INCLUDE})
-  target_link_libraries(${name} PRIVATE ${softgpu_runtime} GTest::gtest)
+  target_link_libraries(${name} PRIVATE ${test_LIBRARIES} ${softgpu_runtime} GTest::gtest)
   if(NOT test_NO_MAIN)
     target_link_libraries(${name} PRIVATE GTest::gtest_main)
   endif()

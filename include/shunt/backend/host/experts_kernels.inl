@@ -228,3 +228,7 @@ void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t las
     if (job.d_scale != nullptr) job.d_scale[r] = padding ? 0.0f : dot;
   }
 }
+
+#if defined(SHUNT_ONCE)
+#include "shunt/backend/host/experts_once.inl"
+#endif

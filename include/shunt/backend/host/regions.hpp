@@ -22,6 +22,16 @@
 //   auto* kernel = SHUNT_ISA_PICK(on, sum_rows<T>);
 #define SHUNT_LANES inline __attribute__((always_inline))
 
+// The kernels that no user's type enters (<room>_once.inl) can be compiled in one translation unit of
+// a program, which then compiles in two thirds of the time: it defines SHUNT_KERNELS_HERE before it
+// includes shunt.hpp, and all others define SHUNT_KERNELS_ELSEWHERE. Units that were compiled for
+// another SHUNT_WIDEST_REGION or -march do not link with it: see abi.hpp.
+#if defined(SHUNT_KERNELS_HERE)
+#define SHUNT_ONCE
+#elif defined(SHUNT_KERNELS_ELSEWHERE)
+#define SHUNT_ONCE extern
+#endif
+
 #if defined(__clang__)
 #define SHUNT_REGION_BEGIN_(features) \
   SHUNT_PRAGMA_(clang attribute push(__attribute__((target(features))), apply_to = function))

@@ -147,3 +147,7 @@ void route_row(route_rule const& r, T const* logits, route_buffers const& b, flo
 }
 
 #include "shunt/backend/host/route_backward_kernels.inl"
+//
+#if defined(SHUNT_ONCE)
+#include "shunt/backend/host/route_once.inl"
+#endif
