@@ -6,7 +6,7 @@
 #include <dnnl.hpp>
 #include <map>
 
-#include "peers/feed_forward.hpp"
+#include "peers/per_expert.hpp"
 
 namespace bench::peers {
 namespace {
@@ -81,20 +81,17 @@ struct packed_weights {
   std::vector<paged<char>> up, down;
 };
 
-template <class T> class onednn : public contestant<T> {
-  using contestant<T>::p;
+template <class T> class onednn : public per_expert<T> {
+  using per_expert<T>::p;
 
  public:
   /// Throws dnnl::error where the library has no such product on this processor, and a sentence where
   /// it has no order of its own.
   onednn(problem<T> const& of, bool by_expert, layout weights,
          std::shared_ptr<packed_weights> const& packed)
-      : contestant<T>(of, by_expert ? "onednn_by_expert" : "onednn", weights),
-        by_expert_(by_expert),
+      : per_expert<T>(of, "onednn", by_expert, weights),
         first_(on_, 2 * of.s.intermediate, of.s.hidden),
         second_(on_, of.s.hidden, of.s.intermediate),
-        pre_(of.R() * 2 * of.I()),
-        act_(of.R() * of.I()),
         scratch_(std::size_t(of.threads)),
         packed_(packed) {
     if (weights == layout::packed) pack();
@@ -108,23 +105,6 @@ template <class T> class onednn : public contestant<T> {
         first_.prepare(offset[e + 1] - offset[e]);
         second_.prepare(offset[e + 1] - offset[e]);
       }
-    }
-  }
-
-  void run(index_t const* offset, T* y) override {
-    omp_set_num_threads(p.threads);
-    if (by_expert_) {
-#pragma omp parallel for schedule(dynamic) num_threads(p.threads)
-      for (std::size_t e = 0; e < p.E(); ++e) {
-        auto const first = std::size_t(offset[e]), rows = std::size_t(offset[e + 1]) - first;
-        up(e, offset);
-        if (rows > 0) swiglu_rows(pre_of(first), act_of(first), p.I(), rows, p.I());
-        down(e, offset, y);
-      }
-    } else {
-      for (std::size_t e = 0; e < p.E(); ++e) up(e, offset);
-      swiglu_all(pre_.data(), act_.data(), p.R(), p.I(), p.threads);
-      for (std::size_t e = 0; e < p.E(); ++e) down(e, offset, y);
     }
   }
 
@@ -148,26 +128,23 @@ template <class T> class onednn : public contestant<T> {
     }
     in.wait();
   }
-  T* pre_of(std::size_t row) { return pre_.data() + row * 2 * p.I(); }
-  T* act_of(std::size_t row) { return act_.data() + row * p.I(); }
-  void up(std::size_t e, index_t const* offset) {
-    auto const first = std::size_t(offset[e]), mine = std::size_t(omp_get_thread_num());
-    void const* const w = own_order() ? packed_->up[e].data() : (void const*)p.up_of(e);
-    first_(streams_[mine], offset[e + 1] - offset[e], p.x.data() + first * p.H(), w, pre_of(first),
-           scratch_[mine]);
+  /// Inside another parallel region OpenMP gives one thread, whatever is asked for.
+  void use_threads(int) override { omp_set_num_threads(p.threads); }
+  void up(std::size_t e, std::size_t rows, T const* x, T* c) override {
+    multiply(first_, own_order() ? packed_->up[e].data() : (void const*)p.up_of(e), rows, x, c);
   }
-  void down(std::size_t e, index_t const* offset, T* y) {
-    auto const first = std::size_t(offset[e]), mine = std::size_t(omp_get_thread_num());
-    void const* const w = own_order() ? packed_->down[e].data() : (void const*)p.down_of(e);
-    second_(streams_[mine], offset[e + 1] - offset[e], act_of(first), w, y + first * p.H(),
-            scratch_[mine]);
+  void down(std::size_t e, std::size_t rows, T const* x, T* c) override {
+    multiply(second_, own_order() ? packed_->down[e].data() : (void const*)p.down_of(e), rows, x,
+             c);
+  }
+  void multiply(product<T> const& by, void const* w, std::size_t rows, T const* x, T* c) {
+    auto const mine = std::size_t(omp_get_thread_num());
+    by(streams_[mine], memory::dim(rows), x, w, c, scratch_[mine]);
   }
   [[nodiscard]] bool own_order() const { return this->weights() == layout::packed; }
 
   dnnl::engine on_{dnnl::engine::kind::cpu, 0};
-  bool by_expert_;
   product<T> first_, second_;
-  std::vector<T> pre_, act_;
   std::vector<std::vector<char>> scratch_;
   std::shared_ptr<packed_weights> packed_;
   std::vector<dnnl::stream> streams_;

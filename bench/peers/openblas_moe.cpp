@@ -2,7 +2,7 @@
 // each expert, the library on one. A single row goes to sgemv.
 #include <cblas.h>
 
-#include "peers/feed_forward.hpp"
+#include "peers/per_expert.hpp"
 
 namespace bench::peers {
 namespace {
@@ -17,47 +17,19 @@ void multiply(float const* a, float const* w, float* c, int rows, int columns, i
   }
 }
 
-class openblas : public contestant<float> {
+class openblas : public per_expert<float> {
  public:
   openblas(problem<float> const& of, bool by_expert)
-      : contestant(of, by_expert ? "openblas_by_expert" : "openblas", layout::plain),
-        by_expert_(by_expert),
-        pre_(of.R() * 2 * of.I()),
-        act_(of.R() * of.I()) {}
-
-  void run(index_t const* offset, float* y) override {
-    openblas_set_num_threads(by_expert_ ? 1 : p.threads);
-    if (by_expert_) {
-#pragma omp parallel for schedule(dynamic) num_threads(p.threads)
-      for (std::size_t e = 0; e < p.E(); ++e) {
-        auto const first = std::size_t(offset[e]), rows = std::size_t(offset[e + 1]) - first;
-        up(e, offset);
-        if (rows > 0) swiglu_rows(pre_of(first), act_of(first), p.I(), rows, p.I());
-        down(e, offset, y);
-      }
-    } else {
-      for (std::size_t e = 0; e < p.E(); ++e) up(e, offset);
-      swiglu_all(pre_.data(), act_.data(), p.R(), p.I(), p.threads);
-      for (std::size_t e = 0; e < p.E(); ++e) down(e, offset, y);
-    }
-  }
+      : per_expert(of, "openblas", by_expert, layout::plain) {}
 
  private:
-  float* pre_of(std::size_t row) { return pre_.data() + row * 2 * p.I(); }
-  float* act_of(std::size_t row) { return act_.data() + row * p.I(); }
-  void up(std::size_t e, index_t const* offset) {
-    auto const first = std::size_t(offset[e]);
-    multiply(p.x.data() + first * p.H(), p.up_of(e), pre_of(first), offset[e + 1] - offset[e],
-             2 * p.s.intermediate, p.s.hidden);
+  void use_threads(int count) override { openblas_set_num_threads(count); }
+  void up(std::size_t e, std::size_t rows, float const* x, float* c) override {
+    multiply(x, p.up_of(e), c, int(rows), 2 * p.s.intermediate, p.s.hidden);
   }
-  void down(std::size_t e, index_t const* offset, float* y) {
-    auto const first = std::size_t(offset[e]);
-    multiply(act_of(first), p.down_of(e), y + first * p.H(), offset[e + 1] - offset[e], p.s.hidden,
-             p.s.intermediate);
+  void down(std::size_t e, std::size_t rows, float const* x, float* c) override {
+    multiply(x, p.down_of(e), c, int(rows), p.s.hidden, p.s.intermediate);
   }
-
-  bool by_expert_;
-  std::vector<float> pre_, act_;
 };
 
 }  // namespace
