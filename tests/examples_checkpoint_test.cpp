@@ -223,9 +223,16 @@ TEST_F(Checkpoint, DeepSeekV4InFp4) {
 }
 
 TEST_F(Checkpoint, AScaleThatIsNoNumberGivesNone) {
-  EXPECT_TRUE(std::isnan(checkpoint::detail::from_e8m0(255)));
-  EXPECT_EQ(checkpoint::detail::from_e8m0(0), 0x1p-127f);
-  EXPECT_EQ(checkpoint::detail::from_e8m0(254), 0x1p127f);
+  // 1 in every place; of 32 the scales are the largest, the smallest and none.
+  std::vector<std::byte> const ones(48, std::byte{0x22});
+  std::vector<std::byte> const powers = {std::byte{254}, std::byte{0}, std::byte{255}};
+  checkpoint::tensor const numbers{"numbers", "I8", {48}, ones.data(), 48};
+  checkpoint::tensor const scales{"scales", "F8_E8M0", {3}, powers.data(), 3};
+  std::vector<float> to(96);
+  checkpoint::decode({&numbers, &scales, 1, 96, 1, 32, true}, to.data());
+  EXPECT_EQ(to[31], 0x1p127f);
+  EXPECT_EQ(to[32], 0x1p-127f);
+  EXPECT_TRUE(std::isnan(to[64]));
 }
 
 TEST_F(Checkpoint, RowsThatAreNoBlocksOf32AreRefused) {

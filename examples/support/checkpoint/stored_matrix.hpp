@@ -2,15 +2,14 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 #include <string_view>
 
 #include "safetensors_header.hpp"
 #include "shunt/core/numeric.hpp"
+#include "shunt/experts/formats.hpp"
 
 namespace checkpoint {
 
@@ -39,19 +38,10 @@ template <class U> [[nodiscard]] U number_at(std::byte const* data, std::uint64_
   return value;
 }
 
-/// 2^(bits - 127); all bits set is no number.
-[[nodiscard]] inline float from_e8m0(std::uint8_t bits) noexcept {
-  return bits == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0f, int(bits) - 127);
-}
-
-inline constexpr std::array<float, 16> e2m1 = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,
-                                               4.0f,  6.0f,  -0.0f, -0.5f, -1.0f, -1.5f,
-                                               -2.0f, -3.0f, -4.0f, -6.0f};
-
 [[nodiscard]] inline float scale_at(tensor const& scales, std::uint64_t i) noexcept {
   if (scales.kind == "F32") return number_at<float>(scales.data, i);
   if (scales.kind == "BF16") return shunt::to_float(number_at<shunt::bf16>(scales.data, i));
-  return from_e8m0(number_at<std::uint8_t>(scales.data, i));
+  return shunt::e8m0_value(number_at<std::uint8_t>(scales.data, i));
 }
 
 /// What a byte of 8-bit numbers means.
@@ -107,7 +97,7 @@ template <shunt::storage T> void decode(stored_matrix const& m, T* to) noexcept 
         float number = 0;
         if (m.packed) {
           auto const two = std::to_integer<unsigned>(m.values->data[i / 2]);
-          number = detail::e2m1[i % 2 == 0 ? two & 15u : two >> 4];
+          number = shunt::e2m1_value(static_cast<std::uint8_t>(i % 2 == 0 ? two : two >> 4));
         } else {
           number = eight[std::to_integer<unsigned>(m.values->data[i])];
         }
