@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "support/layer_cases.hpp"
+#include "support/layer_weights.hpp"
 #include "support/says.hpp"
 
 namespace shunt::test {
@@ -38,26 +39,6 @@ template <class F> struct rounded {
   }
 };
 
-/// The layer's weights, with those of the experts of another type.
-template <class W, class T>
-moe_weights<T, T, space::host, W> with(moe_weights<T> const& w, expert_matrix<W> const& up,
-                                       expert_matrix<W> const& down,
-                                       expert_matrix<W> const& shared_up,
-                                       expert_matrix<W> const& shared_down) {
-  return {.gate = w.gate,
-          .gate_bias = w.gate_bias,
-          .choice_bias = w.choice_bias,
-          .up = up,
-          .down = down,
-          .up_bias = w.up_bias,
-          .down_bias = w.down_bias,
-          .shared_up = shared_up,
-          .shared_down = shared_down,
-          .shared_gate = w.shared_gate,
-          .latent_down = w.latent_down,
-          .latent_up = w.latent_up};
-}
-
 template <class T, class W>
 guarded<T> forward(on_host const& on, layer_setup<T> const& s,
                    moe_weights<T, T, space::host, W> const& w) {
@@ -74,10 +55,10 @@ template <class F, class T> void has_the_bits_of_the_decoded(layer_case const& c
   layer_setup<T> const s(c);
   auto const w = s.weights();
   rounded<F> const up(w.up), down(w.down), shared_up(w.shared_up), shared_down(w.shared_down);
-  auto const few = with(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
+  auto const few = with_experts(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
   auto const want =
       forward(on_host{.threads = 1}, s,
-              with(w, up.decoded, down.decoded, shared_up.decoded, shared_down.decoded));
+              with_experts(w, up.decoded, down.decoded, shared_up.decoded, shared_down.decoded));
   EXPECT_TRUE(all_finite(want)) << c.name;
   for (on_host const& on : host_worlds()) {
     EXPECT_TRUE(same_bits(forward(on, s, few), want)) << c.name << ", " << name_of(on);
@@ -99,7 +80,8 @@ TYPED_TEST(LayerFormats, TheOutputLosesWhatIsDocumented) {
   auto const w = s.weights();
   rounded<TypeParam> const up(w.up), down(w.down);
   auto const want = forward(on_host{}, s, w);
-  auto const got = forward(on_host{}, s, with(w, up.packed, down.packed, {}, {}));
+  auto const got =
+      forward(on_host{}, s, with_experts<TypeParam>(w, up.packed, down.packed, {}, {}));
   double off = 0, all = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     off += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
@@ -120,7 +102,7 @@ TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {
   layer_formula const& f = s.is.f;
   auto const w = s.weights();
   rounded<TypeParam> const up(w.up), down(w.down);
-  auto const few = with(w, up.packed, down.packed, {}, {});
+  auto const few = with_experts<TypeParam>(w, up.packed, down.packed, {}, {});
   auto const o = s.options();
   guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, few, o));

@@ -1,12 +1,15 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "layer_tensors.hpp"
+#include "packed_matrix.hpp"
 #include "shunt/layer/weights.hpp"
 #include "stored_matrix.hpp"
 #include "used_tensors.hpp"
@@ -15,25 +18,26 @@ namespace checkpoint {
 
 /// The weights of one layer and the memory of what could not be used where it lies. The rest lies in
 /// the files.
-template <shunt::storage T, shunt::storage G> struct layer_weights {
-  shunt::moe_weights<T, G> weights;
+template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> struct layer_weights {
+  shunt::moe_weights<T, G, shunt::space::host, W> weights;
   owned_memory own;
-  std::vector<T const*> up, down, shared_up, shared_down;  ///< a pointer per expert
+  std::vector<W const*> up, down, shared_up, shared_down;  ///< a pointer per expert, of no format
 };
 
-/// Makes the weights of a layer from its tensors.
-template <shunt::storage T, shunt::storage G> class assembler {
+/// Makes the weights of a layer from its tensors: those of experts as W, packed where W is a format.
+template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class assembler {
  public:
-  assembler(layer_tensors const& tensors, layer_plan const& plan, used_tensors& used)
-      : tensors_(tensors), plan_(plan), used_(used) {}
+  assembler(layer_tensors const& tensors, layer_plan const& plan, used_tensors& used,
+            shunt::on_host const& on)
+      : tensors_(tensors), plan_(plan), used_(used), on_(on) {}
 
-  [[nodiscard]] layer_weights<T, G> all() {
+  [[nodiscard]] layer_weights<T, G, W> all() {
     shunt::preset const& p = plan_.preset;
     auto const E = count(p.sizes.experts), local = E - count(p.route.zero_experts);
     auto const H = count(p.sizes.hidden), I = count(p.sizes.intermediate);
     auto const width = p.model_hidden > 0 ? count(p.model_hidden) : H;
     naming const& names = tensors_.names();
-    shunt::moe_weights<T, G>& w = to_.weights;
+    auto& w = to_.weights;
 
     w.gate = {place<G>(tensors_.numbers(std::string(names.gate), {E, width})),
               {{offset(E), offset(width)}}};
@@ -55,10 +59,8 @@ template <shunt::storage T, shunt::storage G> class assembler {
       std::string const block(plan_.shared);
       auto const Is = count(p.shared_intermediate);
       parts const part = parts_of(block);
-      w.shared_up = gated()
-                        ? joined({{block + part.gate, block + part.up}}, Is, width, to_.shared_up)
-                        : single({block + part.up}, Is, width, to_.shared_up);
-      w.shared_down = single({block + part.down}, width, Is, to_.shared_down);
+      w.shared_up = each(1, first_of(block, part), Is, width, to_.shared_up);
+      w.shared_down = each(1, {block + part.down}, width, Is, to_.shared_down);
     }
     if (p.shared_gate) {
       w.shared_gate = {place<T>(tensors_.numbers("shared_expert_gate.weight", {1, width})),
@@ -88,6 +90,11 @@ template <shunt::storage T, shunt::storage G> class assembler {
     if (tensors_.has(block + "w1.weight")) return {"w1", "w3", "w2"};
     return {"gate_proj", "up_proj", "down_proj"};
   }
+  /// The tensors of an expert's first matrix.
+  [[nodiscard]] bases first_of(std::string const& block, parts const& part) const {
+    if (!gated()) return {block + part.up};
+    return {block + part.gate, block + part.up};
+  }
 
   template <class U> [[nodiscard]] static U const* at(tensor const& t) noexcept {
     return reinterpret_cast<U const*>(t.data);
@@ -116,11 +123,11 @@ template <shunt::storage T, shunt::storage G> class assembler {
     if (m.scales != nullptr) used_.note(*m.scales, in_place);
   }
   [[nodiscard]] static bool in_place(stored_matrix const& m) noexcept {
-    return m.scales == nullptr && lies_well<T>(*m.values);
+    return m.scales == nullptr && lies_well<W>(*m.values);
   }
 
   void experts(std::uint64_t local, std::uint64_t all, std::uint64_t H, std::uint64_t I) {
-    shunt::moe_weights<T, G>& w = to_.weights;
+    auto& w = to_.weights;
     std::string const fused_up = gated() ? "experts.gate_up_proj" : "experts.up_proj";
     shunt::pair_layout const pairs{.block = plan_.preset.interleaved ? 1 : 0};
     if (tensors_.has_fused(fused_up)) {
@@ -128,102 +135,97 @@ template <shunt::storage T, shunt::storage G> class assembler {
       // transformers' own tensor of a family with zero experts has room for those too.
       bool const padded = all > local && tensors_.has(fused_up) &&
                           tensors_.any(fused_up).shape == extents{all, rows, H};
-      auto const up = fused(fused_up, padded ? all : local, rows, H).slice(0, offset(local));
-      w.up = gated() ? up.in_pairs(pairs) : up;
+      w.up = fused(fused_up, padded ? all : local, rows, H,
+                   gated() ? std::optional(pairs) : std::nullopt)
+                 .slice(0, offset(local));
       w.down = fused("experts.down_proj", local, H, I);
       return;
     }
     parts const part = parts_of("experts.0.");
-    std::vector<std::pair<std::string, std::string>> both;
     bases ups, downs;
     for (std::uint64_t e = 0; e < local; ++e) {
       std::string const block = "experts." + std::to_string(e) + ".";
       if (!tensors_.has(block + part.up + ".weight")) {  // before E names are made of nothing
         (void)tensors_.matrix(block + part.up, I, H);
       }
-      both.emplace_back(block + part.gate, block + part.up);
-      ups.push_back(block + part.up);
+      for (std::string& name : first_of(block, part)) ups.push_back(std::move(name));
       downs.push_back(block + part.down);
     }
-    w.up = gated() ? joined(both, I, H, to_.up) : single(ups, I, H, to_.up);
-    w.down = single(downs, H, I, to_.down);
+    w.up = each(local, ups, I, H, to_.up);
+    w.down = each(local, downs, H, I, to_.down);
   }
 
   /// [experts,rows,columns] from one tensor.
-  [[nodiscard]] shunt::expert_matrix<T> fused(std::string const& base, std::uint64_t experts,
-                                              std::uint64_t rows, std::uint64_t columns) {
+  [[nodiscard]] shunt::expert_matrix<W> fused(std::string const& base, std::uint64_t experts,
+                                              std::uint64_t rows, std::uint64_t columns,
+                                              std::optional<shunt::pair_layout> pairs = {}) {
     stored_matrix const m = tensors_.fused(base, experts, rows, columns);
-    bool const there = in_place(m);
-    note(m, there);
-    T const* data = nullptr;
-    if (there) {
-      data = at<T>(*m.values);
+    if constexpr (shunt::quantised<W>) {
+      return packed({&m, 1}, experts, pairs);
     } else {
-      T* const to = to_.own.template take<T>(m.rows * m.columns);
-      decode(m, to);
-      data = to;
-    }
-    shunt::offset_t const N = offset(rows), K = offset(columns), L = offset(experts);
-    bool const exchanged = plan_.transposed && m.scales == nullptr;
-    if (exchanged) return shunt::view<T const, 3>(data, {{L, N, K}}, {{N * K, 1, N}});
-    return shunt::view<T const, 3>(data, {{L, N, K}});
-  }
-
-  /// One matrix per expert.
-  [[nodiscard]] shunt::expert_matrix<T> single(bases const& names, std::uint64_t rows,
-                                               std::uint64_t columns,
-                                               std::vector<T const*>& pointers) {
-    for (std::string const& name : names) {
-      stored_matrix const m = tensors_.matrix(name, rows, columns);
       bool const there = in_place(m);
       note(m, there);
-      if (there) {
-        pointers.push_back(at<T>(*m.values));
-      } else {
-        T* const to = to_.own.template take<T>(rows * columns);
-        decode(m, to);
-        pointers.push_back(to);
-      }
+      W const* const data = there ? at<W>(*m.values) : decoded({&m, 1});
+      shunt::offset_t const N = offset(rows), K = offset(columns), L = offset(experts);
+      shunt::axes<3> const strides =  // the last two are exchanged in some families
+          plan_.transposed && m.scales == nullptr ? shunt::axes<3>{{N * K, 1, N}}
+                                                  : shunt::axes<3>{{N * K, K, 1}};
+      shunt::expert_matrix<W> const all = shunt::view<W const, 3>(data, {{L, N, K}}, strides);
+      return pairs ? all.in_pairs(*pairs) : all;
     }
-    return matrix_of(pointers, rows, columns);
   }
 
-  /// One matrix per expert of two tensors: [gate; up]. Where the second follows the first in the
-  /// file, as in files sorted by name, the two are one already.
-  [[nodiscard]] shunt::expert_matrix<T> joined(
-      std::vector<std::pair<std::string, std::string>> const& names, std::uint64_t rows,
-      std::uint64_t columns, std::vector<T const*>& pointers) {
-    for (auto const& [gate_name, up_name] : names) {
-      stored_matrix const gate = tensors_.matrix(gate_name, rows, columns);
-      stored_matrix const up = tensors_.matrix(up_name, rows, columns);
-      bool const there = in_place(gate) && in_place(up) &&
-                         up.values->data == gate.values->data + gate.values->bytes;
-      note(gate, there);
-      note(up, there);
-      if (there) {
-        pointers.push_back(at<T>(*gate.values));
-      } else {
-        T* const to = to_.own.template take<T>(2 * rows * columns);
-        decode(gate, to);
-        decode(up, to + rows * columns);
-        pointers.push_back(to);
+  /// One matrix per expert, of one tensor or of two, [gate; up]. Where the second follows the first
+  /// in the file, as in files sorted by name, the two are one already.
+  [[nodiscard]] shunt::expert_matrix<W> each(std::uint64_t experts, bases const& names,
+                                             std::uint64_t rows, std::uint64_t columns,
+                                             std::vector<W const*>& pointers) {
+    std::vector<stored_matrix> all;
+    for (std::string const& name : names) all.push_back(tensors_.matrix(name, rows, columns));
+    std::size_t const pieces = all.size() / experts;
+    if constexpr (shunt::quantised<W>) {
+      return packed(all, experts, pieces == 2 ? std::optional(shunt::pair_layout{}) : std::nullopt);
+    } else {
+      for (std::size_t i = 0; i < all.size(); i += pieces) {
+        std::span<stored_matrix const> const expert(&all[i], pieces);
+        tensor const &front = *expert.front().values, &back = *expert.back().values;
+        bool const there = in_place(expert.front()) && in_place(expert.back()) &&
+                           (pieces == 1 || back.data == front.data + front.bytes);
+        for (stored_matrix const& m : expert) note(m, there);
+        pointers.push_back(there ? at<W>(front) : decoded(expert));
       }
+      auto const matrices = shunt::expert_matrix<W>::each(
+          shunt::view<W const* const, 1>(pointers.data(), {{offset(experts)}}),
+          offset(pieces * rows), offset(columns));
+      return pieces == 2 ? matrices.in_pairs() : matrices;
     }
-    return matrix_of(pointers, 2 * rows, columns).in_pairs();
   }
 
-  [[nodiscard]] static shunt::expert_matrix<T> matrix_of(std::vector<T const*> const& pointers,
-                                                         std::uint64_t rows,
-                                                         std::uint64_t columns) {
-    return shunt::expert_matrix<T>::each(
-        shunt::view<T const* const, 1>(pointers.data(), {{offset(pointers.size())}}), offset(rows),
-        offset(columns));
+  /// Matrices behind each other, as W.
+  [[nodiscard]] W const* decoded(std::span<stored_matrix const> all) {
+    std::uint64_t numbers = 0;
+    for (stored_matrix const& m : all) numbers += m.rows * m.columns;
+    W* const data = to_.own.template take<W>(numbers);
+    W* to = data;
+    for (stored_matrix const& m : all) {
+      decode(m, to);
+      to += m.rows * m.columns;
+    }
+    return data;
+  }
+
+  [[nodiscard]] shunt::expert_matrix<W> packed(std::span<stored_matrix const> all,
+                                               std::uint64_t experts,
+                                               std::optional<shunt::pair_layout> pairs) {
+    for (stored_matrix const& m : all) note(m, false);
+    return checkpoint::packed<W>(on_, tensors_, all, experts, pairs, to_.own);
   }
 
   layer_tensors const& tensors_;
   layer_plan const& plan_;
   used_tensors& used_;
-  layer_weights<T, G> to_;
+  shunt::on_host const& on_;
+  layer_weights<T, G, W> to_;
 };
 
 }  // namespace checkpoint

@@ -1,0 +1,108 @@
+#pragma once
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "layer_tensors.hpp"
+#include "shunt/experts.hpp"
+#include "stored_matrix.hpp"
+#include "used_tensors.hpp"
+
+namespace checkpoint {
+
+/// What the formats are called that checkpoints are published in.
+template <shunt::quantised F> inline constexpr std::string_view name_of_format = "mxfp4";
+template <> inline constexpr std::string_view name_of_format<shunt::fp8_block> = "fp8";
+
+/// Refuses what pack() cannot take as it is stored, with a sentence that names the tensor.
+template <shunt::quantised F> void must_fit(layer_tensors const& tensors, stored_matrix const& m) {
+  auto const refuse = [&](tensor const& t, std::string const& is, std::string const& must) {
+    tensors.refuse("tensor " + quotable(t.name) + " " + is + "; as stored, " +
+                   std::string(name_of_format<F>) + " experts " + must +
+                   ". Load the layer as bf16 or float instead");
+  };
+  std::string const kind = "is " + m.values->kind;
+  if constexpr (std::same_as<F, shunt::fp8_block>) {
+    if (m.values->kind != "F8_E4M3") refuse(*m.values, kind, "are all F8_E4M3");
+    if (m.block_rows != 128 || m.block_columns != 128) {
+      refuse(*m.values,
+             "has a scale for each " + std::to_string(m.block_rows) + " x " +
+                 std::to_string(m.block_columns),
+             "have one for each 128 x 128");
+    }
+  } else {
+    if (!m.packed) refuse(*m.values, kind, "are all two numbers a byte");
+    if (m.scales->kind != "F8_E8M0" && m.scales->kind != "U8") {
+      refuse(*m.scales, "is " + m.scales->kind, "have scales of F8_E8M0");
+    }
+  }
+}
+
+/// Packs a matrix that fits, [experts · rows, columns], into the bytes that its handle asks for.
+template <shunt::quantised F>
+[[nodiscard]] shunt::status pack(shunt::on_host const& on, stored_matrix const& m,
+                                 std::uint64_t experts, shunt::view<F, 1> to,
+                                 std::optional<shunt::pair_layout> pairs) {
+  auto const E = static_cast<shunt::offset_t>(experts);
+  auto const N = static_cast<shunt::offset_t>(m.rows / experts);
+  auto const K = static_cast<shunt::offset_t>(m.columns);
+  auto const bytes_of = [](tensor const& t) {
+    return reinterpret_cast<std::uint8_t const*>(t.data);
+  };
+  if constexpr (std::same_as<F, shunt::fp8_block>) {
+    shunt::offset_t const high = (N + 127) / 128, wide = (K + 127) / 128;
+    std::vector<float> scales(static_cast<std::size_t>(E * high * wide));
+    for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = detail::scale_at(*m.scales, i);
+    auto const* const numbers = reinterpret_cast<shunt::fp8_e4m3 const*>(m.values->data);
+    return shunt::pack_fp8(on, shunt::view<shunt::fp8_e4m3 const, 3>(numbers, {{E, N, K}}),
+                           shunt::view<float const, 3>(scales.data(), {{E, high, wide}}), to,
+                           pairs);
+  } else {
+    return shunt::pack_mxfp4(
+        on, shunt::view<std::uint8_t const, 4>(bytes_of(*m.values), {{E, N, K / 32, 16}}),
+        shunt::view<std::uint8_t const, 3>(bytes_of(*m.scales), {{E, N, K / 32}}), to, pairs);
+  }
+}
+
+/// The matrices of experts in their own format, numbers and scales as they are, never through float:
+/// of one tensor that holds all, or of one or two (the halves of its pairs) for each expert. Halves
+/// are packed by themselves, since each has panels of its own.
+template <shunt::quantised F>
+[[nodiscard]] shunt::expert_matrix<F> packed(shunt::on_host const& on, layer_tensors const& tensors,
+                                             std::span<stored_matrix const> all,
+                                             std::uint64_t experts,
+                                             std::optional<shunt::pair_layout> pairs,
+                                             owned_memory& own) {
+  std::uint64_t rows = 0;
+  for (stored_matrix const& m : all) {
+    must_fit<F>(tensors, m);
+    rows += m.rows;
+  }
+  auto const E = static_cast<shunt::offset_t>(experts);
+  auto const N = static_cast<shunt::offset_t>(rows / experts);
+  auto const K = static_cast<shunt::offset_t>(all[0].columns);
+  auto const handle = [&](F const* data) {
+    using matrix = shunt::expert_matrix<F>;
+    return pairs ? matrix::packed(data, E, N, K, *pairs) : matrix::packed(data, E, N, K);
+  };
+  shunt::offset_t const bytes = handle(nullptr).packed_elements();
+  shunt::offset_t const piece = bytes / static_cast<shunt::offset_t>(all.size());
+  bool const halves = all.size() > experts;
+  F* const data = own.take<F>(static_cast<std::uint64_t>(bytes));
+  F* to = data;
+  for (stored_matrix const& m : all) {
+    shunt::status const done =
+        pack(on, m, all.size() == 1 ? experts : 1, shunt::view<F, 1>(to, {{piece}}),
+             halves ? std::nullopt : pairs);
+    if (!done.ok()) tensors.refuse(done.message());
+    to += piece;
+  }
+  return handle(data);
+}
+
+}  // namespace checkpoint
