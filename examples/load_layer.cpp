@@ -2,7 +2,7 @@
 // through it.
 //
 // test: {source}/examples/tiny_checkpoint
-// test: {source}/examples/tiny_checkpoint --layer 1 --tokens 64 --threads 1
+// test: {source}/examples/tiny_checkpoint --layer 1 --tokens 64 --threads 1 --format stored
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
@@ -17,14 +17,14 @@
 namespace {
 
 struct options {
-  std::string folder;
+  std::string folder, format = "bf16";
   int layer = 0, tokens = 256, threads = 0;
   std::uint64_t seed = 1;
 };
 
 double megabytes(std::uint64_t bytes) { return double(bytes) / 1e6; }
 
-void tell(checkpoint::loaded_layer const& layer, options const& o) {
+void tell(checkpoint::any_layer const& layer, options const& o) {
   shunt::preset const& p = layer.preset();
   std::printf("%s, layer %d: %d experts of width %d on %d columns, %d for each token\n", p.name,
               o.layer, p.sizes.experts, p.sizes.intermediate, p.sizes.hidden, p.sizes.top_k);
@@ -61,6 +61,31 @@ void tell(checkpoint::loaded_layer const& layer, options const& o) {
       megabytes(layer.bytes_owned()));
 }
 
+template <shunt::weight_format W> std::uint64_t numbers(shunt::expert_matrix<W> const& w) {
+  return static_cast<std::uint64_t>(w.experts() * w.rows() * w.columns());
+}
+template <shunt::weight_format W> std::uint64_t bytes(shunt::expert_matrix<W> const& w) {
+  return w.is_packed() ? static_cast<std::uint64_t>(w.packed_elements()) * sizeof(W)
+                       : numbers(w) * sizeof(W);
+}
+
+/// What the products read.
+template <class T, class G, class W>
+void tell_weights(shunt::moe_weights<T, G, shunt::space::host, W> const& w) {
+  std::uint64_t all = 0, size = 0;
+  for (auto const* m : {&w.up, &w.down, &w.shared_up, &w.shared_down}) {
+    all += numbers(*m);
+    size += bytes(*m);
+  }
+  std::string what(checkpoint::kind_of<T>);
+  if constexpr (shunt::quantised<W>) {
+    what = std::string(checkpoint::name_of_format<W>) + " as stored, packed";
+  }
+  std::printf("experts' weights: %s, %.3f MB, %.2f bits each; tokens: %s\n", what.c_str(),
+              megabytes(size), 8.0 * double(size) / double(all),
+              std::string(checkpoint::kind_of<T>).c_str());
+}
+
 /// Numbers of mean 0 and variance 1, from four uniform ones each: the same on every machine.
 template <class T> std::vector<T> tokens_of(std::size_t count, std::uint64_t seed) {
   std::vector<T> x(count);
@@ -73,9 +98,9 @@ template <class T> std::vector<T> tokens_of(std::size_t count, std::uint64_t see
   return x;
 }
 
-template <class T, class G>
-void run(checkpoint::loaded_layer const& layer, shunt::moe_weights<T, G> const& weights,
-         options const& o) {
+template <class T, class G, class W>
+void run(checkpoint::any_layer const& layer,
+         shunt::moe_weights<T, G, shunt::space::host, W> const& weights, options const& o) {
   shunt::on_host const on{.threads = o.threads};
   shunt::index_t const tokens = o.tokens, width = layer.width();
   shunt::index_t const experts = layer.preset().sizes.experts;
@@ -125,6 +150,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Runs one mixture-of-experts layer of a published checkpoint."};
   app.add_option("folder", o.folder, "config.json and safetensors, in shards or not")->required();
   app.add_option("--layer", o.layer, "number of the layer")->capture_default_str();
+  app.add_option("--format", o.format, "what experts in fp8 or mxfp4 become; stored: nothing else")
+      ->check(CLI::IsMember({"bf16", "float", "stored"}))
+      ->capture_default_str();
   app.add_option("--tokens", o.tokens, "how many random tokens")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -134,9 +162,18 @@ int main(int argc, char** argv) {
   app.add_option("--seed", o.seed, "of the tokens")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
-    checkpoint::loaded_layer const layer = checkpoint::load_layer(o.folder, o.layer);
-    tell(layer, o);
-    layer.visit([&](auto const& weights) { run(layer, weights, o); });
+    auto const use = [&](auto const& layer) {
+      tell(layer, o);
+      layer.visit([&](auto const& weights) {
+        tell_weights(weights);
+        run(layer, weights, o);
+      });
+    };
+    if (o.format == "stored") {
+      use(checkpoint::load_stored_layer(o.folder, o.layer, {.threads = o.threads}));
+    } else {
+      use(checkpoint::load_layer(o.folder, o.layer, {.widen = o.format == "float"}));
+    }
   } catch (std::exception const& e) { return std::fprintf(stderr, "%s\n", e.what()), 1; }
   return 0;
 }
