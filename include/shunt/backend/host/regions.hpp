@@ -23,9 +23,9 @@
 #define SHUNT_LANES inline __attribute__((always_inline))
 
 // The kernels that no user's type enters (<room>_once.inl) can be compiled in one translation unit of
-// a program, which then compiles in two thirds of the time: it defines SHUNT_KERNELS_HERE before it
-// includes shunt.hpp, and all others define SHUNT_KERNELS_ELSEWHERE. Units that were compiled for
-// another SHUNT_WIDEST_REGION or -march do not link with it: see abi.hpp.
+// a program: that one defines SHUNT_KERNELS_HERE before it includes shunt.hpp; all others define
+// SHUNT_KERNELS_ELSEWHERE, and compile in some two thirds of the time. Units of another
+// SHUNT_WIDEST_REGION or -march do not link with it: see abi.hpp.
 #if defined(SHUNT_KERNELS_HERE)
 #define SHUNT_ONCE
 #elif defined(SHUNT_KERNELS_ELSEWHERE)
