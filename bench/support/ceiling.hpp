@@ -10,7 +10,8 @@ namespace bench {
 /// again when some seconds have passed.
 [[nodiscard]] double fma_gflops(int threads);
 
-/// Bytes per second that `threads` threads read at once from memory that no cache holds.
+/// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
+/// stream or in four, whichever is faster.
 [[nodiscard]] double read_bandwidth(int threads);
 
 /// Threads of the machine.
