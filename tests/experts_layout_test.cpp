@@ -104,6 +104,40 @@ TYPED_TEST(ExpertsLayout, PackedWeightsGiveTheSameBitsInEveryWorld) {
   }
 }
 
+// Few rows have paths of their own: several panels or columns side by side, and what is left of them;
+// rows too long for the room that their floats have.
+TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
+  using T = TypeParam;
+  for (auto const& [rows, columns] : {std::pair{230, 70}, {150, 61}, {66, 6050}, {34, 18450}}) {
+    product_case<T> x({1, 2, 3, 0, 4, 5, 6, 7}, rows, columns, 5);
+    auto const want_all =
+        in_segments(product(in_double(x.a), in_double(x.w), {}, x.expert, rows, columns), x.expert);
+    for (bool const pairs : {false, true}) {
+      SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(columns) +
+                   (pairs ? " pairs" : ""));
+      expert_matrix<T> plain(x.w.as(8, rows, columns));
+      if (pairs) plain = plain.in_pairs();
+      guarded<T> packed(static_cast<std::size_t>(plain.packed_elements()));
+      ASSERT_TRUE(pack_weights(on_host{}, plain, packed).ok());
+      auto const w = pairs ? expert_matrix<T>::packed(packed.data(), 8, rows, columns, {})
+                           : expert_matrix<T>::packed(packed.data(), 8, rows, columns);
+      guarded<float> want;
+      for (on_host const& on : host_worlds()) {
+        guarded<float> c(product_case<T>::count(x.R, pairs ? rows / 2 : rows)), c_packed(c.size());
+        auto const run = [&](expert_matrix<T> const& of, guarded<float>& to) {
+          auto const a = x.a.as(x.R, columns);
+          return pairs ? grouped_gemm(on, a, of, x.rows, to.as(x.R, rows / 2), swiglu{})
+                       : grouped_gemm(on, a, of, x.rows, to.as(x.R, rows));
+        };
+        ASSERT_TRUE(run(plain, c).ok() && run(w, c_packed).ok());
+        if (want.size() == 0) want = c;
+        EXPECT_TRUE(same_bits(want, c) && same_bits(want, c_packed)) << name_of(on);
+      }
+      if (!pairs) { EXPECT_TRUE(close(in_segments(want, x.expert), want_all, columns + 1)); }
+    }
+  }
+}
+
 TYPED_TEST(ExpertsLayout, OnePointerPerExpertAndAnyStrides) {
   using T = TypeParam;
   product_case<T> x({9, 0, 70}, N, K);

@@ -79,6 +79,15 @@ template <int Which> SHUNT_EMULATED f16 shuffle_parts(f16 a, f16 b) {
   }
   return r;
 }
+SHUNT_EMULATED f16 in_all_parts(__m128 part) {
+  f16 to;
+  for (int i = 0; i < 16; ++i) to[i] = part[i % 4];
+  return to;
+}
+template <int Part> SHUNT_EMULATED f16 with_part(f16 a, __m128 part) {
+  for (int i = 0; i < 4; ++i) a[4 * Part + i] = part[i];
+  return a;
+}
 SHUNT_EMULATED unsigned signs(i16 a) {
   unsigned mask = 0;
   for (int i = 0; i < 16; ++i) mask |= unsigned(a[i] < 0) << i;
@@ -126,6 +135,9 @@ SHUNT_EMULATED f16 set(float p, float o, float n, float m, float l, float k, flo
   ((void)(k), ::shunt::test::emulated::shuffle<which>(a, b))
 #define _mm512_maskz_shuffle_f32x4(k, a, b, which) \
   ((void)(k), ::shunt::test::emulated::shuffle_parts<which>(a, b))
+#define _mm512_maskz_broadcast_f32x4(k, a) ((void)(k), ::shunt::test::emulated::in_all_parts(a))
+#define _mm512_maskz_insertf32x4(k, a, part, which) \
+  ((void)(k), ::shunt::test::emulated::with_part<which>(a, part))
 #define _mm512_movepi32_mask(a) ::shunt::test::emulated::signs(a)
 #define _mm512_maskz_cvtepi8_epi32(k, a) \
   ((void)(k), ::shunt::test::emulated::widen_bytes<signed char>(a))

@@ -12,25 +12,49 @@ struct gemm_piece {
   std::int64_t column, columns, k, depth;
 };
 
-/// Cache lines that the next piece will be made of: `rows` times `lines` of them.
+/// Cache lines that the next piece will be made of: `rows` times `lines` of them, asked for in order, and
+/// in turn with them, `apart`, those of the piece's other three parts: a core reads four streams of memory
+/// faster than one. In one part, two lines side by side.
 struct gemm_ahead {
   char const* start;
-  std::int64_t stride, rows, lines, at;
+  std::int64_t stride, rows, lines, at, apart;
+  bool second;  ///< pair of parts is next
 };
+SHUNT_LANES gemm_ahead in_parts(gemm_ahead whole) noexcept {
+  whole.apart = 64;
+  if (whole.rows % 4 == 0) {
+    whole.rows /= 4;
+    whole.apart = whole.rows * whole.stride;
+  }
+  return whole;
+}
+/// How many lines there are in all.
+SHUNT_LANES std::int64_t lines_of(gemm_ahead const& next) noexcept {
+  return next.rows * next.lines * (next.apart == 64 ? 1 : 4);
+}
 
-/// Asks for the next `count` of them.
-SHUNT_LANES void fetch(gemm_ahead& next, std::int64_t count) noexcept {
-  while (count > 0 && next.rows > 0) {
-    std::int64_t const rest = next.lines - next.at, now = count < rest ? count : rest;
-    char const* const from = next.start + 64 * next.at;
-    for (std::int64_t i = 0; i < now; ++i) __builtin_prefetch(from + 64 * i, 0, 2);
-    count -= now;
-    next.at += now;
-    if (now < rest) return;
+/// Where some requests begin: there and `apart` from it; and how far on the next ones are.
+struct gemm_requests {
+  char const* at;
+  std::int64_t apart, step;
+};
+/// Requests for the next `lines`, in `steps`; for a line at hand, `idle`, where none is left.
+SHUNT_LANES gemm_requests next_requests(gemm_ahead& next, std::int64_t lines, std::int64_t steps,
+                                        void const* idle) noexcept {
+  if (next.rows <= 0) return {static_cast<char const*>(idle), 0, 0};
+  char const* from = next.start + 64 * next.at;
+  if (next.apart != 64) {
+    lines = (lines + 1) / 2;
+    from += next.second ? 2 * next.apart : 0;
+    next.second = !next.second;
+  }
+  if (!next.second) next.at += lines;
+  if (next.at >= next.lines) {
     next.at = 0;
     next.start += next.stride;
     --next.rows;
   }
+  return {from, next.apart, 64 * lines / steps};
 }
 
 /// What panels_from(...) will read of a piece of weights: a guess, where rows lie in blocks.
@@ -47,7 +71,7 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
       next.rows = (columns + gemm_panel - 1) / gemm_panel;
       next.lines = (at::place(k + piece.depth) - at::place(k) + 63) / 64;
     });
-    return next;
+    return in_parts(next);
   }
   std::int64_t const size = job.w.type == stored::f32 ? 4 : 2;
   std::int64_t first = 0, length = 0;  // in elements
@@ -77,7 +101,7 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
   next.start = base + first * size;
   next.stride *= size;
   next.lines = (length * size + 63) / 64;
-  return next;
+  return in_parts(next);
 }
 
 /// The lines that rows [row, row + rows) of a weight gradient will be written to, from `column` on.
@@ -90,5 +114,9 @@ inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, s
       expert_of<float>(to, segment.expert) + physical_row(to.pairs, row) * to.row_stride + column;
   return {reinterpret_cast<char const*>(first),
           (to.pairs.block == 1 ? 2 : 1) * to.row_stride * static_cast<std::int64_t>(sizeof(float)),
-          rows, (columns * static_cast<std::int64_t>(sizeof(float)) + 63) / 64, 0};
+          rows,
+          (columns * static_cast<std::int64_t>(sizeof(float)) + 63) / 64,
+          0,
+          64,
+          false};
 }

@@ -1,17 +1,46 @@
-// No include guard: a few rows times packed panels of quantised weights, each number decoded in
-// registers where it is used. Decoding one token is this: bytes from memory, once.
-inline constexpr int few_rows = 4;
+// No include guard: a few rows times packed weights, each number used in registers as it is read.
+// Decoding one token is this: bytes from memory, once.
+template <class Job> inline constexpr int few_rows = has_formats<Job> ? 4 : 3;
 
-/// a(r, k) at a + r * a_stride + k, for the k of [k, k + depth); panel p at panel + p * panel_stride;
-/// its sums of row r at c + r * c_row + p * c_panel.
+/// Packed panels that are floats of some type, as those of quantised weights are decoded.
+template <storage T> struct decoder<T> {
+  static constexpr bool powers = false;
+  static constexpr std::int64_t block = format_pieces;
+  static constexpr int step = 1;
+  T const* number;
+
+  static SHUNT_LANES std::int64_t panel_bytes(std::int64_t ins) noexcept {
+    return ins * panel_columns * static_cast<std::int64_t>(sizeof(T));
+  }
+  SHUNT_LANES void begin(unsigned char const* panel, std::int64_t piece) noexcept {
+    number = reinterpret_cast<T const*>(panel) + piece * block * panel_columns;
+  }
+  template <bool Scaled, class Body>
+  SHUNT_LANES void each(std::int64_t k, Body&& body) const noexcept {
+    vf w[panel_vectors];
+    unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+      w[v.value] = load(number + k * panel_columns + v.value * lanes);
+    });
+    body(std::integral_constant<int, 0>{}, w);
+  }
+};
+
+/// Panels whose sums are computed side by side. One core reads several streams of memory faster than one,
+/// and the chain of one sum would wait for itself.
+template <class F, int Rows> constexpr int few_group() noexcept {
+  if (!storage<F>) return Rows <= 2 ? 2 : 1;
+  constexpr int sums = 12;  // vectors in registers
+  return 4 * Rows * panel_vectors <= sums ? 4 : 2 * Rows * panel_vectors <= sums ? 2 : 1;
+}
+
+/// a(r, k) at a + r * a_stride + k, for the k of [k, k + depth); panel i of a group at panel[i], the sums
+/// of its row r at c[i] + r * c_row.
 struct few_at {
   float const* a;
-  std::int64_t a_stride;
-  unsigned char const* panel;
-  std::int64_t panel_stride;
-  std::int64_t k, depth;
-  float* c;
-  std::int64_t c_row, c_panel;
+  std::int64_t a_stride, k, depth;
+  unsigned char const* panel[4];
+  float* c[4];
+  std::int64_t c_row;
 };
 
 /// A row of a whose products with mxfp4 can be summed without their scale, which is applied to the sums
@@ -112,12 +141,13 @@ SHUNT_LANES void change_unit(few_sums<F, Rows, Panels>& to) noexcept {
   });
 }
 
-/// Sums continued by fma over k ascending; from 0 where k is 0. Several panels at once: the chain of
-/// one would wait for itself. Plain: all rows of a are plain_row.
-template <class F, int Rows, int Panels, bool Plain> void sum_few(few_at const& at) noexcept {
+/// The sums of a group's panels from `first` on, continued by fma over k ascending; from 0 where k is 0.
+/// Plain: all rows of a are plain_row.
+template <class F, int Rows, int Panels, bool Plain>
+void sum_few(few_at const& at, int first) noexcept {
   few_sums<F, Rows, Panels> to;
   for_sums<Rows, Panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
-    float const* const place = at.c + r.value * at.c_row + p.value * at.c_panel + v.value * lanes;
+    float const* const place = at.c[first + p.value] + r.value * at.c_row + v.value * lanes;
     to.sum[r.value][p.value][v.value] = at.k > 0 ? load(place) : vf{};
     to.unit[p.value][v.value] = vu{} + 127u;
   });
@@ -126,7 +156,7 @@ template <class F, int Rows, int Panels, bool Plain> void sum_few(few_at const& 
   for (std::int64_t i = 0; i < at.depth; i += block, a += block) {
     std::int64_t const end = at.depth - i < block ? at.depth - i : block;
     unroll<Panels>([&](auto p) __attribute__((always_inline)) {
-      to.from[p.value].begin(at.panel + p.value * at.panel_stride, (at.k + i) / block);
+      to.from[p.value].begin(at.panel[first + p.value], (at.k + i) / block);
     });
     if constexpr (Plain) {
       vu odd = {};
@@ -145,94 +175,100 @@ template <class F, int Rows, int Panels, bool Plain> void sum_few(few_at const& 
   }
   if constexpr (Plain) change_unit<true>(to);
   for_sums<Rows, Panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
-    store(at.c + r.value * at.c_row + p.value * at.c_panel + v.value * lanes,
+    store(at.c[first + p.value] + r.value * at.c_row + v.value * lanes,
           to.sum[r.value][p.value][v.value]);
   });
 }
 
-/// `count` panels and, if there are two runs, as many `apart` panels further, whose sums are
-/// `sums_apart` further.
+/// The panels of a strip: `panels` of each half, where they begin, their bytes, and their sums.
+struct few_strip {
+  unsigned char const* panel[2];
+  float* c[2];
+  int halves;
+  std::int64_t panels, bytes;
+};
+
+/// `count` groups of `runs` panels; each panel of a group is in a run of its own.
 template <class F, int Rows, bool Plain>
-void few_panels(few_at at, std::int64_t count, bool two, std::int64_t apart,
-                std::int64_t sums_apart) noexcept {
-  std::int64_t const bytes = at.panel_stride;
-  at.panel_stride = apart * bytes;
-  at.c_panel = sums_apart;
-  for (std::int64_t p = 0; p < count; ++p) {
-    if (two && Rows <= 2) {
-      sum_few<F, Rows, 2, Plain>(at);
-    } else {
-      sum_few<F, Rows, 1, Plain>(at);
-      if (two) {
-        few_at second = at;
-        second.panel += at.panel_stride;
-        second.c += at.c_panel;
-        sum_few<F, Rows, 1, Plain>(second);
-      }
+void few_groups(few_at& at, int runs, std::int64_t count, std::int64_t bytes) noexcept {
+  constexpr int group = few_group<F, Rows>();
+  for (std::int64_t i = 0; i < count; ++i) {
+    int first = 0;
+    for (; first + group <= runs; first += group) sum_few<F, Rows, group, Plain>(at, first);
+    if constexpr (group > 1) {
+      for (; first < runs; ++first) sum_few<F, Rows, 1, Plain>(at, first);
     }
-    at.panel += bytes;
-    at.c += panel_columns;
+    for (int run = 0; run < runs; ++run) {
+      at.panel[run] += bytes;
+      at.c[run] += panel_columns;
+    }
   }
 }
+/// All of a strip: in as many runs as there are panels in a group, then what is left.
+template <class F, int Rows, bool Plain> void few_panels(few_at at, few_strip const& of) noexcept {
+  constexpr int group = few_group<F, Rows>();
+  int const each = group > of.halves ? group / of.halves : 1, runs = each * of.halves;
+  std::int64_t const count = of.panels / each, rest = of.panels % each;
+  auto const start = [&](int run, int half, std::int64_t panel) {
+    at.panel[run] = of.panel[half] + panel * of.bytes;
+    at.c[run] = of.c[half] + panel * panel_columns;
+  };
+  for (int run = 0; run < runs; ++run) start(run, run / each, run % each * count);
+  few_groups<F, Rows, Plain>(at, runs, count, of.bytes);
+  for (int half = 0; half < of.halves; ++half) start(half, half, of.panels - rest);
+  few_groups<F, Rows, Plain>(at, of.halves, rest, of.bytes);
+}
 template <class F, int Rows>
-SHUNT_LANES void few_rows_of(std::int64_t rows, few_at const& at, std::int64_t count, bool two,
-                             std::int64_t apart, std::int64_t sums_apart) noexcept {
+SHUNT_LANES void few_rows_of(std::int64_t rows, few_at const& at, few_strip const& of) noexcept {
   if constexpr (Rows > 0) {
-    if (rows == Rows) {
-      if constexpr (decoder<F>::powers) {
-        bool plain = true;
-        for (int r = 0; r < Rows; ++r) {
-          plain = plain && plain_row(at.a + r * at.a_stride, at.depth);
-        }
-        if (plain) {
-          few_panels<F, Rows, true>(at, count, two, apart, sums_apart);
-          return;
-        }
-      }
-      few_panels<F, Rows, false>(at, count, two, apart, sums_apart);
-    } else {
-      few_rows_of<F, Rows - 1>(rows, at, count, two, apart, sums_apart);
+    if (rows < Rows) {
+      few_rows_of<F, Rows - 1>(rows, at, of);
+      return;
     }
+    if constexpr (decoder<F>::powers) {
+      bool plain = true;
+      for (int r = 0; r < Rows; ++r) plain = plain && plain_row(at.a + r * at.a_stride, at.depth);
+      if (plain) {
+        few_panels<F, Rows, true>(at, of);
+        return;
+      }
+    }
+    few_panels<F, Rows, false>(at, of);
   }
 }
 
-/// All sums of a task of at most few_rows rows.
+/// All sums of a task of at most few_rows rows and packed weights.
 template <class Job>
 void sums_of_few(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
                  std::int64_t column, std::int64_t columns, float* left, float* sums,
                  std::int64_t half_stride) noexcept {
-  std::int64_t const panels = (columns + panel_columns - 1) / panel_columns;
-  std::int64_t const first = packed_panel(job.w.pairs, column);
-  std::int64_t const most = gemm_block_rows * gemm_depth / rows / format_pieces * format_pieces;
+  few_strip of{};
+  of.halves = job.paired ? 2 : 1;
+  of.panels = (columns + panel_columns - 1) / panel_columns;
   few_at at{};
-  at.c_row = job.paired ? 2 * half_stride : half_stride;
-  for (std::int64_t k = 0; k < job.ins; k += most) {
-    at.k = k;
-    at.depth = job.ins - k < most ? job.ins - k : most;
-    if (in_place(job.a)) {
-      at.a = row_of<float>(job.a, segment.first + row) + k;
-      at.a_stride = job.a.stride;
-    } else {
-      copy_rows(job.a, segment.first + row, rows, k, at.depth, left, at.depth);
-      at.a = left;
-      at.a_stride = at.depth;
+  at.c_row = of.halves * half_stride;
+  auto const all = [&](auto* tag) __attribute__((always_inline)) {
+    using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    using element = std::conditional_t<storage<F>, F, unsigned char>;
+    auto const* const start =
+        reinterpret_cast<unsigned char const*>(expert_of<element const>(job.w, segment.expert));
+    of.bytes = decoder<F>::panel_bytes(job.ins);
+    for (int half = 0; half < of.halves; ++half) {
+      of.panel[half] = start + packed_panel(job.w.pairs, half * (job.outs / 2) + column) * of.bytes;
+      of.c[half] = sums + half * half_stride;
     }
-    with_format(job.w.type, [&](auto* tag) {
-      using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-      at.panel_stride = decoder<F>::panel_bytes(job.ins);
-      at.panel = expert_of<unsigned char const>(job.w, segment.expert) + first * at.panel_stride;
-      at.c = sums;
-      if (job.paired) {
-        std::int64_t const up = packed_panel(job.w.pairs, job.outs / 2 + column) - first;
-        few_rows_of<F, few_rows>(rows, at, panels, true, up, half_stride);
-        return;
-      }
-      std::int64_t const half = panels / 2;
-      few_rows_of<F, few_rows>(rows, at, half, true, half, half * panel_columns);
-      if (panels % 2 == 0) return;
-      at.panel += 2 * half * at.panel_stride;
-      at.c += 2 * half * panel_columns;
-      few_rows_of<F, few_rows>(rows, at, 1, false, 0, 0);
-    });
+    each_left_piece(job, segment, row, rows, job.ins, left,
+                    [&](tile_at const& piece, std::int64_t k) {
+                      at.a = piece.a;
+                      at.a_stride = piece.a_stride;
+                      at.k = k;
+                      at.depth = piece.depth;
+                      few_rows_of<F, few_rows<Job>>(rows, at, of);
+                    });
+  };
+  if constexpr (has_formats<Job>) {
+    with_format(job.w.type, all);
+  } else {
+    with_stored(job.w.type, all);
   }
 }

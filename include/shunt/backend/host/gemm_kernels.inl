@@ -9,6 +9,8 @@
 //
 #include "shunt/backend/host/gemm_pack.inl"
 //
+#include "shunt/backend/host/gemm_left.inl"
+//
 #include "shunt/backend/host/gemm_formats.inl"
 //
 #include "shunt/backend/host/gemm_panels.inl"
@@ -16,6 +18,8 @@
 #include "shunt/backend/host/gemm_multiply.inl"
 //
 #include "shunt/backend/host/gemm_few.inl"
+//
+#include "shunt/backend/host/gemm_few_rows.inl"
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -48,26 +52,6 @@ struct gemm_walk {
   }
 };
 
-/// Rows [row, row + rows) of the left operand for the k of [k, k + depth): in place where they are
-/// floats as they are needed, else as a block of floats.
-template <class Job>
-void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
-                  std::int64_t k, std::int64_t depth, float* block, tile_at& at) noexcept {
-  if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
-    copy_rows(job.a, segment.first + k, depth, row, rows, block, gemm_block_rows);
-    at.across = true;
-    at.a = block;
-    at.a_stride = gemm_block_rows;
-  } else if (in_place(job.a)) {
-    at.a = row_of<float>(job.a, segment.first + row) + k;
-    at.a_stride = job.a.stride;
-  } else {
-    copy_rows(job.a, segment.first + row, rows, k, depth, block, depth);
-    at.a = block;
-    at.a_stride = depth;
-  }
-}
-
 /// One block of the output.
 template <class Job>
 void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segment, std::int64_t row,
@@ -80,14 +64,16 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
   bool const lie = rows_lie(job, column, columns);
-  std::int64_t const most = job.w.packed && !wgrad ? gemm_depth : gemm_made_depth;
+  // One tile needs its weights soon: several panels are asked for at once.
+  bool const soon = job.w.packed && job.kind == gemm_kind::forward && rows <= tile_rows;
+  std::int64_t const most = job.w.packed && !wgrad && !soon ? gemm_depth : gemm_made_depth;
   std::int64_t const pieces = (depth + most - 1) / most;
   std::int64_t const even = pieces == 0 ? most : (depth + pieces - 1) / pieces;
   gemm_walk walk{};
   walk.column = column;
   walk.columns = columns;
   walk.depth = depth;
-  walk.group = (lie ? gemm_group_panels : tile_panels) * panel_columns;
+  walk.group = (lie || soon ? gemm_group_panels : tile_panels) * panel_columns;
   constexpr std::int64_t unit = has_formats<Job> ? format_pieces : tile_stretch;
   walk.most = (even + unit - 1) / unit * unit;
   walk.halves = job.paired ? 2 : 1;
@@ -97,12 +83,13 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool const few = has_formats<Job> && rows <= few_rows;
-  if constexpr (has_formats<Job>) {
-    if (few) {
-      sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
-                  half_stride);
-    }
+  bool const few_packed = job.w.packed && job.kind == gemm_kind::forward && rows <= few_rows<Job>;
+  bool few = few_packed;
+  if (few_packed) {
+    sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
+  } else if constexpr (!has_formats<Job>) {
+    few = sums_across(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
+                      half_stride);
   }
   gemm_piece next{};
   for (gemm_piece now = few ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {

@@ -42,7 +42,7 @@ SHUNT_LANES void tile_panels_of(std::int64_t rows, gemm_right const& right, tile
   std::int64_t const stretches = (at.depth + tile_stretch - 1) / tile_stretch;
   std::int64_t const spans = (right.panels + tile_panels - 1) / tile_panels;
   std::int64_t const calls = spans * parts * tiles * stretches;
-  std::int64_t const lines = (next.rows * next.lines + calls - 1) / calls;
+  std::int64_t const lines = (lines_of(next) + calls - 1) / calls;
   for (std::int64_t p = 0; p < right.panels; p += tile_panels) {
     bool const last = right.panels - p < tile_panels;
     for (int v = 0; v < parts * tile_columns; v += tile_columns) {
@@ -107,11 +107,7 @@ void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
                                  last ? 0 : right.narrow_stride, right.data + v, right.stride,
                                  keep_row};
         };
-        if (rows <= single_tile<T>) {
-          tile_panels_of<1, single_tile<T>>(rows, right, at, next, first);
-        } else {
-          tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first);
-        }
+        tile_panels_of<least_packed<T>, tile_rows>(rows, right, at, next, first);
       }
     });
   }

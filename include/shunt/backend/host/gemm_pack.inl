@@ -47,113 +47,135 @@ SHUNT_LANES void zero_row(float* to, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) to[i] = 0.0f;
 }
 
-SHUNT_LANES bool in_place(gemm_rows const& rows) noexcept {
-  return rows.type == stored::f32 && rows.slot == nullptr && rows.scale.factor == nullptr;
-}
-
-/// Elements [first, first + count) of rows [row, row + rows), as floats, one row each `to_stride`.
-template <class Rows>
-void copy_rows(Rows const& from, std::int64_t row, std::int64_t rows, std::int64_t first,
-               std::int64_t count, float* to, std::int64_t to_stride) noexcept {
-  with_stored(from.type, [&](auto* tag) {
-    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    for (std::int64_t r = 0; r < rows; ++r) {
-      auto const* const at = row_of<element>(from, row + r);
-      float* const out = to + r * to_stride;
-      if (at == nullptr) {
-        zero_row(out, count);
-      } else if (from.scale.factor != nullptr) {
-        widen_row_scaled(at + first, count, scale_of(from.scale, row + r), out);
-      } else {
-        widen_row(at + first, count, out);
-      }
-    }
-  });
-}
-
-/// Exchanges rows and columns of a square block. Unrolled: g++ at -O2 would keep the arrays in memory.
-#if SHUNT_REGION == 256
-SHUNT_LANES void transpose(vf (&r)[8]) noexcept {
-  __m256 t[8], u[8];
-  unroll<4>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = 2 * decltype(h)::value;
-    t[i] = _mm256_unpacklo_ps((__m256)r[i], (__m256)r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps((__m256)r[i], (__m256)r[i + 1]);
-  });
-  unroll<2>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = 4 * decltype(h)::value;
-    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  });
-  unroll<4>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = decltype(h)::value;
-    r[i] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-    r[i + 4] = (vf)_mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  });
-}
-#elif SHUNT_REGION == 512
-SHUNT_LANES void transpose(vf (&r)[16]) noexcept {
+/// Exchanges rows and columns of squares of four, one in every 16 bytes of the vectors.
+SHUNT_LANES void exchange(vf* r) noexcept {
+#if SHUNT_REGION == 512
   constexpr __mmask16 all = 0xffff;
-  __m512 t[16], u[16];
-  unroll<8>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = 2 * decltype(h)::value;
-    t[i] = _mm512_maskz_unpacklo_ps(all, (__m512)r[i], (__m512)r[i + 1]);
-    t[i + 1] = _mm512_maskz_unpackhi_ps(all, (__m512)r[i], (__m512)r[i + 1]);
-  });
-  unroll<4>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = 4 * decltype(h)::value;
-    u[i] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm512_maskz_shuffle_ps(all, t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm512_maskz_shuffle_ps(all, t[i + 1], t[i + 3], 0xee);
-  });
-  // u[4 q + i] holds, in its 128-bit part p, column 4 p + i of rows 4 q to 4 q + 3.
-  unroll<4>([&](auto h) __attribute__((always_inline)) {
-    constexpr int i = decltype(h)::value;
-    __m512 const a = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0x88);       // q01, p 0 2
-    __m512 const b = _mm512_maskz_shuffle_f32x4(all, u[i], u[i + 4], 0xdd);       // q01, p 1 3
-    __m512 const c = _mm512_maskz_shuffle_f32x4(all, u[i + 8], u[i + 12], 0x88);  // q23, p 0 2
-    __m512 const d = _mm512_maskz_shuffle_f32x4(all, u[i + 8], u[i + 12], 0xdd);  // q23, p 1 3
-    r[i] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0x88);
-    r[i + 4] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0x88);
-    r[i + 8] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0xdd);
-    r[i + 12] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0xdd);
-  });
-}
+  __m512 const a = _mm512_maskz_unpacklo_ps(all, (__m512)r[0], (__m512)r[1]);
+  __m512 const b = _mm512_maskz_unpackhi_ps(all, (__m512)r[0], (__m512)r[1]);
+  __m512 const c = _mm512_maskz_unpacklo_ps(all, (__m512)r[2], (__m512)r[3]);
+  __m512 const d = _mm512_maskz_unpackhi_ps(all, (__m512)r[2], (__m512)r[3]);
+  r[0] = (vf)_mm512_maskz_shuffle_ps(all, a, c, 0x44);
+  r[1] = (vf)_mm512_maskz_shuffle_ps(all, a, c, 0xee);
+  r[2] = (vf)_mm512_maskz_shuffle_ps(all, b, d, 0x44);
+  r[3] = (vf)_mm512_maskz_shuffle_ps(all, b, d, 0xee);
+#elif SHUNT_REGION == 256
+  __m256 const a = _mm256_unpacklo_ps((__m256)r[0], (__m256)r[1]);
+  __m256 const b = _mm256_unpackhi_ps((__m256)r[0], (__m256)r[1]);
+  __m256 const c = _mm256_unpacklo_ps((__m256)r[2], (__m256)r[3]);
+  __m256 const d = _mm256_unpackhi_ps((__m256)r[2], (__m256)r[3]);
+  r[0] = (vf)_mm256_shuffle_ps(a, c, 0x44);
+  r[1] = (vf)_mm256_shuffle_ps(a, c, 0xee);
+  r[2] = (vf)_mm256_shuffle_ps(b, d, 0x44);
+  r[3] = (vf)_mm256_shuffle_ps(b, d, 0xee);
 #else
-SHUNT_LANES void transpose(vf (&r)[4]) noexcept {
   vf const a = r[0], b = r[1], c = r[2], d = r[3];
   r[0] = vf{a[0], b[0], c[0], d[0]};
   r[1] = vf{a[1], b[1], c[1], d[1]};
   r[2] = vf{a[2], b[2], c[2], d[2]};
   r[3] = vf{a[3], b[3], c[3], d[3]};
-}
 #endif
+}
 
-/// Eight (or as many as there are lanes) elements of as many columns, from k on, to a panel.
+/// 16 bytes from each fourth of `lanes` columns, from the first on.
+template <class T> SHUNT_LANES vf load_fourths(T const* const* column, std::int64_t k) noexcept {
+#if SHUNT_REGION == 512
+  constexpr __mmask16 all = 0xffff;
+  auto const part = [&](int j) __attribute__((always_inline)) {
+    return _mm_loadu_ps(reinterpret_cast<float const*>(column[j] + k));
+  };
+  __m512 x = _mm512_maskz_broadcast_f32x4(all, part(0));
+  x = _mm512_maskz_insertf32x4(all, x, part(4), 1);
+  x = _mm512_maskz_insertf32x4(all, x, part(8), 2);
+  return (vf)_mm512_maskz_insertf32x4(all, x, part(12), 3);
+#elif SHUNT_REGION == 256
+  __m128 const low = _mm_loadu_ps(reinterpret_cast<float const*>(column[0] + k));
+  __m128 const high = _mm_loadu_ps(reinterpret_cast<float const*>(column[4] + k));
+  return (vf)_mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
+#else
+  vf x;
+  __builtin_memcpy(&x, column[0] + k, sizeof x);
+  return x;
+#endif
+}
+
+/// Numbers of type T in the place of one float.
+template <class T> inline constexpr int words = static_cast<int>(sizeof(float) / sizeof(T));
+
+/// body(s, y) for each of them as floats. Those of 16 bits have been moved about in pairs, as if two made
+/// one float.
+template <class T, class Body> SHUNT_LANES void widened(vf x, Body&& body) noexcept {
+  if constexpr (words<T> == 1) {
+    body(std::integral_constant<int, 0>{}, x);
+  } else {
+    vu const first = as_bits(x) << 16, second = as_bits(x) & 0xffff0000u;
+    bool constexpr half = std::is_same_v<T, fp16>;
+    body(std::integral_constant<int, 0>{},
+         half ? widen_half(narrow_upper(first)) : as_float(first));
+    body(std::integral_constant<int, 1>{},
+         half ? widen_half(narrow_upper(second)) : as_float(second));
+  }
+}
+
+/// body(s, y) for `quad` k: y are the elements at k + s of as many columns as there are lanes, each of
+/// which lies contiguous in memory.
+template <class T> inline constexpr int quad = 4 * words<T>;
+template <class T, class Body>
+SHUNT_LANES void each_across(T const* const* column, std::int64_t k, Body&& body) noexcept {
+  vf x[4];
+  unroll<4>([&](auto i)
+                __attribute__((always_inline)) { x[i.value] = load_fourths(column + i.value, k); });
+  exchange(x);
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    widened<T>(
+        x[i.value], [&](auto s, vf y) __attribute__((always_inline)) {
+          body(std::integral_constant<int, words<T> * i.value + s.value>{}, y);
+        });
+  });
+}
+
+/// Exchanges rows and columns of a square block.
+SHUNT_LANES void transpose(vf (&r)[lanes]) noexcept {
+  unroll<lanes / 4>([&](auto q) __attribute__((always_inline)) { exchange(r + 4 * q.value); });
+#if SHUNT_REGION == 512
+  // r[4 q + i] holds, in its 16-byte part p, column 4 p + i of rows 4 q to 4 q + 3.
+  constexpr __mmask16 all = 0xffff;
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    auto const row = [&](int q) __attribute__((always_inline)) {
+      return (__m512)r[4 * q + i.value];
+    };
+    __m512 const a = _mm512_maskz_shuffle_f32x4(all, row(0), row(1), 0x88);  // q 0 1, p 0 2
+    __m512 const b = _mm512_maskz_shuffle_f32x4(all, row(0), row(1), 0xdd);  // q 0 1, p 1 3
+    __m512 const c = _mm512_maskz_shuffle_f32x4(all, row(2), row(3), 0x88);  // q 2 3, p 0 2
+    __m512 const d = _mm512_maskz_shuffle_f32x4(all, row(2), row(3), 0xdd);  // q 2 3, p 1 3
+    r[i.value] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0x88);
+    r[4 + i.value] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0x88);
+    r[8 + i.value] = (vf)_mm512_maskz_shuffle_f32x4(all, a, c, 0xdd);
+    r[12 + i.value] = (vf)_mm512_maskz_shuffle_f32x4(all, b, d, 0xdd);
+  });
+#elif SHUNT_REGION == 256
+  unroll<4>([&](auto i) __attribute__((always_inline)) {
+    __m256 const a = (__m256)r[i.value], b = (__m256)r[4 + i.value];
+    r[i.value] = (vf)_mm256_permute2f128_ps(a, b, 0x20);
+    r[4 + i.value] = (vf)_mm256_permute2f128_ps(a, b, 0x31);
+  });
+#endif
+}
+
+/// `lanes` elements of as many columns, or twice as many of 16 bits, from k on, to a panel.
+template <class T> inline constexpr std::int64_t square_depth = lanes * sizeof(float) / sizeof(T);
 template <class T>
 SHUNT_LANES void pack_square(T const* const* column, std::int64_t k, float* panel) noexcept {
-  vf block[lanes];
-  unroll<lanes>([&](auto i)
-                    __attribute__((always_inline)) { block[i.value] = load(column[i.value] + k); });
-  transpose(block);
+  vf x[lanes];
   unroll<lanes>([&](auto i) __attribute__((always_inline)) {
-    store(panel + i.value * panel_columns, block[i.value]);
+    __builtin_memcpy(&x[i.value], column[i.value] + k, sizeof(vf));
   });
-}
-/// bf16 are exchanged in pairs, as if two made one float, and widened behind that.
-SHUNT_LANES void pack_square(bf16 const* const* column, std::int64_t k, float* panel) noexcept {
-  vf block[lanes];
+  transpose(x);
   unroll<lanes>([&](auto i) __attribute__((always_inline)) {
-    __builtin_memcpy(&block[i.value], column[i.value] + k, sizeof(vf));
-  });
-  transpose(block);
-  unroll<lanes>([&](auto i) __attribute__((always_inline)) {
-    vu const pair = as_bits(block[i.value]);
-    store(panel + 2 * i.value * panel_columns, as_float(pair << 16));
-    store(panel + (2 * i.value + 1) * panel_columns, as_float(pair & 0xffff0000u));
+    widened<T>(
+        x[i.value], [&](auto s, vf y) __attribute__((always_inline)) {
+          store(panel + (words<T> * i.value + s.value) * panel_columns, y);
+        });
   });
 }
 
@@ -161,7 +183,7 @@ SHUNT_LANES void pack_square(bf16 const* const* column, std::int64_t k, float* p
 template <class T>
 void pack_across(T const* const (&column)[panel_columns], std::int64_t depth,
                  float* panel) noexcept {
-  constexpr std::int64_t square = std::is_same_v<T, bf16> ? 2 * lanes : lanes;
+  constexpr std::int64_t square = square_depth<T>;
   // Whole cache lines of a few columns at a time, or, where columns half a page apart share few sets of
   // the caches, half the columns at a time.
   std::int64_t const apart =

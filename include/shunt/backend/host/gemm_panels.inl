@@ -91,12 +91,12 @@ void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& p
   });
 }
 
-/// Rows of a tile that reads packed weights as they lie and is the only one.
-template <class T> inline constexpr int single_tile = std::is_same_v<T, bf16> ? 4 : 1;
+/// The least rows of a first tile that reads packed weights of type T as they lie.
+template <class T>
+inline constexpr int least_packed = std::is_same_v<T, bf16>&& tile_rows < 8 ? 4 : tile_rows;
 
 /// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
-/// begins at `strip`; null: they do not lie so. Only whole first tiles read weights as they lie, or a
-/// single low one, whose time is all weights.
+/// begins at `strip`; null: they do not lie so. Only high first tiles read weights as they lie.
 template <class T>
 gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
                        void const* const* table, std::int64_t strip, std::int64_t rows,
@@ -155,7 +155,7 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     if constexpr (sizeof(T) == sizeof(float)) {
       right.data = const_cast<float*>(from);  // read only, as all panels that are ready
       right.stride = stride;
-    } else if (rows >= tile_rows || rows <= single_tile<T>) {
+    } else if (rows >= least_packed<T>) {
       right.from = gemm_right::packed;
       right.narrow = from;
       right.narrow_stride = stride;

@@ -88,8 +88,9 @@ template <class T> struct right_rows {
   }
 };
 
-/// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. With every stretch,
-/// `lines` cache lines of what comes next are asked for.
+/// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. Over every stretch,
+/// `lines` cache lines of what comes next are asked for, at most 64 a panel: evenly, and without a
+/// branch, as a core waits where many are under way at once.
 template <int Rows, bool Across, class Right>
 void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) noexcept {
   static_assert(tile_vectors == 2);
@@ -114,9 +115,13 @@ void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) 
   };
   constexpr int together = 2;  // more gains nothing, and g++ then moves registers about
   for (std::int64_t left = at.depth; left > 0; left -= tile_stretch) {
-    fetch(next, lines);
+    gemm_requests ask = next_requests(next, lines, tile_stretch / together, c);
     std::int64_t now = left < tile_stretch ? left : tile_stretch;
     for (; now >= together; now -= together) {
+      unroll<2 * tile_panels>([&](auto i) __attribute__((always_inline)) {
+        __builtin_prefetch(ask.at + i.value % 2 * ask.apart + i.value / 2 * 64, 0, 2);
+      });
+      ask.at += ask.step;
       unroll<together>(step);
       a += together * (Across ? a_stride : 1);
       right.advance(together);
