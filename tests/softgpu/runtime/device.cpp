@@ -2,6 +2,7 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -33,7 +34,16 @@ cudaError_t no_driver(char const* name, void** out, cudaDriverEntryPointQueryRes
                      "the driver's " + std::string(name == nullptr ? "?" : name));
 }
 
-cudaError_t only(int device) { return device == 0 ? cudaSuccess : record(cudaErrorInvalidDevice); }
+/// As on a GPU: a program that is to see no device is started with CUDA_VISIBLE_DEVICES empty.
+bool hidden() {
+  static char const* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+  return visible != nullptr && *visible == '\0';
+}
+
+cudaError_t only(int device) {
+  if (hidden()) return record(cudaErrorNoDevice);
+  return device == 0 ? cudaSuccess : record(cudaErrorInvalidDevice);
+}
 
 }  // namespace
 }  // namespace softgpu
@@ -42,8 +52,8 @@ using namespace softgpu;
 
 extern "C" {
 
-cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) { return *device = 0, only(0); }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = hidden() ? 0 : 1, only(0); }
 cudaError_t cudaSetDevice(int device) { return only(device); }
 cudaError_t cudaChooseDevice(int* device, cudaDeviceProp const*) {
   return *device = 0, cudaSuccess;
