@@ -14,4 +14,17 @@ void bind_projection(nanobind::module_& m);
 void bind_route(nanobind::module_& m);
 void bind_stats(nanobind::module_& m);
 
+/// All of them.
+inline void bind_stages(nanobind::module_& m) {
+  bind_route(m);
+  bind_losses(m);
+  bind_projection(m);
+  bind_dispatch(m);
+  bind_experts(m);
+  bind_combine(m);
+  bind_stats(m);
+  bind_layer(m);
+  bind_moe_experts(m);
+}
+
 }  // namespace bindings

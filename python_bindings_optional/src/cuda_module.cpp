@@ -59,7 +59,7 @@ int device_of(std::uintptr_t address) {
 
 int current_device() {
   int device = 0;
-  raise_unless(cudaGetDevice(&device), "the current device");
+  raise_unless(cudaGetDevice(&device), "there is no CUDA device to work on");
   return device;
 }
 
@@ -77,13 +77,5 @@ NB_MODULE(_cuda, m) {
   m.def("device_of", &bindings::device_of);
   m.def("current_device", &bindings::current_device);
 
-  bindings::bind_route(m);
-  bindings::bind_losses(m);
-  bindings::bind_projection(m);
-  bindings::bind_dispatch(m);
-  bindings::bind_experts(m);
-  bindings::bind_combine(m);
-  bindings::bind_stats(m);
-  bindings::bind_layer(m);
-  bindings::bind_moe_experts(m);
+  bindings::bind_stages(m);
 }

@@ -16,14 +16,6 @@ NB_MODULE(_host, m) {
   bindings::bind_plan(m);
   bindings::bind_layer_types(m);
 
-  bindings::bind_route(m);
-  bindings::bind_losses(m);
-  bindings::bind_projection(m);
-  bindings::bind_dispatch(m);
-  bindings::bind_experts(m);
-  bindings::bind_combine(m);
-  bindings::bind_stats(m);
-  bindings::bind_layer(m);
-  bindings::bind_moe_experts(m);
+  bindings::bind_stages(m);
   m.def("repeat", [](int times) { bindings::repeats() = times < 1 ? 1 : times; });
 }

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +63,27 @@ def test_options_do_not_change():
                       np.zeros((2, 3, 2), np.float32))  # fmt: skip
     with pytest.raises(AttributeError, match="make a new Weights"):
         w.up = None
+
+
+WITHOUT_A_DEVICE = """
+import numpy as np, shunt
+from shunt import _cuda
+
+logits = np.eye(2, dtype=np.float32)
+assert shunt.route(logits, 1).expert.tolist() == [[0], [1]]
+for on in (shunt.on_cuda(), shunt.on_cuda(device=0)):
+    try:
+        shunt.route(logits, 1, on=on)
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+def test_where_no_device_is_the_host_works_and_a_sentence_says_so():
+    pytest.importorskip("shunt._cuda", reason="the module was built without CUDA")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_A_DEVICE], capture_output=True, text=True,
+                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for_arrays, named = done.stdout.splitlines()
+    assert for_arrays.startswith("there is no CUDA device to work on: CUDA says: ")
+    assert named.startswith("on_cuda.device is 0: CUDA says: ")

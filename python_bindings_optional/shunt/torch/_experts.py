@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from .._backend import backend
 from .._layer import Saved
 from .._options import act_of, activation
-from ._tensors import buffer_like, floats, policy, rows, trains
+from ._tensors import buffer_like, floats, of_types, policy, rows, trains
 
 Tensor = torch.Tensor
 
@@ -58,8 +58,7 @@ class _Experts(torch.autograd.Function):
             rows(x), call.expert, floats(gate), call.experts(*experts),
             d_y.detach().to(x.dtype).contiguous(), call.saved, tuple(to), None, call.on,
         )  # fmt: skip
-        grads = [None if g is None else g.to(t.dtype) for g, t in zip(to, (gate, *experts))]
-        return (None, d_x, *grads)
+        return (None, d_x, *of_types(to, (gate, *experts)))
 
 
 def moe_experts(

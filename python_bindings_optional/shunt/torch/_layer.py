@@ -12,7 +12,7 @@ from .._layer import moe_layer as _moe_layer
 from .._layer import moe_layer_backward as _moe_layer_backward
 from .._options import layer_options
 from .._routing import Routing
-from ._tensors import buffer_like, floats, policy, rows, trains
+from ._tensors import buffer_like, floats, of_types, policy, rows, trains
 
 Tensor = torch.Tensor
 
@@ -111,8 +111,7 @@ class _Layer(torch.autograd.Function):
             rows(x), call.weights(tuple(tensors)), d_y, call.saved, call.options,
             gradients=Gradients(**to), from_losses=losses, **call.of_tokens,
         )  # fmt: skip
-        grads = [to[n].to(t.dtype) if n in to else None for n, t in zip(NAMES, tensors)]
-        return (None, d_x, *grads)
+        return (None, d_x, *of_types(map(to.get, NAMES), tensors))
 
 
 def moe_layer(

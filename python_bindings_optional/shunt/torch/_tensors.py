@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional
+from typing import Any, Iterable, Optional
 
 import torch
 
@@ -41,6 +41,13 @@ def floats(t: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
 def buffer_like(t: torch.Tensor) -> torch.Tensor:
     """Where a gradient is written: float, lying as the tensor does."""
     return torch.empty_like(t, dtype=torch.float32)
+
+
+def of_types(
+    gradients: Iterable[Optional[torch.Tensor]], tensors: Iterable[Optional[torch.Tensor]]
+) -> list[Optional[torch.Tensor]]:
+    """What autograd gets: each gradient in the type of its tensor."""
+    return [None if g is None else g.to(t.dtype) for g, t in zip(gradients, tensors)]
 
 
 def trains(*tensors: Optional[torch.Tensor]) -> bool:
