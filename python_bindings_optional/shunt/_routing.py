@@ -60,6 +60,15 @@ class Routing:
 _wanted = attrgetter(*Routing.__slots__[2:])
 
 
+def _chosen(expert: Array, gate: Array) -> Routing:
+    """Routing(expert, gate), in half the time."""
+    r = Routing.__new__(Routing)
+    r.expert, r.gate = expert, gate
+    r.recorded = r.z = r.counts = r.importance = r.tokens = r.sequence_counts = None
+    r.sequence_importance = r.sequence_tokens = r.histogram = r.report = None
+    return r
+
+
 def wanted_of(routing: Optional[Routing], name: str) -> Optional[Tuple[Any, ...]]:
     """What the extension module takes for the arrays behind gate; None where there are none."""
     if routing is None:
@@ -112,9 +121,12 @@ def route(
     """
     module, where = backend(on, logits)
     options_made = made(options, route_options, "route.options")
-    result, wanted = Routing() if out is None else out, None
-    if out is not None:
-        wanted = wanted_of(out, "route.out")
+    if out is None and not want:
+        return _chosen(*module.route(
+            logits, top_k, options_made, choice_bias, valid, ids, token, None, None, None, where
+        ))  # fmt: skip
+    result = Routing() if out is None else out
+    wanted = wanted_of(result, "route.out")
     if want:
         _add_wanted(result, want, logits, top_k, where)
         wanted = _wanted(result)

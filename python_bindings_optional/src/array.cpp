@@ -36,7 +36,8 @@ std::string kind_of(nb::handle object) {
 
 /// torch's: what is made of such a tensor here would be unknown to autograd.
 bool requires_gradient(nb::handle object) {
-  nb::object const asked = nb::getattr(object, "requires_grad", nb::none());
+  static nb::handle const name = nb::str("requires_grad").release();  // kept for good
+  nb::object const asked = nb::getattr(object, name, nb::none());
   return asked.ptr() == Py_True;
 }
 
@@ -82,7 +83,7 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
   }
   bool const tracked = !read && requires_gradient(object);
   if (!read && !tracked) {
-    read = read_exchange(object) || read_dlpack(object, how) || read_cuda_interface(object);
+    read = read_exchange(object, how) || read_dlpack(object, how) || read_cuda_interface(object);
   }
   if (!read) {
     type_error(std::string(name) + " is " + kind_of(object) +
@@ -96,34 +97,47 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
   if (data_ == nullptr) data_ = &empty;
 }
 
+array::array(nb::object object, char const* name, element type, void* data,
+             std::initializer_list<offset_t> extents) noexcept
+    : name_(name), data_(data), rank_(static_cast<int>(extents.size())), type_(type) {
+  object_ = std::move(object);
+  offset_t dense = 1;
+  for (std::size_t d = extents.size(); d-- > 0;) {
+    extents_[d] = extents.begin()[d];
+    strides_[d] = dense;
+    dense *= extents_[d];
+  }
+}
+
 void array::check(int rank, std::initializer_list<element> types, access how, place where) const {
-  std::string const name(name_);
+  auto const name = [&] { return std::string(name_); };
   if (where != place::any && where_ != where) {
     auto const memory = [](place of) { return of == place::host ? "host" : "device"; };
-    value_error(name + " lies in " + memory(where_) + " memory; it must lie in " + memory(where) +
+    value_error(name() + " lies in " + memory(where_) + " memory; it must lie in " + memory(where) +
                 " memory");
   }
-  if (where == place::cuda && device_ >= 0 && device_ != called().device) {
-    value_error(name + " lies on CUDA device " + std::to_string(device_) +
+  if (where == place::cuda && device_ >= 0 && called().device >= 0 && device_ != called().device) {
+    value_error(name() + " lies on CUDA device " + std::to_string(device_) +
                 "; it must lie on device " + std::to_string(called().device) +
                 ", as the call does");
   }
   if (std::find(types.begin(), types.end(), type_) == types.end()) {
     type_error(
-        name + ": its elements are " +
+        name() + ": its elements are " +
         (type_ == element::other || type_ == element::bf16 ? kind_of(object_) : to_string(type_)) +
         "; they must be " + names_of(types));
   }
   if (rank_ > most_axes || (rank >= 0 && rank_ != rank)) {
-    value_error(name + " has " + std::to_string(rank_) + " axes; it must have " +
+    value_error(name() + " has " + std::to_string(rank_) + " axes; it must have " +
                 std::to_string(rank));
   }
   if (!whole_elements_ || reinterpret_cast<std::uintptr_t>(data_) % size_of(type_) != 0) {
-    value_error(name + ": its elements are not aligned; address and strides must be multiples of " +
+    value_error(name() +
+                ": its elements are not aligned; address and strides must be multiples of " +
                 std::to_string(size_of(type_)));
   }
-  if (how == access::read) return;
-  if (read_only_) value_error(name + " is read-only; it is written and must be writable");
+  if (how != access::write) return;
+  if (read_only_) value_error(name() + " is read-only; it is written and must be writable");
   // Elements that lie on each other: sorted by stride, each axis must step over all smaller ones.
   std::array<std::pair<offset_t, offset_t>, most_axes> steps;
   int n = 0;
@@ -137,7 +151,7 @@ void array::check(int rank, std::initializer_list<element> types, access how, pl
   for (int d = 0; d < n; ++d) {
     auto const [step, count] = steps[static_cast<std::size_t>(d)];
     if (step <= reach) {
-      value_error(name + ": some of its elements share memory; it is written and they must not");
+      value_error(name() + ": some of its elements share memory; it is written and they must not");
     }
     reach += step * (count - 1);
   }

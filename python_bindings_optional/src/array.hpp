@@ -40,7 +40,8 @@ inline constexpr element element_of = std::is_same_v<T, float>          ? elemen
                                       : std::is_same_v<T, std::uint8_t> ? element::u8
                                                                         : element::other;
 
-enum class access { read, write };
+/// keep: read by later calls too.
+enum class access { read, keep, write };
 enum class place { host, cuda, any };
 
 class array {
@@ -53,6 +54,10 @@ class array {
   /// `types` are those allowed. Raises TypeError or ValueError with a sentence.
   array(nb::handle object, char const* name, int rank, std::initializer_list<element> types,
         access how, place where);
+
+  /// A dense one in host memory that was just made, and is kept alive by `object`.
+  array(nb::object object, char const* name, element type, void* data,
+        std::initializer_list<offset_t> extents) noexcept;
 
   [[nodiscard]] explicit operator bool() const noexcept { return data_ != nullptr; }
   [[nodiscard]] char const* name() const noexcept { return name_; }
@@ -90,7 +95,7 @@ class array {
 
  private:
   bool read_buffer(nb::handle object);
-  bool read_exchange(nb::handle object);
+  bool read_exchange(nb::handle object, access how);
   bool read_dlpack(nb::handle object, access how);
   bool read_cuda_interface(nb::handle object);
   void place_on(int device_type, int device);

@@ -115,15 +115,17 @@ void array::place_on(int device_type, int device) {
   }
 }
 
-bool array::read_exchange(nb::handle object) {
-  exported_ = export_fast(object);
-  if (!exported_) return false;
-  auto const& t = exported_->tensor;
+bool array::read_exchange(nb::handle object, access how) {
+  nb::dlpack::dltensor borrowed;
+  bool const is_borrowed = how == access::read && borrow_fast(object, borrowed);
+  if (!is_borrowed) exported_ = export_fast(object);
+  if (!is_borrowed && !exported_) return false;
+  auto const& t = is_borrowed ? borrowed : exported_->tensor;
   place_on(t.device.device_type, t.device.device_id);
   data_ = t.data == nullptr ? nullptr : static_cast<std::byte*>(t.data) + t.byte_offset;
   rank_ = t.ndim;
   type_ = element_of_dlpack(t.dtype);
-  read_only_ = (exported_->flags & exported_tensor::read_only) != 0;
+  read_only_ = is_borrowed || (exported_->flags & exported_tensor::read_only) != 0;
   offset_t dense = 1;
   for (int d = std::min(rank_, most_axes) - 1; d >= 0; --d) {
     auto const at = static_cast<std::size_t>(d);

@@ -89,8 +89,9 @@ void run_with_scratch([[maybe_unused]] nb::handle like, Call&& call, Bytes&& byt
                          ? array(given, "on_cuda.scratch", 1, {element::u8}, access::write, here)
                          : output(nb::none(), like, "on_cuda.scratch",
                                   {static_cast<offset_t>(bytes())}, {element::u8}, here);
-  auto const size = static_cast<std::size_t>(work.extent(0));
-  run([&] { return call(shunt::arena<S>(work.data(), size)); });
+  auto const size = static_cast<std::size_t>(work.extent(0)), taken = called().taken;
+  auto* const first = static_cast<std::byte*>(work.data()) + taken;
+  run([&] { return call(shunt::arena<S>(first, size - taken)); });
 #endif
 }
 

@@ -47,11 +47,17 @@ class whole_call {
   int device_ = -1;
 };
 
+/// write_pointers of this backend.
+void write_addresses(void** to, void* const* from, std::size_t count);
+
 inline shunt::on_cuda cuda_policy_of(nb::handle on) {
   auto const& asked = nb::cast<cuda_policy const&>(on);
   auto const given = [](nb::object const& o) { return o.is_none() ? nb::handle() : nb::handle(o); };
-  called() = {asked.device, asked.stream, given(asked.empty), given(asked.scratch)};
-  raise_unless(cudaSetDevice(asked.device), "on_cuda.device");
+  called() = {asked.device,    asked.stream, given(asked.empty), given(asked.scratch), 0,
+              &write_addresses};
+  if (auto const set = cudaSetDevice(asked.device); set != cudaSuccess) {
+    raise_unless(set, ("on_cuda.device is " + std::to_string(asked.device)).c_str());
+  }
   shunt::on_cuda p;
   p.stream = reinterpret_cast<cudaStream_t>(asked.stream);
   p.products = asked.products;

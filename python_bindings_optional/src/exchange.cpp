@@ -1,5 +1,7 @@
 #include "exchange.hpp"
 
+#include <cstddef>
+#include <new>
 #include <unordered_map>
 
 namespace bindings {
@@ -39,7 +41,31 @@ exchange const* exchange_of(nb::handle object) {
   return known.emplace(type, find(kept)).first->second;
 }
 
+/// A tensor and its elements in one allocation.
+struct host_block {
+  static constexpr int most_axes = 2;
+  static constexpr std::align_val_t alignment{64};
+
+  exported_tensor tensor{};
+  std::int64_t extents[most_axes] = {}, strides[most_axes] = {};
+
+  static constexpr std::size_t head() noexcept { return (sizeof(host_block) + 63) / 64 * 64; }
+  static void free(exported_tensor* self) {
+    auto* const block = static_cast<host_block*>(self->context);
+    block->~host_block();
+    ::operator delete(block, alignment);
+  }
+};
+
 }  // namespace
+
+bool borrow_fast(nb::handle object, nb::dlpack::dltensor& out) {
+  exchange const* const api = exchange_of(object);
+  if (api == nullptr || api->borrow == nullptr) return false;
+  if (api->borrow(object.ptr(), &out) == 0) return true;
+  PyErr_Clear();
+  return false;
+}
 
 exported export_fast(nb::handle object) {
   exchange const* const api = exchange_of(object);
@@ -52,15 +78,41 @@ exported export_fast(nb::handle object) {
   return exported(out);
 }
 
+host_tensor make_on_host(nb::handle like, nb::dlpack::dtype type, int rank,
+                         std::int64_t const* extents) {
+  exchange const* const api = exchange_of(like);
+  if (api == nullptr || rank > host_block::most_axes) return {};
+  std::size_t bytes = type.bits / 8;
+  for (int d = 0; d < rank; ++d) {
+    if (__builtin_mul_overflow(bytes, extents[d], &bytes)) return {};
+  }
+  if (__builtin_add_overflow(bytes, host_block::head(), &bytes)) return {};
+  void* const memory = ::operator new(bytes, host_block::alignment);
+  auto* const block = new (memory) host_block;
+  void* const data = static_cast<std::byte*>(memory) + host_block::head();
+  for (int d = rank - 1; d >= 0; --d) {
+    block->extents[d] = extents[d];
+    block->strides[d] = d == rank - 1 ? 1 : block->strides[d + 1] * extents[d + 1];
+  }
+  block->tensor.version = {1, 0};
+  block->tensor.context = block;
+  block->tensor.deleter = &host_block::free;
+  block->tensor.tensor = {
+      data, {nb::device::cpu::value, 0}, rank, type, block->extents, block->strides, 0};
+  void* object = nullptr;
+  if (api->to_object(&block->tensor, &object) != 0) {
+    PyErr_Clear();
+    host_block::free(&block->tensor);
+    return {};
+  }
+  return {nb::steal(static_cast<PyObject*>(object)), data};
+}
+
 nb::object make_fast(nb::handle like, nb::dlpack::dtype type, int rank,
                      std::int64_t const* extents) {
   exchange const* const api = exchange_of(like);
-  if (api == nullptr || api->borrow == nullptr) return {};
   nb::dlpack::dltensor wanted;
-  if (api->borrow(like.ptr(), &wanted) != 0) {
-    PyErr_Clear();
-    return {};
-  }
+  if (!borrow_fast(like, wanted)) return {};
   wanted.data = nullptr;
   wanted.byte_offset = 0;
   wanted.dtype = type;

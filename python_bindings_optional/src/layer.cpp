@@ -91,8 +91,9 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
   wanted.written_in(arrays);
   arrays.reads(in).writes(y, losses).check();
 
+  weights::tables const addresses = w.addresses();
   with_types(w, [&]<class T, class G>() {
-    auto const weights = w.as<T, G, S>();
+    auto const weights = w.as<T, G, S>(addresses);
     auto const from = in.as<T const, 2, S>();
     auto const to = y.as<T, 2, S>();
     auto const tokens = static_cast<index_t>(from.extent(0));
@@ -211,8 +212,9 @@ nb::object moe_layer_backward(maybe x, weights const& w, maybe d_y, maybe saved_
       .writes(d_x)
       .check();
 
+  weights::tables const addresses = w.addresses();
   with_types(w, [&]<class T, class G>() {
-    auto const weights = w.as<T, G, S>();
+    auto const weights = w.as<T, G, S>(addresses);
     auto const from = in.as<T const, 2, S>();
     auto const tokens = static_cast<index_t>(from.extent(0));
     saved_state::use const mine(&saved, false);

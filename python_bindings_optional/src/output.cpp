@@ -1,6 +1,6 @@
 #include <array>
 #include <cstddef>
-#include <vector>
+#include <utility>
 
 #include "array.hpp"
 #include "device_call.hpp"
@@ -54,9 +54,8 @@ nb::object tuple_of(std::initializer_list<offset_t> extents) {
 /// A new array of the kind of `like`.
 nb::object make_like(nb::handle like, std::initializer_list<offset_t> extents, element type) {
   if (PyObject_CheckBuffer(like.ptr()) == 0) {
-    std::vector<std::int64_t> const shape(extents);
     nb::object made =
-        make_fast(like, dlpack_of(type), static_cast<int>(extents.size()), shape.data());
+        make_fast(like, dlpack_of(type), static_cast<int>(extents.size()), extents.begin());
     if (made.is_valid()) return made;
   }
   nb::object const shape = tuple_of(extents);
@@ -74,6 +73,12 @@ array output(nb::handle given, nb::handle like, char const* name,
              place where) {
   auto const rank = static_cast<int>(extents.size());
   if (!given.is_none()) return {given, name, rank, types, access::write, where};
+  if (where == place::host && PyObject_CheckBuffer(like.ptr()) == 0) {
+    host_tensor made = make_on_host(like, dlpack_of(*types.begin()), rank, extents.begin());
+    if (made.data != nullptr) {
+      return {std::move(made.object), name, *types.begin(), made.data, extents};
+    }
+  }
   nb::handle const empty = where == place::cuda ? called().empty : nb::handle();
   nb::object const made = empty.is_valid()
                               ? empty(tuple_of(extents), nb::str(to_string(*types.begin())))

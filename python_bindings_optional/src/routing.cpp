@@ -19,19 +19,22 @@ nb::tuple tuple_of(nb::handle object, char const* name, std::size_t count) {
 wanted_arrays::wanted_arrays(nb::handle tuple, place where) {
   if (tuple.is_none()) return;
   nb::tuple const given = tuple_of(tuple, "the wanted outputs", 10);
+  bool any = false;
+  for (nb::handle const one : given) any = any || !one.is_none();
+  if (!any) return;
   auto const out = [&](int at, char const* name, int rank, element type) {
     return optional(given[at], name, rank, {type}, access::write, where);
   };
-  recorded = out(0, "route.recorded", 2, element::i16);
-  z = out(1, "route.z", 1, element::f32);
-  counts = out(2, "route.counts", 1, element::i32);
-  importance = out(3, "route.importance", 1, element::f32);
-  tokens = out(4, "route.tokens", 1, element::i32);
-  sequence_counts = out(5, "route.sequence_counts", 2, element::i32);
-  sequence_importance = out(6, "route.sequence_importance", 2, element::f32);
-  sequence_tokens = out(7, "route.sequence_tokens", 1, element::i32);
-  histogram = out(8, "route.histogram", 2, element::i32);
-  report = out(9, "route.report", 1, element::i64);
+  given_ = fields{out(0, "route.recorded", 2, element::i16),
+                  out(1, "route.z", 1, element::f32),
+                  out(2, "route.counts", 1, element::i32),
+                  out(3, "route.importance", 1, element::f32),
+                  out(4, "route.tokens", 1, element::i32),
+                  out(5, "route.sequence_counts", 2, element::i32),
+                  out(6, "route.sequence_importance", 2, element::f32),
+                  out(7, "route.sequence_tokens", 1, element::i32),
+                  out(8, "route.histogram", 2, element::i32),
+                  out(9, "route.report", 1, element::i64)};
 }
 
 loss_gradients::loss_gradients(nb::handle tuple, place where) {

@@ -1,33 +1,43 @@
 #pragma once
 /// What route() and the layer may write beside ids and gates, as Python hands it over.
+#include <optional>
+
 #include "array.hpp"
 #include "shunt/route/routing.hpp"
 
 namespace bindings {
 
 /// From a tuple in the order of shunt.Routing's fields behind gate; None: nothing is wanted.
-struct wanted_arrays {
-  array recorded, z, counts, importance, tokens;
-  array sequence_counts, sequence_importance, sequence_tokens, histogram, report;
-
+class wanted_arrays {
+ public:
   wanted_arrays(nb::handle tuple, place where);
 
   template <shunt::space S> void fill(shunt::routing<S>& out) const noexcept {
-    out.recorded = recorded.as<std::int16_t, 2, S>();
-    out.z = z.as<float, 1, S>();
-    out.counts = counts.as<index_t, 1, S>();
-    out.importance = importance.as<float, 1, S>();
-    out.tokens = tokens.as<index_t, 1, S>();
-    out.sequence_counts = sequence_counts.as<index_t, 2, S>();
-    out.sequence_importance = sequence_importance.as<float, 2, S>();
-    out.sequence_tokens = sequence_tokens.as<index_t, 1, S>();
-    out.histogram = histogram.as<index_t, 2, S>();
-    out.report = report.as<std::int64_t, 1, S>();
+    if (!given_) return;
+    out.recorded = given_->recorded.as<std::int16_t, 2, S>();
+    out.z = given_->z.as<float, 1, S>();
+    out.counts = given_->counts.as<index_t, 1, S>();
+    out.importance = given_->importance.as<float, 1, S>();
+    out.tokens = given_->tokens.as<index_t, 1, S>();
+    out.sequence_counts = given_->sequence_counts.as<index_t, 2, S>();
+    out.sequence_importance = given_->sequence_importance.as<float, 2, S>();
+    out.sequence_tokens = given_->sequence_tokens.as<index_t, 1, S>();
+    out.histogram = given_->histogram.as<index_t, 2, S>();
+    out.report = given_->report.as<std::int64_t, 1, S>();
   }
   void written_in(apart& arrays) const {
-    arrays.writes(recorded, z, counts, importance, tokens, sequence_counts, sequence_importance,
-                  sequence_tokens, histogram, report);
+    if (!given_) return;
+    arrays.writes(given_->recorded, given_->z, given_->counts, given_->importance, given_->tokens,
+                  given_->sequence_counts, given_->sequence_importance, given_->sequence_tokens,
+                  given_->histogram, given_->report);
   }
+
+ private:
+  struct fields {
+    array recorded, z, counts, importance, tokens;
+    array sequence_counts, sequence_importance, sequence_tokens, histogram, report;
+  };
+  std::optional<fields> given_;
 };
 
 /// Forced ids, int16 or int32.

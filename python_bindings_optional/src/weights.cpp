@@ -3,10 +3,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "device_call.hpp"
 #include "maybe.hpp"
 
 namespace bindings {
@@ -82,9 +84,6 @@ matrices::matrices(nb::handle object, char const* name, std::initializer_list<el
   pointers_.reserve(count);
   for (std::size_t e = 0; e < count; ++e) {
     array one(object[e], name, 2, types, how, where);
-    if (one.where() == place::cuda) {
-      value_error(std::string(name) + " is a list; device weights must lie in one array");
-    }
     if (e == 0) {
       extents_[1] = one.extent(0);
       extents_[2] = one.extent(1);
@@ -106,6 +105,35 @@ matrices::matrices(nb::handle object, char const* name, std::initializer_list<el
   // A stride of 0 would be read as "dense"; no row after the first is ever looked for then.
   if (strides_[1] == 0) value_error(std::string(name) + ": the rows' stride is 0; it must not be");
   extents_[0] = static_cast<offset_t>(count);
+  own_ = addresses();
+}
+
+address_table matrices::addresses() const {
+  if (each_.empty()) return {};
+  if (where() == place::host) return {pointers_.data(), {}};
+  device_call& call = called();
+  if (call.pointers == nullptr) return {};  // Weights are made outside of calls
+  std::size_t const count = pointers_.size();
+  array room;
+  void** to = nullptr;
+  if (call.scratch.is_valid()) {  // from its front, and calls work in what is behind
+    room = array(call.scratch, "on_cuda.scratch", 1, {element::u8}, access::write, place::cuda);
+    auto const all = static_cast<std::size_t>(room.extent(0));
+    std::size_t space = call.taken < all ? all - call.taken : 0;
+    void* first = static_cast<std::byte*>(room.data()) + call.taken;
+    if (std::align(alignof(void*), count * sizeof(void*), first, space) == nullptr) {
+      value_error("on_cuda.scratch has " + std::to_string(all) +
+                  " bytes; the addresses of the arrays in lists need more");
+    }
+    to = static_cast<void**>(first);
+    call.taken = all - space + count * sizeof(void*);
+  } else {
+    room = output(nb::none(), each_.front().object(), "on_cuda.scratch",
+                  {static_cast<offset_t>(count)}, {element::i64}, place::cuda);
+    to = static_cast<void**>(room.data());
+  }
+  call.pointers(to, pointers_.data(), count);
+  return {to, nb::borrow(room.object())};
 }
 
 weights::weights(nb::handle gate_, nb::handle up_, nb::handle down_, nb::handle gate_bias_,
@@ -113,28 +141,28 @@ weights::weights(nb::handle gate_, nb::handle up_, nb::handle down_, nb::handle 
                  nb::handle shared_up_, nb::handle shared_down_, nb::handle shared_gate_,
                  nb::handle latent_down_, nb::handle latent_up_, nb::handle pairs,
                  nb::handle shared_pairs)
-    : gate(gate_, "Weights.gate", 2, storage_types, access::read, place::any) {
+    : gate(gate_, "Weights.gate", 2, storage_types, access::keep, place::any) {
   place const at = gate.where();
   using enum access;
   auto const floats = [&](nb::handle object, char const* name, int rank) {
-    return optional(object, name, rank, {element::f32}, read, at);
+    return optional(object, name, rank, {element::f32}, keep, at);
   };
   gate_bias = floats(gate_bias_, "Weights.gate_bias", 1);
   choice_bias = floats(choice_bias_, "Weights.choice_bias", 1);
   if (up_.is_none() || down_.is_none()) {
     throw nb::type_error("Weights.up and Weights.down must be given");
   }
-  up = matrices(up_, "Weights.up", storage_types, read, at, pairs);
+  up = matrices(up_, "Weights.up", storage_types, keep, at, pairs);
   element const t = up.type();
   auto const same = [&](nb::handle object, char const* name, int rank) {
-    return optional(object, name, rank, {t}, read, at);
+    return optional(object, name, rank, {t}, keep, at);
   };
-  down = matrices(down_, "Weights.down", {t}, read, at, nb::none());
-  up_bias = optional(up_bias_, "Weights.up_bias", 2, storage_types, read, at);
-  down_bias = optional(down_bias_, "Weights.down_bias", 2, storage_types, read, at);
-  shared_up = matrices(shared_up_, "Weights.shared_up", {t}, read, at,
+  down = matrices(down_, "Weights.down", {t}, keep, at, nb::none());
+  up_bias = optional(up_bias_, "Weights.up_bias", 2, storage_types, keep, at);
+  down_bias = optional(down_bias_, "Weights.down_bias", 2, storage_types, keep, at);
+  shared_up = matrices(shared_up_, "Weights.shared_up", {t}, keep, at,
                        shared_pairs.is_none() ? pairs : shared_pairs);
-  shared_down = matrices(shared_down_, "Weights.shared_down", {t}, read, at, nb::none());
+  shared_down = matrices(shared_down_, "Weights.shared_down", {t}, keep, at, nb::none());
   shared_gate = same(shared_gate_, "Weights.shared_gate", 1);
   latent_down = same(latent_down_, "Weights.latent_down", 2);
   latent_up = same(latent_up_, "Weights.latent_up", 2);

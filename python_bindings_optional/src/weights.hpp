@@ -17,6 +17,12 @@ struct packed_weights {
   std::optional<shunt::pair_layout> pairs;
 };
 
+/// Where each matrix of a list begins, in memory that a call's backend reads.
+struct address_table {
+  void* const* first = nullptr;
+  nb::object memory;  ///< of a device; the table lies in it
+};
+
 /// E matrices: one array [E,N,K] (or [N,K]: one matrix), a list of E arrays [N,K], or packed ones.
 class matrices {
  public:
@@ -43,9 +49,18 @@ class matrices {
     for (array const& a : each_) f(a);
   }
 
-  /// Element: T const for weights, float for gradients.
+  /// For one call: of a device's list a new one, which is written in the order of the call's stream.
+  [[nodiscard]] address_table addresses() const;
+
+  /// Element: T const for weights, float for gradients. Those that were made by the call itself have
+  /// their addresses; others are given them.
   template <class Element, shunt::space S>
   [[nodiscard]] shunt::basic_expert_matrix<Element, S> as() const noexcept {
+    return as<Element, S>(own_);
+  }
+  template <class Element, shunt::space S>
+  [[nodiscard]] shunt::basic_expert_matrix<Element, S> as(
+      address_table const& each) const noexcept {
     using matrix = shunt::basic_expert_matrix<Element, S>;
     if (!*this) return {};
     if (packed_) {
@@ -55,7 +70,7 @@ class matrices {
     }
     matrix made;
     if (!each_.empty()) {
-      auto* const first = reinterpret_cast<Element* const*>(pointers_.data());
+      auto* const first = reinterpret_cast<Element* const*>(each.first);
       made = matrix::each({first, {{experts()}}}, rows(), columns(), strides_[1]);
     } else {
       made = matrix(shunt::view<Element, 3, S>(static_cast<Element*>(whole_.data()),
@@ -69,6 +84,7 @@ class matrices {
   array whole_;
   std::vector<array> each_;
   std::vector<void*> pointers_;
+  address_table own_;
   element type_ = element::other;
   offset_t extents_[3] = {}, strides_[3] = {};
   std::optional<shunt::pair_layout> pairs_;
@@ -106,18 +122,26 @@ struct weights {
     for (matrices const* m : {&up, &down, &shared_up, &shared_down}) m->each_array(f);
   }
 
+  /// Of its lists, for one call.
+  struct tables {
+    address_table up, down, shared_up, shared_down;
+  };
+  [[nodiscard]] tables addresses() const {
+    return {up.addresses(), down.addresses(), shared_up.addresses(), shared_down.addresses()};
+  }
+
   template <class T, class G, shunt::space S>
-  [[nodiscard]] shunt::moe_weights<T, G, S> as() const noexcept {
+  [[nodiscard]] shunt::moe_weights<T, G, S> as(tables const& each) const noexcept {
     shunt::moe_weights<T, G, S> w;
     w.gate = gate.as<G const, 2, S>();
     w.gate_bias = gate_bias.as<float const, 1, S>();
     w.choice_bias = choice_bias.as<float const, 1, S>();
-    w.up = up.as<T const, S>();
-    w.down = down.as<T const, S>();
+    w.up = up.as<T const, S>(each.up);
+    w.down = down.as<T const, S>(each.down);
     w.up_bias = vector_of<S>(up_bias);
     w.down_bias = vector_of<S>(down_bias);
-    w.shared_up = shared_up.as<T const, S>();
-    w.shared_down = shared_down.as<T const, S>();
+    w.shared_up = shared_up.as<T const, S>(each.shared_up);
+    w.shared_down = shared_down.as<T const, S>(each.shared_down);
     w.shared_gate = shared_gate.as<T const, 1, S>();
     w.latent_down = latent_down.as<T const, 2, S>();
     w.latent_up = latent_up.as<T const, 2, S>();

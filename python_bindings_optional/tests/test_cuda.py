@@ -147,9 +147,14 @@ def test_products():
     same_on_both(products, device=EXACT, store=bits)
 
 
-def layer(rng, at, family, store="float32"):
+def each(at, stack):
+    return [at.put(one) for one in stack]
+
+
+def layer(rng, at, family, store="float32", lists=False):
     x, stored, _, options, _ = layer_of(rng, family, store)
-    w = shunt.Weights(**{n: at.put(a) for n, a in stored.items()})
+    w = shunt.Weights(**{n: each(at, a) if lists and a.ndim == 3 else at.put(a)
+                         for n, a in stored.items()})  # fmt: skip
     x, d_y = at.put(x), at.put(np.ones_like(x))
     saved, report = shunt.Saved(), shunt.LayerReport()
     seen = shunt.Routing(counts=at.put(np.zeros(len(stored["gate"]), i32)))
@@ -157,12 +162,42 @@ def layer(rng, at, family, store="float32"):
     inference = shunt.moe_layer(x, w, options, on=at.on)
     d_x, g = shunt.moe_layer_backward(x, w, d_y, saved, options, on=at.on)
     figures = [*report.figures.values(), *report.totals.values()]
-    return [y, inference, d_x, seen.counts, at.put(np.array(figures, np.float64)), *g._arrays()]
+    of_weights = [a for g in g._arrays() for a in (g if isinstance(g, list) else [g])]
+    return [y, inference, d_x, seen.counts, at.put(np.array(figures, np.float64)), *of_weights]
 
 
 @pytest.mark.parametrize("family", ["deepseek", "qwen", "gpt-oss"])
 def test_layer(family):
     same_on_both(layer, family=family)
+
+
+def test_layer_of_lists():
+    same_on_both(layer, family="mixtral", lists=True)
+
+
+def test_products_of_lists():
+    def case(rng, at):
+        x, w = at.put(floats(rng, T, H)), each(at, floats(rng, E, 2 * I, H))
+        expert, _ = shunt.route(at.put(floats(rng, T, E)), K, on=at.on)
+        plan = shunt.plan_dispatch(expert, E, on=at.on)
+        dc, dw = at.put(floats(rng, T * K, 2 * I)), each(at, np.zeros((E, 2 * I, H), f32))
+        c = shunt.grouped_gemm(x, w, plan, act="swiglu", pairs="gate_up", gather=True, on=at.on)
+        da = shunt.grouped_dgrad(dc, w, plan, on=at.on)
+        assert shunt.grouped_wgrad(dc, x, plan, dw=dw, gather_a=True, on=at.on) is dw
+        packed = shunt.pack_weights(w, on=at.on)
+        return [c, da, *dw, shunt.grouped_gemm(x, packed, plan, gather=True, on=at.on)]
+
+    same_on_both(case)
+
+
+def test_addresses_of_a_long_list():
+    """Put on the device by launches of 256 each."""
+    def case(rng, at):
+        a, w = at.put(floats(rng, 300, 1)), each(at, floats(rng, 300, 1, 1))
+        rows = at.put(np.arange(301, dtype=i32))
+        return [shunt.grouped_gemm(a, w, rows, on=at.on)]
+
+    same_on_both(case)
 
 
 def test_layer_of_sixteen_bits():
@@ -181,15 +216,16 @@ def test_experts_alone():
     def case(rng, at):
         x, d_y = at.put(floats(rng, T, H)), at.put(floats(rng, T, H))
         expert, gate = shunt.route(at.put(floats(rng, T, E)), K, on=at.on)
-        experts = (at.put(floats(rng, E, 2 * I, H)), at.put(floats(rng, E, H, I)), None,
+        experts = (at.put(floats(rng, E, 2 * I, H)), each(at, floats(rng, E, H, I)), None,
                    at.put(floats(rng, E, H)), "gate_up", "swiglu")  # fmt: skip
         module, where = shunt._backend.backend(at.on, x)
         saved = shunt.Saved()
         y = module.moe_experts(x, expert, gate, experts, saved, None, where)
-        shapes = ((T, K), (E, 2 * I, H), (E, H, I), None, (E, H))
-        d = tuple(None if s is None else at.put(np.zeros(s, f32)) for s in shapes)
+        d_down = each(at, np.zeros((E, H, I), f32))
+        d_gate, d_up, d_bias = (at.put(np.zeros(s, f32)) for s in ((T, K), (E, 2 * I, H), (E, H)))
+        d = (d_gate, d_up, d_down, None, d_bias)
         d_x = module.moe_experts_backward(x, expert, gate, experts, d_y, saved, d, None, where)
-        return [y, d_x, *d]
+        return [y, d_x, d_gate, d_up, *d_down, d_bias]
 
     same_on_both(case)
 
@@ -216,7 +252,8 @@ def test_the_stream_is_the_callers(rng):
 def test_a_captured_layer_is_replayed(rng):
     """No call waits for the device, allocates by itself or reads what is there."""
     x, stored, _, options, _ = layer_of(rng, "mixtral")
-    w = shunt.Weights(**{n: Array.of(a) for n, a in stored.items()})
+    w = shunt.Weights(Array.of(stored["gate"]), each(DEVICE, stored["up"]),
+                      Array.of(stored["down"]))  # fmt: skip
     other = x[::-1].copy()
     from_, to = Array.of(x), Array(x.shape, f32)
     scratch = Array((1 << 20,), np.uint8)
@@ -251,8 +288,8 @@ def test_arrays_lie_in_one_place(rng):
         shunt.Weights(Array.of(gate), up, down)
     with pytest.raises(ValueError, match="the weights lie in host memory"):
         shunt.moe_layer(Array.of(floats(rng, T, H)), shunt.Weights(gate, up, down), on=DEVICE.on)
-    with pytest.raises(ValueError, match="device weights must lie in one array"):
-        shunt.Weights(Array.of(gate), [Array.of(one) for one in up], Array.of(down))
+    with pytest.raises(ValueError, match="Weights.up lies in host memory"):
+        shunt.Weights(Array.of(gate), [Array.of(up[0]), *up[1:]], Array.of(down))
     plan = shunt.plan_dispatch(shunt.route(host, K).expert, E)
     with pytest.raises(ValueError, match="dispatch.plan lies in host memory"):
         shunt.dispatch(Array.of(floats(rng, T, H)), plan, on=DEVICE.on)
@@ -277,6 +314,7 @@ def test_arrays_lie_on_one_device(rng):
     up, down = Array.of(floats(rng, E, 2 * I, H)), Array.of(floats(rng, E, H, I))
     with pytest.raises(ValueError, match="up lies on CUDA device 0; it must lie on device 1"):
         shunt.Weights(OfAnotherDevice((E, H), f32), up, down)
+    shunt.Weights(*(OfAnotherDevice(s, f32) for s in ((E, H), (E, 2 * I, H), (E, H, I))))
 
 
 def test_memory_that_is_missing_is_asked_for(rng):
@@ -292,6 +330,11 @@ def test_memory_that_is_missing_is_asked_for(rng):
     small = shunt.on_cuda(scratch=Array((64,), np.uint8), empty=empty)
     with pytest.raises(ValueError, match="the arena has 64 bytes; it must have"):
         shunt.plan_dispatch(expert, E, on=small)
+    for_lists = {"rows": Array.of(np.arange(E + 1, dtype=i32)), "out": Array((E, 1), f32)}
+    a, w = Array.of(floats(rng, E, H)), each(DEVICE, floats(rng, E, 1, H))
+    with pytest.raises(ValueError, match="on_cuda.scratch has 32 bytes; the addresses of the arr"):
+        shunt.grouped_gemm(a, w, **for_lists, on=shunt.on_cuda(scratch=Array((32,), np.uint8)))
+    shunt.grouped_gemm(a, w, **for_lists, on=shunt.on_cuda(scratch=Array((64,), np.uint8)))
     saved = shunt.Saved()
     x, stored, _, options, _ = layer_of(rng, "mixtral")
     shunt.moe_layer(x, shunt.Weights(**stored), options, saved=saved)
@@ -306,7 +349,7 @@ def test_options_of_the_device_are_checked():
         shunt.on_cuda(products="fast")
     with pytest.raises(ValueError, match="on_cuda.stream is -1"):
         shunt.on_cuda(stream=-1)
-    with pytest.raises(RuntimeError, match="on_cuda.device: CUDA says: "):
+    with pytest.raises(RuntimeError, match="on_cuda.device is 4096: CUDA says: "):
         shunt.route(Array((1, 1), f32), 1, on=shunt.on_cuda(device=4096))
 
 

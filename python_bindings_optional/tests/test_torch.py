@@ -285,3 +285,19 @@ def test_draws_are_of_training_only_and_new_in_each_call() -> None:
     still = copy.deepcopy(layer)
     still.options = still.options.replace(route=shunt.route_options())
     assert torch.equal(plain, still(x))
+
+
+def test_new_outputs_are_tensors_like_any() -> None:
+    logits = torch.randn(3, 8)
+    expert, gate = shunt.route(logits, 2)
+    assert gate.is_contiguous() and gate.dtype == torch.float32 and gate.data_ptr() % 64 == 0
+    part, before = gate[1:], gate[1:].clone()
+    again = pickle.loads(pickle.dumps(expert))
+    assert torch.equal(copy.deepcopy(expert), expert) and torch.equal(again, expert)
+    del expert, gate
+    for _ in range(50):  # others take what is free
+        shunt.route(torch.randn(3, 8), 2)
+    assert torch.equal(part, before)
+    assert shunt.route(logits[:0], 2).gate.shape == (0, 2)
+    with pytest.raises(TypeError, match="must be an array"):
+        shunt.route(logits.to_sparse(), 2)
