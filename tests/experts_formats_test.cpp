@@ -9,6 +9,7 @@
 #include <string>
 
 #include "support/experts_case.hpp"
+#include "support/halves_apart.hpp"
 #include "support/oracle_formats.hpp"
 #include "support/says.hpp"
 
@@ -128,6 +129,11 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
         }
       }
     }
+    if (s.N % 2 != 0) continue;
+    halves_apart<float> const apart(w, s.E, s.N / 2, s.K, 3);
+    auto bytes = room_for<F>(s.E, s.N, s.K, pair_layout{});
+    fine(quantise_weights(on_host{.threads = 3}, apart.weights(), bytes));
+    EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on_host{}, want, pair_layout{}))) << s.N;
   }
 }
 

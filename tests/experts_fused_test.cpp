@@ -185,6 +185,46 @@ TEST_F(ExpertsErrors, PointersAndOverlap) {
        "on_host.threads is -1; it must be 0 or more");
 }
 
+TEST_F(ExpertsErrors, HalvesApart) {
+  float* halves[] = {x.w.data(), x.w.data()};
+  using gradient = expert_gradient<>;
+  view<float*const, 1> const two(halves, {{2}}), one(halves, {{1}}), none(nullptr, {{2}});
+  view<float const* const, 1> const both(halves, {{2}});
+  using weights = expert_matrix<float>;
+  auto const forward = [&](weights const& w) {
+    return grouped_gemm(on_host{}, a_, w, x.rows, c.as(7, 3), swiglu{});
+  };
+  says(forward(weights::each(both, {halves, {{1}}}, 3, 5)), error::bad_shape,
+       "grouped_gemm.w: it has pointers to 2 gate halves and to 1 up halves; they must be as many");
+  says(forward(weights::each(both, {nullptr, {{2}}}, 3, 5)), error::null_pointer,
+       "grouped_gemm.w: the pointer to the up halves is null; it must point to 2 of them");
+  says(forward(weights::each({nullptr, {{2}}}, both, 3, 5)), error::null_pointer,
+       "grouped_gemm.w: the pointer is null; it must point to 2 experts");
+  says(forward(weights::each(both, both, 0, 5)), error::bad_shape,
+       "grouped_gemm.w: it has 0 rows of 5; both must be 1 or more");
+  says(forward(weights::each(both, both, 3, 5).slice(0, 1)), error::bad_shape,
+       "grouped_gemm.w: extent 0 is 1; it must be 2 (experts of the segments)");
+  says(forward(weights::each(both, both, 4, 5)), error::bad_shape,
+       "grouped_gemm.c: extent 1 is 3; it must be 4 (half the rows of w)");
+  auto const wgrad = [&](gradient const& to) {
+    return grouped_wgrad(on_host{}, dc_, a_, x.rows, to);
+  };
+  says(wgrad(gradient::each(two, one, 3, 5)), error::bad_shape,
+       "grouped_wgrad.dw: it has pointers to 2 gate halves and to 1 up halves; they must be as "
+       "many");
+  says(wgrad(gradient::each(two, none, 3, 5)), error::null_pointer,
+       "grouped_wgrad.dw: the pointer to the up halves is null; it must point to 2 of them");
+  says(wgrad(gradient::each(two, two, 2, 5)), error::bad_shape,
+       "grouped_wgrad.dc: extent 1 is 6; it must be 4 (rows of dw)");
+  // As many as one another and of the segments, in every slice.
+  auto const w = weights::each(both, both, 3, 5);
+  EXPECT_EQ(w.slice(1, 1).second_halves(), 1);
+  EXPECT_EQ(w.slice(1, 1).second_pointers(), w.second_pointers() + 1);
+  EXPECT_TRUE(w.halves_apart() && w.has_pairs());
+  EXPECT_TRUE(w.pairs().order == pair_order::gate_up && w.pairs().block == 0);
+  EXPECT_EQ(w.rows(), 6);
+}
+
 TEST_F(ExpertsErrors, OptionsAndPacking) {
   guarded<index_t> const slot(std::vector<index_t>{0, 1, 2});
   says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.gather = {slot.as(3)}}),

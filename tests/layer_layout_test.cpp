@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "shunt/layer.hpp"
+#include "support/halves_apart.hpp"
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
@@ -33,15 +34,47 @@ guarded<T> laid_out(guarded<T> const& from, int experts, int half, int columns, 
   return all;
 }
 
+/// Forward and backward with weights, and gradients of weights to d's buffers, but those of the first
+/// matrices, which go to `up` and `shared_up`.
+template <class T> struct own_run {
+  guarded<T> y, d_x;
+  gradient_buffers d;
+  status forward{}, backward{};
+
+  explicit own_run(layer_setup<T> const& s) : y(s.x.size()), d_x(s.x.size()), d(s) {}
+  void run(layer_setup<T> const& s, moe_weights<T> const& w, expert_gradient<> const& up,
+           expert_gradient<> const& shared_up) {
+    layer_formula const& f = s.is.f;
+    auto const o = s.options();
+    guarded<std::byte> work(moe_layer_scratch_bytes(one, f.tokens, w, o));
+    guarded<std::byte> keep(moe_saved_bytes(f.tokens, w, o));
+    arena<> from(keep);
+    auto const saved = carve_moe_saved(from, f.tokens, w, o);
+    auto const x = s.x.as(f.tokens, f.width);
+    forward = moe_layer(one, x, w, y.as(f.tokens, f.width), arena<>(work), o, &saved);
+    work = guarded<std::byte>(moe_layer_backward_scratch_bytes(one, f.tokens, w, o));
+    moe_gradients<> to = d.views(f, {});
+    to.up = up;
+    to.shared_up = shared_up;
+    backward = moe_layer_backward(one, x, w, s.d_y.as(f.tokens, f.width), saved,
+                                  d_x.as(f.tokens, f.width), to, arena<>(work), o);
+  }
+};
+
 template <class T> void every_layout() {
   layer_case c = family("qwen_shared_gate");
   c.f.biases = true;
   layer_setup<T> const s(c);
   layer_formula const& f = s.is.f;
   int const L = f.local(), I = f.intermediate, H = f.hidden;
-  auto const o = s.options();
-  layer_run<T> plain(one, s, o);
+  layer_run<T> plain(one, s, s.options());
   ASSERT_TRUE(plain.backward.ok()) << plain.backward.message();
+  auto const same = [&](own_run<T> const& r) {
+    ASSERT_TRUE(r.forward.ok()) << r.forward.message();
+    ASSERT_TRUE(r.backward.ok()) << r.backward.message();
+    EXPECT_TRUE(same_bits(r.y, plain.y) && same_bits(r.d_x, plain.d_x));
+    EXPECT_TRUE(same_bits(r.d.down, plain.d.down));
+  };
 
   for (pair_layout how : {pair_layout{pair_order::up_gate, 0}, pair_layout{pair_order::gate_up, 1},
                           pair_layout{pair_order::up_gate, 1}, pair_layout{pair_order::gate_up, 4},
@@ -55,29 +88,29 @@ template <class T> void every_layout() {
     w.up = {up.as(L, 2 * I, H), how};
     w.up_bias = bias.as(L, 2 * I);
     w.shared_up = {shared.as(1, 2 * f.shared, f.width), how};
-    guarded<std::byte> work(moe_layer_scratch_bytes(one, f.tokens, w, o));
-    guarded<std::byte> keep(moe_saved_bytes(f.tokens, w, o));
-    arena<> from(keep);
-    auto const saved = carve_moe_saved(from, f.tokens, w, o);
-    guarded<T> y(s.x.size()), d_x(s.x.size());
-    gradient_buffers d(s);
-    auto const x = s.x.as(f.tokens, f.width);
-    status done = moe_layer(one, x, w, y.as(f.tokens, f.width), arena<>(work), o, &saved);
-    ASSERT_TRUE(done.ok()) << done.message();
-    EXPECT_TRUE(same_bits(y, plain.y));
-    work = guarded<std::byte>(moe_layer_backward_scratch_bytes(one, f.tokens, w, o));
-    done = moe_layer_backward(one, x, w, s.d_y.as(f.tokens, f.width), saved,
-                              d_x.as(f.tokens, f.width), d.views(f, how), arena<>(work), o);
-    ASSERT_TRUE(done.ok()) << done.message();
-    EXPECT_TRUE(same_bits(d_x, plain.d_x));
-    EXPECT_TRUE(same_bits(d.up, laid_out(plain.d.up, L, I, H, how)));
-    EXPECT_TRUE(same_bits(d.up_bias, laid_out(plain.d.up_bias, L, I, 1, how)));
-    EXPECT_TRUE(same_bits(d.shared_up, laid_out(plain.d.shared_up, 1, f.shared, f.width, how)));
-    EXPECT_TRUE(same_bits(d.down, plain.d.down));
+    own_run<T> r(s);
+    auto const to = r.d.views(f, how);
+    r.run(s, w, to.up, to.shared_up);
+    same(r);
+    EXPECT_TRUE(same_bits(r.d.up, laid_out(plain.d.up, L, I, H, how)));
+    EXPECT_TRUE(same_bits(r.d.up_bias, laid_out(plain.d.up_bias, L, I, 1, how)));
+    EXPECT_TRUE(same_bits(r.d.shared_up, laid_out(plain.d.shared_up, 1, f.shared, f.width, how)));
   }
+  // Gate and up as tensors of their own, and their gradients.
+  halves_apart<T> const up(s.up, L, I, H, 2), shared(s.shared_up, 1, f.shared, f.width);
+  moe_weights<T> w = s.weights();
+  w.up = up.weights();
+  w.shared_up = shared.weights();
+  halves_apart<float> const d_up(L, I, H), d_shared(1, f.shared, f.width, 2);
+  own_run<T> r(s);
+  r.run(s, w, d_up.gradients(), d_shared.gradients());
+  same(r);
+  EXPECT_TRUE(same_bits(d_up.together(), plain.d.up));
+  EXPECT_TRUE(same_bits(r.d.up_bias, plain.d.up_bias));
+  EXPECT_TRUE(same_bits(d_shared.together(), plain.d.shared_up) && d_shared.clean_between());
 }
-TEST(LayerLayout, Battery23_HalvesInEitherOrderOrInterleaved) { every_layout<float>(); }
-TEST(LayerLayout, Battery23_HalvesInEitherOrderOrInterleavedInBf16) { every_layout<bf16>(); }
+TEST(LayerLayout, Battery23_HalvesInEitherOrderInterleavedOrApart) { every_layout<float>(); }
+TEST(LayerLayout, Battery23_HalvesInEitherOrderInterleavedOrApartInBf16) { every_layout<bf16>(); }
 
 TEST(LayerLayout, OnePointerForEachExpert) {
   layer_setup<float> const s(family("gpt_oss"));

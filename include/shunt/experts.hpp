@@ -113,7 +113,7 @@ requires expert_weights<W, P>
 
 /// The gradient of grouped_gemm to its weights and biases.
 /// Shapes  dc [R,N] · a [R,K] (either may be gathered) · rows [E+1] → dw [E,N,K], d_bias [E,N]. dw may
-///         lie as weights may: any strides, one pointer per expert, pairs in any layout.
+///         lie as weights may: any strides, pointers per expert, pairs in any layout, halves apart.
 /// Types   dc and a of any storage type; dw and d_bias float.
 /// Order   dw: one chain of fma(factor · dc, a, ·) over the expert's rows in order, from 0.0f; then
 ///         (add) old + chain. d_bias: the sum of dc's rows in order, likewise.

@@ -5,6 +5,8 @@
 #include <memory>
 
 #include "support/device_experts.hpp"
+#include "support/device_halves.hpp"
+#include "support/halves_apart.hpp"
 
 namespace shunt::test {
 namespace {
@@ -139,6 +141,37 @@ TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
       return lying::each(view<T const* const, 1, space::device>(pointers.as(3)), N, K);
     }
   });
+  // Halves apart, with rows that stand apart too.
+  halves_apart<T> const apart(x.w, 3, I, K, 3);
+  device_halves<T const> const w(apart.weights());
+  auto const lying = [&](auto on) {
+    if constexpr (decltype(on)::memory == space::host) {
+      return apart.weights();
+    } else {
+      return w.there();
+    }
+  };
+  same_with<T>(x, y, bias, lying);
+  auto const elements = static_cast<std::size_t>(apart.weights().packed_elements());
+  same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
+    return pack_weights(on, lying(on), to.as(elements));
+  });
+  halves_apart<float> const d_apart(3, I, K, 3);
+  device_halves<float> const dw(d_apart.gradients());
+  for (bool add : {false, true}) {
+    same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
+      auto const run = [&](auto const& to) {
+        return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows, to,
+                             {.add = add, .d_bias = db.as(3, N)});
+      };
+      if constexpr (decltype(on)::memory == space::host) {
+        return run(d_apart.gradients());
+      } else {
+        return run(dw.there());
+      }
+    });
+    EXPECT_TRUE(dw.same());
+  }
 }
 
 /// A user's own, which is none of Shunt's.

@@ -7,6 +7,7 @@
 #include "shunt/layer.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_mirror.hpp"
+#include "support/halves_apart.hpp"
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
@@ -16,13 +17,16 @@ namespace {
 template <class T> class device_layer {
  public:
   device_layer(layer_setup<T> const& s, layer_run<T>& host)
+      : device_layer(s, host, s.weights(), host.d.views(s.is.f, s.layout())) {}
+  device_layer(layer_setup<T> const& s, layer_run<T>& host, moe_weights<T> const& weights,
+               moe_gradients<> const& gradients)
       : f_(s.is.f), tokens_(static_cast<index_t>(f_.tokens)) {
     auto const matrix = [&](auto const& x) { return view<T const, 2>(x.as(f_.tokens, f_.width)); };
     if (s.is.table > 0) table_ = s.table.as(s.is.table, f_.top_k);
     x_ = mirror_.in(matrix(s.x));
     d_y_ = mirror_.in(matrix(s.d_y));
-    weights_ = mirror_.in(s.weights());
-    gradients_ = mirror_.out(host.d.views(f_, s.layout()));
+    weights_ = mirror_.in(weights);
+    gradients_ = mirror_.out(gradients);
     y_ = mirror_.out("y", host.y.as(f_.tokens, f_.width));
     d_x_ = mirror_.out("d_x", host.d_x.as(f_.tokens, f_.width));
   }
@@ -170,6 +174,27 @@ TEST(CudaLayer, Battery16_HalfPrecisionWithTheHostsBitsOrOnTensorCores) {
     std::vector<bf16> const want(whole.begin() + static_cast<std::ptrdiff_t>(from), whole.end());
     EXPECT_TRUE(same_values(alone.y(), want));
   }
+}
+
+TEST(CudaLayer, Battery23_HalvesApart) {
+  layer_setup<float> const s(family("qwen_shared_gate"));
+  layer_formula const& f = s.is.f;
+  layer_run<float> host(on_host{}, s, s.options());
+  int const L = f.local(), I = f.intermediate, H = f.hidden;
+  halves_apart<float> const up(s.up, L, I, H, 2), shared(s.shared_up, 1, f.shared, f.width);
+  moe_weights<float> w = s.weights();
+  w.up = up.weights();
+  w.shared_up = shared.weights();
+  // Gradients of the same kind, which must be the host's.
+  halves_apart<float> const d_up(host.d.up, L, I, H),
+      d_shared(host.d.shared_up, 1, f.shared, f.width, 2);
+  moe_gradients<> d = host.d.views(f, s.layout());
+  d.up = d_up.gradients();
+  d.shared_up = d_shared.gradients();
+  device_layer<float> device(s, host, w, d);
+  status const done = device.run(on_cuda{}, s.options());
+  ASSERT_TRUE(done.ok()) << done.message();
+  device.expect_same();
 }
 
 TEST(CudaLayer, TwoStreamsAtOnce) {

@@ -7,7 +7,9 @@
 #include <string_view>
 
 #include "support/device_graph.hpp"
+#include "support/device_halves.hpp"
 #include "support/device_products.hpp"
+#include "support/halves_apart.hpp"
 
 namespace shunt::test {
 namespace {
@@ -72,6 +74,10 @@ template <class T> void same_bits_wherever_it_lies(int I, int K) {
       std::vector<T const*>{y.w.data(), nullptr, y.w.data() + 2 * N * K});
   same("one pointer each",
        weights::each(view<T const* const, 1, space::device>(each.as(E)), N, K, pair_layout{}));
+  for (int spare : {0, 3, 8}) {
+    halves_apart<T> const apart(x.w, E, I, K, spare);
+    same("halves apart", device_halves<T const>(apart.weights()).there());
+  }
   // Tokens that are not aligned, either.
   on_device<T> const odd_a(spread(as_vector(x.a), y.R, K, K + 3, 1)),
       odd_dc(spread(as_vector(x.dc), y.R, N, N + 5, 3));

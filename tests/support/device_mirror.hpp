@@ -6,6 +6,7 @@
 
 #include "shunt/experts.hpp"
 #include "shunt/layer.hpp"
+#include "support/device_halves.hpp"
 #include "support/device_values.hpp"
 
 namespace shunt::test {
@@ -34,10 +35,17 @@ class device_mirror {
 
   template <storage T> expert_matrix<T, space::device> in(expert_matrix<T> const& w) {
     if (!w) return {};
+    if (w.halves_apart()) return halves(w)->there();
     return as<T const, space::device>(in(plain(w)), w);
   }
   expert_gradient<space::device> out(std::string name, expert_gradient<> const& w) {
     if (!w) return {};
+    if (w.halves_apart()) {
+      auto const held = halves(w);
+      held->wipe();
+      compare_.push_back([name, held] { return held->same() << " in " << name; });
+      return held->there();
+    }
     return as<float, space::device>(out(std::move(name), plain(w)), w);
   }
   expert_vector<space::device> in(expert_vector<> const& b) {
@@ -103,6 +111,12 @@ class device_mirror {
  private:
   template <class T> std::shared_ptr<on_device<T>> copy(T const* from, offset_t count) {
     auto const held = std::make_shared<on_device<T>>(std::vector<T>(from, from + count));
+    held_.push_back(held);
+    return held;
+  }
+  template <class Element>
+  std::shared_ptr<device_halves<Element>> halves(basic_expert_matrix<Element> const& w) {
+    auto const held = std::make_shared<device_halves<Element>>(w);
     held_.push_back(held);
     return held;
   }

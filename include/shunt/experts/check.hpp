@@ -50,6 +50,20 @@ template <class Element, space S>
                         "%s: the pointer is null; it must point to %lld experts", name,
                         static_cast<long long>(w.experts()));
   }
+  if (w.halves_apart()) {
+    if (w.second_halves() != w.experts()) {
+      return status::fail(
+          error::bad_shape,
+          "%s: it has pointers to %lld gate halves and to %lld up halves; they must "
+          "be as many",
+          name, static_cast<long long>(w.experts()), static_cast<long long>(w.second_halves()));
+    }
+    if (w.experts() > 0 && w.second_pointers() == nullptr) {
+      return status::fail(error::null_pointer,
+                          "%s: the pointer to the up halves is null; it must point to %lld of them",
+                          name, static_cast<long long>(w.experts()));
+    }
+  }
   if (reinterpret_cast<std::uintptr_t>(w.data()) % alignof(Element) != 0) {
     return status::fail(error::bad_argument,
                         "%s: the address %p is not aligned; it must be a multiple of %zu", name,

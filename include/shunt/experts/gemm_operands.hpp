@@ -32,6 +32,7 @@ gemm_experts<void const> gemm_weights_of(expert_matrix<W, S> const& w) noexcept 
   gemm_experts<void const> to;
   to.data = w.data();
   to.each = reinterpret_cast<void const* const*>(w.pointers());
+  to.second = reinterpret_cast<void const* const*>(w.second_pointers());
   to.type = stored_as<W>;
   gemm_strides_of(w, to);
   return to;
@@ -40,6 +41,7 @@ template <space S> gemm_experts<void> gemm_gradients_of(expert_gradient<S> const
   gemm_experts<void> to;
   to.data = dw.data();
   to.each = reinterpret_cast<void* const*>(dw.pointers());
+  to.second = reinterpret_cast<void* const*>(dw.second_pointers());
   gemm_strides_of(dw, to);
   return to;
 }

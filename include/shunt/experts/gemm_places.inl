@@ -47,10 +47,33 @@ SHUNT_PLACE std::int64_t physical_row(gemm_pairs const& pairs, std::int64_t n) n
   return 2 * start + (second ? width : 0) + (j - start);
 }
 
+/// The first element of expert e. `size`: how many T an element is, where T is a byte.
 template <class T, class Void>
-SHUNT_PLACE T* expert_of(gemm_experts<Void> const& w, std::int64_t e) noexcept {
+SHUNT_PLACE T* expert_of(gemm_experts<Void> const& w, std::int64_t e,
+                         std::int64_t size = 1) noexcept {
   return w.each != nullptr ? static_cast<T*>(w.each[e])
-                           : static_cast<T*>(w.data) + e * w.expert_stride;
+                           : static_cast<T*>(w.data) + e * w.expert_stride * size;
+}
+
+/// The rows of one expert wherever they lie: row(n) is where logical row n begins.
+template <class T> struct expert_rows {
+  T *first, *second;   ///< where the caller's rows begin, and those from `split` on
+  std::int64_t split;  ///< behind the last row: all lie together
+  std::int64_t stride;
+  gemm_pairs pairs;
+
+  SHUNT_PLACE T* operator()(std::int64_t n) const noexcept {
+    std::int64_t const row = physical_row(pairs, n);
+    return row < split ? first + row * stride : second + (row - split) * stride;
+  }
+};
+template <class T, class Void>
+SHUNT_PLACE expert_rows<T> rows_of_expert(gemm_experts<Void> const& w, std::int64_t e,
+                                          std::int64_t size = 1) noexcept {
+  bool const apart = w.second != nullptr;
+  T* const first = expert_of<T>(w, e, size);
+  return {first, apart ? static_cast<T*>(w.second[e]) : first,
+          apart ? w.pairs.half_rows : std::int64_t{1} << 62, w.row_stride * size, w.pairs};
 }
 
 /// Panels of a packed matrix: each half of a gated one starts a panel of its own.

@@ -35,11 +35,13 @@ struct gemm_pairs {
 };
 
 /// E matrices W[e][n][k]: at data + e * expert_stride, or at each[e]; element (n, k) at
-/// n * row_stride + k * column_stride. Packed: panels of gemm_panel rows, each half of a pair in
+/// n * row_stride + k * column_stride. With `second` the rows of the caller's second half are at
+/// second[e]. Packed: panels of gemm_panel rows, each half of a pair in
 /// panels of its own.
 template <class Void> struct gemm_experts {
   Void* data = nullptr;
   Void* const* each = nullptr;
+  Void* const* second = nullptr;
   stored type = stored::f32;
   std::int64_t expert_stride = 0, row_stride = 0, column_stride = 1;
   bool packed = false;

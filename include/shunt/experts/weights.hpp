@@ -70,6 +70,17 @@ template <class Element, space S = space::host> class basic_expert_matrix {
     m.set_pairs(pairs);
     return m;
   }
+  /// A gated first matrix whose halves lie apart: two pointers per expert, to `half_rows` rows of gate
+  /// and as many of up. For all else it is pairs, as if each up half stood behind its gate half.
+  static constexpr basic_expert_matrix each(
+      view<Element* const, 1, S> gates, view<Element* const, 1, S> ups, offset_t half_rows,
+      offset_t columns, offset_t row_stride = 0) noexcept requires storage<value_type> {
+    basic_expert_matrix m = each(gates, 2 * half_rows, columns, pair_layout{}, row_stride);
+    m.each_second_ = ups.data();
+    m.missing_ = gates.extent(0) - ups.extent(0);
+    m.apart_ = true;
+    return m;
+  }
 
   /// What pack_weights (or quantise_weights) made of [E,N,K] without pairs: packed_elements() of
   /// Element. data may be null, to ask for their number.
@@ -93,6 +104,13 @@ template <class Element, space S = space::host> class basic_expert_matrix {
 
   [[nodiscard]] constexpr Element* data() const noexcept { return data_; }
   [[nodiscard]] constexpr Element* const* pointers() const noexcept { return each_; }
+  /// Of the second half of each expert's rows, where the halves lie apart; else null.
+  [[nodiscard]] constexpr Element* const* second_pointers() const noexcept { return each_second_; }
+  [[nodiscard]] constexpr bool halves_apart() const noexcept { return apart_; }
+  /// How many pointers there are to second halves.
+  [[nodiscard]] constexpr offset_t second_halves() const noexcept {
+    return apart_ ? extents_[0] - missing_ : 0;
+  }
   [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
   [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
   [[nodiscard]] constexpr offset_t columns() const noexcept { return extents_[2]; }
@@ -105,6 +123,13 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   [[nodiscard]] constexpr explicit operator bool() const noexcept {
     return data_ != nullptr || each_ != nullptr;
   }
+  /// Where row n of expert e begins, n counted as the caller's rows lie; not of packed weights.
+  [[nodiscard]] constexpr Element* row(offset_t e, offset_t n) const noexcept
+      requires(S == space::host && storage<value_type>) {
+    offset_t const half = extents_[1] / 2;
+    if (apart_ && n >= half) return each_second_[e] + (n - half) * strides_[1];
+    return (each_ != nullptr ? each_[e] : data_ + e * strides_[0]) + n * strides_[1];
+  }
   /// The same weights, their rows taken for pairs.
   [[nodiscard]] constexpr basic_expert_matrix in_pairs(pair_layout pairs = {}) const noexcept {
     basic_expert_matrix m = *this;
@@ -115,6 +140,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   [[nodiscard]] constexpr basic_expert_matrix slice(offset_t first, offset_t count) const noexcept {
     basic_expert_matrix m = *this;
     if (each_ != nullptr) m.each_ += first;
+    if (each_second_ != nullptr) m.each_second_ += first;
     if (data_ != nullptr) m.data_ += first * strides_[0];
     m.extents_[0] = count;
     return m;
@@ -144,9 +170,11 @@ template <class Element, space S = space::host> class basic_expert_matrix {
 
   Element* data_ = nullptr;
   Element* const* each_ = nullptr;
+  Element* const* each_second_ = nullptr;
   axes<3> extents_{}, strides_{};
+  offset_t missing_ = 0;  ///< pointers to second halves that are fewer than the experts
   pair_layout pairs_{};
-  bool paired_ = false, packed_ = false;
+  bool paired_ = false, packed_ = false, apart_ = false;
 };
 
 /// Weights of type T.

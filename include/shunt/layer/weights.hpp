@@ -6,7 +6,7 @@
 namespace shunt {
 
 /// The weights of one MoE layer, where and how they lie: an expert_matrix takes every layout (halves
-/// in either order or interleaved, one pointer per expert, packed). T is the storage type of tokens
+/// in either order, interleaved or apart, pointers per expert, packed). T is the storage type of tokens
 /// and rows, GateT that of the gate projection, W what the experts' weights are stored as: T, or, for
 /// inference, a weight format (formats.hpp). L experts live here: all of them, or
 /// those of a shard; the gate sees all E, zero experts included. What is left null is not in the

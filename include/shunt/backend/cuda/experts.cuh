@@ -42,8 +42,7 @@ SHUNT_KERNEL void pack_elements(gemm_experts<void const> from, offset_t experts,
     offset_t const n = (up ? panel - half_panels : panel) * gemm_panel + lane;
     T value{};
     if (n < most) {
-      offset_t const row = physical_row(from.pairs, (up ? half : 0) + n);
-      value = expert_of<T const>(from, e)[row * from.row_stride + k * from.column_stride];
+      value = rows_of_expert<T const>(from, e)((up ? half : 0) + n)[k * from.column_stride];
     }
     packed[i] = value;
   }

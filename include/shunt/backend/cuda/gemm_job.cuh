@@ -161,29 +161,29 @@ __device__ inline float rounded(stored type, float x) noexcept {
   return type == stored::f32 ? x : number_of(type, bits_of(type, x));
 }
 
+__device__ inline offset_t size_of(stored type) noexcept { return type == stored::f32 ? 4 : 2; }
+
 /// The line of a row of tokens, as an address; null: zeros.
 __device__ inline void const* line_of(gemm_rows const& rows, offset_t r) noexcept {
-  offset_t const size = rows.type == stored::f32 ? 4 : 2;
   offset_t at = r;
   if (rows.slot != nullptr) {
     index_t const slot = rows.slot[r];
     if (slot < 0) return nullptr;
     at = slot / rows.top_k;
   }
-  return static_cast<char const*>(rows.data) + at * rows.stride * size;
+  return static_cast<char const*>(rows.data) + at * rows.stride * size_of(rows.type);
 }
-/// The first element of an expert's matrix or vector.
-__device__ inline void const* vector_of(gemm_experts<void const> const& w, offset_t e) noexcept {
-  if (w.each != nullptr) return w.each[e];
-  return static_cast<char const*>(w.data) + e * w.expert_stride * (w.type == stored::f32 ? 4 : 2);
+/// The rows of an expert's matrix, or the elements of its vector, as addresses.
+__device__ inline expert_rows<char const> rows_of(gemm_experts<void const> const& w,
+                                                  offset_t e) noexcept {
+  return rows_of_expert<char const>(w, e, size_of(w.type));
 }
 /// The line of row n of an expert's weights.
 __device__ inline void const* line_of(gemm_job const& job, offset_t expert, offset_t n) noexcept {
-  offset_t const size = job.w.type == stored::f32 ? 4 : 2;
-  offset_t const at = job.w.packed ? packed_panel(job.w.pairs, n) * gemm_panel * job.ins +
-                                         packed_lane(job.w.pairs, n)
-                                   : physical_row(job.w.pairs, n) * job.w.row_stride;
-  return static_cast<char const*>(vector_of(job.w, expert)) + at * size;
+  if (!job.w.packed) return rows_of(job.w, expert)(n);
+  offset_t const size = size_of(job.w.type);
+  return expert_of<char const>(job.w, expert, size) +
+         (packed_panel(job.w.pairs, n) * gemm_panel * job.ins + packed_lane(job.w.pairs, n)) * size;
 }
 
 }  // namespace SHUNT_HOST_ABI

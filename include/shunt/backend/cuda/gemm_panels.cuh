@@ -122,8 +122,10 @@ template <class T> __device__ bool left_in_words(gemm_job const& job) noexcept {
 template <class T> __device__ bool right_in_words(gemm_job const& job, offset_t expert) noexcept {
   if (job.kind != gemm_kind::forward && sizeof(T) == 4) return false;
   if (job.kind == gemm_kind::wgrad) { return in_whole_words<T>(job.b.data, job.b.stride, job.ins); }
-  return !job.w.packed && job.w.column_stride == 1 &&
-         in_whole_words<T>(vector_of(job.w, expert), job.w.row_stride, job.ins);
+  if (job.w.packed || job.w.column_stride != 1) return false;
+  auto const rows = rows_of(job.w, expert);
+  return in_whole_words<T>(rows.first, job.w.row_stride, job.ins) &&
+         in_whole_words<T>(rows.second, job.w.row_stride, job.ins);
 }
 
 }  // namespace SHUNT_HOST_ABI

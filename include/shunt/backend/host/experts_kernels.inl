@@ -6,17 +6,16 @@ void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_
               float* value) noexcept {
   with_stored(bias.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    element const* const b = expert_of<element const>(bias, expert);
+    auto const place = rows_of_expert<element const>(bias, expert);
     if (bias.row_stride == 1 && (bias.pairs.half_rows == 0 || bias.pairs.block == 0)) {
-      element const* const from = b + physical_row(bias.pairs, n);
+      element const* const from = place(n);
       std::int64_t j = 0;
       for (; j + lanes <= count; j += lanes) store(value + j, load(value + j) + load(from + j));
       std::int64_t const left = count - j;
       if (left > 0) store(value + j, load(value + j) + load_first(from + j, left));
     } else {
       for (std::int64_t j = 0; j < count; ++j) {
-        value[j] =
-            value[j] + load_first(b + physical_row(bias.pairs, n + j) * bias.row_stride, 1)[0];
+        value[j] = value[j] + load_first(place(n + j), 1)[0];
       }
     }
   });
@@ -103,9 +102,9 @@ SHUNT_LANES void stream_lines(float const* from, std::int64_t count, float* to) 
 /// Sums to the caller's weight gradients, wherever their rows lie.
 template <class Job> void finish_gradient(Job const& job, gemm_block const& block) noexcept {
   expert_grads const& to = *static_cast<expert_grads const*>(job.finish_context);
-  float* const dw = expert_of<float>(to.dw, block.expert);
+  auto const place = rows_of_expert<float>(to.dw, block.expert);
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    float* const row = dw + physical_row(to.dw.pairs, block.row + r) * to.dw.row_stride;
+    float* const row = place(block.row + r);
     float const* const sums = block.first + r * block.stride;
     constexpr std::int64_t line = 16;
     if (to.past_caches && block.columns % line == 0 &&
@@ -135,11 +134,11 @@ void pack_panel(gemm_experts<void const> const& from, std::int64_t outs, std::in
   bool const up = half != 0 && panel >= half_panels;
   std::int64_t const first = (up ? panel - half_panels : panel) * panel_columns;
   std::int64_t const most = half != 0 ? half : outs;
-  T const* const w = expert_of<T const>(from, expert);
+  auto const place = rows_of_expert<T const>(from, expert);
   for (int j = 0; j < panel_columns; ++j) {
     bool const inside = first + j < most;
     std::int64_t const n = (up ? half : 0) + (inside ? first + j : 0);
-    T const* const row = w + physical_row(from.pairs, n) * from.row_stride;
+    T const* const row = place(n);
     for (std::int64_t k = 0; k < ins; ++k) {
       packed[k * panel_columns + j] = inside ? row[k * from.column_stride] : T{};
     }

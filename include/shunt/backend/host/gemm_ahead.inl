@@ -57,7 +57,8 @@ SHUNT_LANES gemm_requests next_requests(gemm_ahead& next, std::int64_t lines, st
   return {from, next.apart, 64 * lines / steps};
 }
 
-/// What panels_from(...) will read of a piece of weights: a guess, where rows lie in blocks.
+/// What panels_from(...) will read of a piece of weights: a guess, where rows lie in blocks or are
+/// those of both halves.
 inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
                            gemm_piece const& piece) noexcept {
   gemm_ahead next{};
@@ -74,16 +75,14 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
     return in_parts(next);
   }
   std::int64_t const size = job.w.type == stored::f32 ? 4 : 2;
-  std::int64_t first = 0, length = 0;  // in elements
-  char const* const base =
-      job.w.each != nullptr
-          ? static_cast<char const*>(job.w.each[segment.expert])
-          : static_cast<char const*>(job.w.data) + segment.expert * job.w.expert_stride * size;
+  std::int64_t length = 0;  // in elements
   bool const forward = job.kind == gemm_kind::forward;
   std::int64_t const n = piece.half * (job.outs / 2) + column;
   if (job.w.packed) {
-    first = forward ? (packed_panel(job.w.pairs, n) * job.ins + k) * gemm_panel
-                    : (packed_panel(job.w.pairs, k) * job.ins + column) * gemm_panel;
+    std::int64_t const first = forward
+                                   ? (packed_panel(job.w.pairs, n) * job.ins + k) * gemm_panel
+                                   : (packed_panel(job.w.pairs, k) * job.ins + column) * gemm_panel;
+    next.start = expert_of<char const>(job.w, segment.expert, size) + first * size;
     next.stride = job.ins * gemm_panel;
     std::int64_t const across = forward ? columns : piece.depth;
     next.rows = (across + gemm_panel - 1) / gemm_panel;
@@ -93,12 +92,12 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
     std::int64_t const outs = forward ? columns : piece.depth;
     std::int64_t const ins = forward ? piece.depth : columns;
     if (rs != 1 && cs != 1) return next;
-    first = physical_row(job.w.pairs, forward ? n : k) * rs + (forward ? k : column) * cs;
+    auto const row = rows_of_expert<char const>(job.w, segment.expert, size);
+    next.start = row(forward ? n : k) + (forward ? k : column) * cs * size;
     next.stride = cs == 1 ? (job.w.pairs.block == 1 ? 2 : 1) * rs : cs;
     next.rows = cs == 1 ? outs : ins;
     length = cs == 1 ? ins : outs;
   }
-  next.start = base + first * size;
   next.stride *= size;
   next.lines = (length * size + 63) / 64;
   return in_parts(next);
@@ -110,8 +109,7 @@ inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, s
                              std::int64_t columns) noexcept {
   if (job.written == nullptr) return {};
   gemm_experts<void> const& to = *job.written;
-  float const* const first =
-      expert_of<float>(to, segment.expert) + physical_row(to.pairs, row) * to.row_stride + column;
+  auto const* const first = rows_of_expert<float>(to, segment.expert)(row) + column;
   return {reinterpret_cast<char const*>(first),
           (to.pairs.block == 1 ? 2 : 1) * to.row_stride * static_cast<std::int64_t>(sizeof(float)),
           rows,

@@ -72,13 +72,11 @@ void rows_table_of(gemm_job const& job, gemm_segment const& segment, gemm_piece 
     }
     return;
   }
-  T const* const w = expert_of<T const>(job.w, segment.expert);
+  auto const row = rows_of_expert<T const>(job.w, segment.expert);
   std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
   for (std::int64_t i = 0; i < piece.depth; ++i) {
-    table[i] = forward
-                   ? w + physical_row(job.w.pairs, n) * job.w.row_stride +
-                         (piece.k + i) * job.w.column_stride
-                   : w + physical_row(job.w.pairs, piece.k + i) * job.w.row_stride + piece.column;
+    table[i] =
+        forward ? row(n) + (piece.k + i) * job.w.column_stride : row(piece.k + i) + piece.column;
   }
 }
 
@@ -124,15 +122,16 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     return right;
   }
   T const* const w = expert_of<T const>(job.w, segment.expert);
-  std::int64_t const rs = job.w.row_stride, cs = job.w.column_stride;
+  auto const row = rows_of_expert<T const>(job.w, segment.expert);
+  std::int64_t const cs = job.w.column_stride;
   if (job.kind == gemm_kind::dgrad) {
     std::int64_t const n = piece.k;
     if (job.w.packed) {
       each([&](std::int64_t column, std::int64_t columns, float* panel) {
         panel_from_packed(job, w, piece, column, columns, panel);
       });
-    } else if (rs == 1 && in_one_run(job.w.pairs, n, piece.depth)) {
-      T const* const from = w + physical_row(job.w.pairs, n);
+    } else if (job.w.row_stride == 1 && in_one_run(job.w.pairs, n, piece.depth)) {
+      T const* const from = row(n);
       each([&](std::int64_t column, std::int64_t columns, float* panel) {
         panel_across([&](std::int64_t j) { return from + (column + j) * cs; }, columns, piece.depth,
                      panel);
@@ -140,7 +139,7 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     } else {
       each([&](std::int64_t column, std::int64_t columns, float* panel) {
         auto const at = [&](std::int64_t i, std::int64_t j) {
-          return w + physical_row(job.w.pairs, n + i) * rs + (column + j) * cs;
+          return row(n + i) + (column + j) * cs;
         };
         panel_of_elements(at, columns, piece.depth, panel);
       });
@@ -167,13 +166,11 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     return right;
   }
   each([&](std::int64_t column, std::int64_t columns, float* panel) {
-    auto const row = [&](std::int64_t j) {
-      return w + physical_row(job.w.pairs, first + column + j) * rs + piece.k * cs;
-    };
+    auto const from = [&](std::int64_t j) { return row(first + column + j) + piece.k * cs; };
     if (cs == 1) {
-      panel_across(row, columns, piece.depth, panel);
+      panel_across(from, columns, piece.depth, panel);
     } else {
-      panel_of_elements([&](std::int64_t i, std::int64_t j) { return row(j) + i * cs; }, columns,
+      panel_of_elements([&](std::int64_t i, std::int64_t j) { return from(j) + i * cs; }, columns,
                         piece.depth, panel);
     }
   });

@@ -139,9 +139,8 @@ template <> struct quantise_on<on_host> {
     constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     std::int64_t const K = w.columns(), wide = block_columns<F>(K);
     host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
-      W const* const base = w.pointers() != nullptr ? w.pointers()[e] : w.data() + e * w.stride(0);
       auto const row_at = [&](offset_t n) {
-        return [from = base + n * w.stride(1), step = w.stride(2)](offset_t k) {
+        return [from = w.row(e, n), step = w.stride(2)](offset_t k) {
           return to_float(from[k * step]);
         };
       };
