@@ -67,8 +67,7 @@ class Checkpoint : public testing::Test {
 };
 
 template <class T> T weight(expert_matrix<T> const& w, int e, int n, int k) {
-  T const* const at = w.pointers() != nullptr ? w.pointers()[e] : w.data() + e * w.stride(0);
-  return at[n * w.stride(1) + k * w.stride(2)];
+  return w.row(e, n)[k * w.stride(2)];
 }
 
 /// What the double rounds to, through float as the references do.

@@ -22,11 +22,8 @@ template <class T> [[nodiscard]] guarded<T> rows_of(expert_matrix<T> const& w) {
   guarded<T> all(static_cast<std::size_t>(w.experts() * w.rows() * w.columns()));
   std::size_t i = 0;
   for (offset_t e = 0; e < w.experts(); ++e) {
-    T const* const matrix = w.pointers() != nullptr ? w.pointers()[e] : w.data() + e * w.stride(0);
     for (offset_t n = 0; n < w.rows(); ++n) {
-      for (offset_t k = 0; k < w.columns(); ++k) {
-        all[i++] = matrix[n * w.stride(1) + k * w.stride(2)];
-      }
+      for (offset_t k = 0; k < w.columns(); ++k) all[i++] = w.row(e, n)[k * w.stride(2)];
     }
   }
   return all;

@@ -16,12 +16,16 @@
 
 namespace checkpoint {
 
+/// Pointers to matrices per expert, of no format: to gate matrices in `first` where `up` has those of
+/// up, else to whole ones.
+template <shunt::weight_format W> struct expert_pointers { std::vector<W const*> first, up; };
+
 /// The weights of one layer and the memory of what could not be used where it lies. The rest lies in
 /// the files.
 template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> struct layer_weights {
   shunt::moe_weights<T, G, shunt::space::host, W> weights;
   owned_memory own;
-  std::vector<W const*> up, down, shared_up, shared_down;  ///< a pointer per expert, of no format
+  expert_pointers<W> up, down, shared_up, shared_down;
 };
 
 /// Makes the weights of a layer from its tensors: those of experts as W, packed where W is a format.
@@ -163,9 +167,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     if constexpr (shunt::quantised<W>) {
       return packed({&m, 1}, experts, pairs);
     } else {
-      bool const there = in_place(m);
-      note(m, there);
-      W const* const data = there ? at<W>(*m.values) : decoded({&m, 1});
+      W const* const data = matrix(m);
       shunt::offset_t const N = offset(rows), K = offset(columns), L = offset(experts);
       shunt::axes<3> const strides =  // the last two are exchanged in some families
           plan_.transposed && m.scales == nullptr ? shunt::axes<3>{{N * K, 1, N}}
@@ -175,43 +177,40 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     }
   }
 
-  /// One matrix per expert, of one tensor or of two, [gate; up]. Where the second follows the first
-  /// in the file, as in files sorted by name, the two are one already.
+  /// One matrix per expert, of one tensor or of two, gate and up.
   [[nodiscard]] shunt::expert_matrix<W> each(std::uint64_t experts, bases const& names,
                                              std::uint64_t rows, std::uint64_t columns,
-                                             std::vector<W const*>& pointers) {
+                                             expert_pointers<W>& pointers) {
     std::vector<stored_matrix> all;
     for (std::string const& name : names) all.push_back(tensors_.matrix(name, rows, columns));
     std::size_t const pieces = all.size() / experts;
     if constexpr (shunt::quantised<W>) {
       return packed(all, experts, pieces == 2 ? std::optional(shunt::pair_layout{}) : std::nullopt);
     } else {
-      for (std::size_t i = 0; i < all.size(); i += pieces) {
-        std::span<stored_matrix const> const expert(&all[i], pieces);
-        tensor const &front = *expert.front().values, &back = *expert.back().values;
-        bool const there = in_place(expert.front()) && in_place(expert.back()) &&
-                           (pieces == 1 || back.data == front.data + front.bytes);
-        for (stored_matrix const& m : expert) note(m, there);
-        pointers.push_back(there ? at<W>(front) : decoded(expert));
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        auto& to = i % pieces == 0 ? pointers.first : pointers.up;
+        to.push_back(matrix(all[i]));
       }
-      auto const matrices = shunt::expert_matrix<W>::each(
-          shunt::view<W const* const, 1>(pointers.data(), {{offset(experts)}}),
-          offset(pieces * rows), offset(columns));
-      return pieces == 2 ? matrices.in_pairs() : matrices;
+      auto const each_of = [&](std::vector<W const*> const& p) {
+        return shunt::view<W const* const, 1>(p.data(), {{offset(experts)}});
+      };
+      using matrices = shunt::expert_matrix<W>;
+      if (pieces == 1) {
+        return matrices::each(each_of(pointers.first), offset(rows), offset(columns));
+      }
+      return matrices::each(each_of(pointers.first), each_of(pointers.up), offset(rows),
+                            offset(columns));
     }
   }
 
-  /// Matrices behind each other, as W.
-  [[nodiscard]] W const* decoded(std::span<stored_matrix const> all) {
-    std::uint64_t numbers = 0;
-    for (stored_matrix const& m : all) numbers += m.rows * m.columns;
-    W* const data = to_.own.template take<W>(numbers);
-    W* to = data;
-    for (stored_matrix const& m : all) {
-      decode(m, to);
-      to += m.rows * m.columns;
-    }
-    return data;
+  /// Where a matrix is as W: in the file, or decoded.
+  [[nodiscard]] W const* matrix(stored_matrix const& m) {
+    bool const there = in_place(m);
+    note(m, there);
+    if (there) return at<W>(*m.values);
+    W* const to = to_.own.template take<W>(m.rows * m.columns);
+    decode(m, to);
+    return to;
   }
 
   [[nodiscard]] shunt::expert_matrix<W> packed(std::span<stored_matrix const> all,
