@@ -55,25 +55,15 @@ SHUNT_PLACE T* expert_of(gemm_experts<Void> const& w, std::int64_t e,
                            : static_cast<T*>(w.data) + e * w.expert_stride * size;
 }
 
-/// The rows of one expert wherever they lie: row(n) is where logical row n begins.
-template <class T> struct expert_rows {
-  T *first, *second;   ///< where the caller's rows begin, and those from `split` on
-  std::int64_t split;  ///< behind the last row: all lie together
-  std::int64_t stride;
-  gemm_pairs pairs;
-
-  SHUNT_PLACE T* operator()(std::int64_t n) const noexcept {
-    std::int64_t const row = physical_row(pairs, n);
-    return row < split ? first + row * stride : second + (row - split) * stride;
-  }
-};
+/// Where logical row n of expert e begins, in every layout but the packed one.
 template <class T, class Void>
-SHUNT_PLACE expert_rows<T> rows_of_expert(gemm_experts<Void> const& w, std::int64_t e,
-                                          std::int64_t size = 1) noexcept {
-  bool const apart = w.second != nullptr;
-  T* const first = expert_of<T>(w, e, size);
-  return {first, apart ? static_cast<T*>(w.second[e]) : first,
-          apart ? w.pairs.half_rows : std::int64_t{1} << 62, w.row_stride * size, w.pairs};
+SHUNT_PLACE T* row_of(gemm_experts<Void> const& w, std::int64_t e, std::int64_t n,
+                      std::int64_t size = 1) noexcept {
+  std::int64_t const row = physical_row(w.pairs, n), half = w.pairs.half_rows;
+  if (w.second != nullptr && row >= half) {
+    return static_cast<T*>(w.second[e]) + (row - half) * w.row_stride * size;
+  }
+  return expert_of<T>(w, e, size) + row * w.row_stride * size;
 }
 
 /// Panels of a packed matrix: each half of a gated one starts a panel of its own.

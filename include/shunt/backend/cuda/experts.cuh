@@ -41,9 +41,7 @@ SHUNT_KERNEL void pack_elements(gemm_experts<void const> from, offset_t experts,
     bool const up = half != 0 && panel >= half_panels;
     offset_t const n = (up ? panel - half_panels : panel) * gemm_panel + lane;
     T value{};
-    if (n < most) {
-      value = rows_of_expert<T const>(from, e)((up ? half : 0) + n)[k * from.column_stride];
-    }
+    if (n < most) { value = row_of<T const>(from, e, (up ? half : 0) + n)[k * from.column_stride]; }
     packed[i] = value;
   }
 }

@@ -91,7 +91,8 @@ template <class Act> struct finish_forward {
 
   __device__ float kept(gemm_tile const& tile, offset_t row, offset_t n, float sum) const noexcept {
     if (bias.data != nullptr || bias.each != nullptr) {
-      sum = __fadd_rn(sum, element_at(bias.type, rows_of(bias, tile.expert)(n), 0));
+      sum = __fadd_rn(sum, element_at(bias.type, vector_of(bias, tile.expert),
+                                      physical_row(bias.pairs, n) * bias.row_stride));
     }
     if (pre.data != nullptr) put(pre, row, n, sum);
     if (pre.data == nullptr && !round_pre) return sum;
@@ -163,7 +164,7 @@ struct finish_gradient {
   bool add = false;
   __device__ void operator()(gemm_job const&, gemm_tile const& tile, offset_t row, offset_t column,
                              float sum, float) const noexcept {
-    float* const at = rows_of_expert<float>(dw, tile.expert)(row) + column * dw.column_stride;
+    float* const at = row_of<float>(dw, tile.expert, row) + column * dw.column_stride;
     *at = add ? __fadd_rn(*at, sum) : sum;
   }
 };

@@ -173,15 +173,14 @@ __device__ inline void const* line_of(gemm_rows const& rows, offset_t r) noexcep
   }
   return static_cast<char const*>(rows.data) + at * rows.stride * size_of(rows.type);
 }
-/// The rows of an expert's matrix, or the elements of its vector, as addresses.
-__device__ inline expert_rows<char const> rows_of(gemm_experts<void const> const& w,
-                                                  offset_t e) noexcept {
-  return rows_of_expert<char const>(w, e, size_of(w.type));
+/// The first element of an expert's vector.
+__device__ inline void const* vector_of(gemm_experts<void const> const& b, offset_t e) noexcept {
+  return expert_of<char const>(b, e, size_of(b.type));
 }
 /// The line of row n of an expert's weights.
 __device__ inline void const* line_of(gemm_job const& job, offset_t expert, offset_t n) noexcept {
-  if (!job.w.packed) return rows_of(job.w, expert)(n);
   offset_t const size = size_of(job.w.type);
+  if (!job.w.packed) return row_of<char const>(job.w, expert, n, size);
   return expert_of<char const>(job.w, expert, size) +
          (packed_panel(job.w.pairs, n) * gemm_panel * job.ins + packed_lane(job.w.pairs, n)) * size;
 }

@@ -123,9 +123,9 @@ template <class T> __device__ bool right_in_words(gemm_job const& job, offset_t 
   if (job.kind != gemm_kind::forward && sizeof(T) == 4) return false;
   if (job.kind == gemm_kind::wgrad) { return in_whole_words<T>(job.b.data, job.b.stride, job.ins); }
   if (job.w.packed || job.w.column_stride != 1) return false;
-  auto const rows = rows_of(job.w, expert);
-  return in_whole_words<T>(rows.first, job.w.row_stride, job.ins) &&
-         in_whole_words<T>(rows.second, job.w.row_stride, job.ins);
+  return in_whole_words<T>(expert_of<T const>(job.w, expert), job.w.row_stride, job.ins) &&
+         (job.w.second == nullptr ||
+          in_whole_words<T>(job.w.second[expert], job.w.row_stride, job.ins));
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -6,16 +6,15 @@ void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_
               float* value) noexcept {
   with_stored(bias.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    auto const place = rows_of_expert<element const>(bias, expert);
     if (bias.row_stride == 1 && (bias.pairs.half_rows == 0 || bias.pairs.block == 0)) {
-      element const* const from = place(n);
+      element const* const from = row_of<element const>(bias, expert, n);
       std::int64_t j = 0;
       for (; j + lanes <= count; j += lanes) store(value + j, load(value + j) + load(from + j));
       std::int64_t const left = count - j;
       if (left > 0) store(value + j, load(value + j) + load_first(from + j, left));
     } else {
       for (std::int64_t j = 0; j < count; ++j) {
-        value[j] = value[j] + load_first(place(n + j), 1)[0];
+        value[j] = value[j] + load_first(row_of<element const>(bias, expert, n + j), 1)[0];
       }
     }
   });
@@ -102,9 +101,12 @@ SHUNT_LANES void stream_lines(float const* from, std::int64_t count, float* to) 
 /// Sums to the caller's weight gradients, wherever their rows lie.
 template <class Job> void finish_gradient(Job const& job, gemm_block const& block) noexcept {
   expert_grads const& to = *static_cast<expert_grads const*>(job.finish_context);
-  auto const place = rows_of_expert<float>(to.dw, block.expert);
+  gemm_pairs const pairs = to.dw.pairs;
+  float* row = nullptr;
   for (std::int64_t r = 0; r < block.rows; ++r) {
-    float* const row = place(block.row + r);
+    std::int64_t const n = block.row + r;
+    bool const next = r > 0 && pairs.block == 0 && n != pairs.half_rows;  // behind the one before
+    row = next ? row + to.dw.row_stride : row_of<float>(to.dw, block.expert, n);
     float const* const sums = block.first + r * block.stride;
     constexpr std::int64_t line = 16;
     if (to.past_caches && block.columns % line == 0 &&
@@ -134,11 +136,10 @@ void pack_panel(gemm_experts<void const> const& from, std::int64_t outs, std::in
   bool const up = half != 0 && panel >= half_panels;
   std::int64_t const first = (up ? panel - half_panels : panel) * panel_columns;
   std::int64_t const most = half != 0 ? half : outs;
-  auto const place = rows_of_expert<T const>(from, expert);
   for (int j = 0; j < panel_columns; ++j) {
     bool const inside = first + j < most;
     std::int64_t const n = (up ? half : 0) + (inside ? first + j : 0);
-    T const* const row = place(n);
+    T const* const row = row_of<T const>(from, expert, n);
     for (std::int64_t k = 0; k < ins; ++k) {
       packed[k * panel_columns + j] = inside ? row[k * from.column_stride] : T{};
     }

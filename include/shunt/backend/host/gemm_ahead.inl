@@ -92,8 +92,8 @@ inline gemm_ahead ahead_of(gemm_job const& job, gemm_segment const& segment,
     std::int64_t const outs = forward ? columns : piece.depth;
     std::int64_t const ins = forward ? piece.depth : columns;
     if (rs != 1 && cs != 1) return next;
-    auto const row = rows_of_expert<char const>(job.w, segment.expert, size);
-    next.start = row(forward ? n : k) + (forward ? k : column) * cs * size;
+    next.start = row_of<char const>(job.w, segment.expert, forward ? n : k, size) +
+                 (forward ? k : column) * cs * size;
     next.stride = cs == 1 ? (job.w.pairs.block == 1 ? 2 : 1) * rs : cs;
     next.rows = cs == 1 ? outs : ins;
     length = cs == 1 ? ins : outs;
@@ -109,7 +109,7 @@ inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, s
                              std::int64_t columns) noexcept {
   if (job.written == nullptr) return {};
   gemm_experts<void> const& to = *job.written;
-  auto const* const first = rows_of_expert<float>(to, segment.expert)(row) + column;
+  auto const* const first = row_of<float>(to, segment.expert, row) + column;
   return {reinterpret_cast<char const*>(first),
           (to.pairs.block == 1 ? 2 : 1) * to.row_stride * static_cast<std::int64_t>(sizeof(float)),
           rows,

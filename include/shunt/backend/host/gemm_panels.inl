@@ -72,7 +72,7 @@ void rows_table_of(gemm_job const& job, gemm_segment const& segment, gemm_piece 
     }
     return;
   }
-  auto const row = rows_of_expert<T const>(job.w, segment.expert);
+  auto const row = [&](std::int64_t n) { return row_of<T const>(job.w, segment.expert, n); };
   std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
   for (std::int64_t i = 0; i < piece.depth; ++i) {
     table[i] =
@@ -122,7 +122,7 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     return right;
   }
   T const* const w = expert_of<T const>(job.w, segment.expert);
-  auto const row = rows_of_expert<T const>(job.w, segment.expert);
+  auto const row = [&](std::int64_t n) { return row_of<T const>(job.w, segment.expert, n); };
   std::int64_t const cs = job.w.column_stride;
   if (job.kind == gemm_kind::dgrad) {
     std::int64_t const n = piece.k;
