@@ -60,10 +60,11 @@ template <class T, class Void>
 SHUNT_PLACE T* row_of(gemm_experts<Void> const& w, std::int64_t e, std::int64_t n,
                       std::int64_t size = 1) noexcept {
   std::int64_t const row = physical_row(w.pairs, n), half = w.pairs.half_rows;
-  if (w.second != nullptr && row >= half) {
-    return static_cast<T*>(w.second[e]) + (row - half) * w.row_stride * size;
-  }
-  return expert_of<T>(w, e, size) + row * w.row_stride * size;
+  bool const apart = w.second != nullptr && row >= half;
+  Void* const* const each = apart ? w.second : w.each;
+  T* const first = each != nullptr ? static_cast<T*>(each[e])
+                                   : static_cast<T*>(w.data) + e * w.expert_stride * size;
+  return first + (apart ? row - half : row) * w.row_stride * size;
 }
 
 /// Panels of a packed matrix: each half of a gated one starts a panel of its own.

@@ -74,13 +74,12 @@ void sums_across_of(Job const& job, gemm_segment const& segment, std::int64_t ro
                     std::int64_t rows, std::int64_t column, std::int64_t columns, float* left,
                     float* sums, std::int64_t half_stride) noexcept {
   int const halves = job.paired ? 2 : 1;
-  T const* const w = expert_of<T const>(job.w, segment.expert);
   across_at<T> at{};
   at.c_row = halves * half_stride;
   auto const columns_from = [&](int half, std::int64_t j, std::int64_t k) {
     for (int i = 0; i < lanes; ++i) {  // behind the last: computed, unused
       std::int64_t const n = column + (j + i < columns ? j + i : columns - 1);
-      at.next[i] = w + physical_row(job.w.pairs, half * (job.outs / 2) + n) * job.w.row_stride + k;
+      at.next[i] = row_of<T const>(job.w, segment.expert, half * (job.outs / 2) + n) + k;
     }
   };
   each_left_piece(job, segment, row, rows, job.ins, left,
