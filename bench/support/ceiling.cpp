@@ -95,7 +95,9 @@ std::uint64_t read_in_parts(std::uint64_t const* data, std::size_t count) {
   std::size_t const part = count / Parts;
   four sum[4] = {};
   for (std::size_t i = 0; i + 16 <= part; i += 16) {
+#pragma GCC unroll 8
     for (std::size_t p = 0; p < Parts; ++p) {
+#pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j) {
         four v;
         __builtin_memcpy(&v, data + p * part + i + 4 * j, sizeof v);
@@ -156,8 +158,10 @@ double measure_read(int threads) {
     for (std::size_t i = 0; i < part; ++i) mine[i] = i;
   });
   double best = 0;
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    auto* const read = attempt % 2 == 0 ? read_in_parts<4> : read_in_parts<1>;
+  std::uint64_t (*const ways[])(std::uint64_t const*, std::size_t) = {
+      read_in_parts<1>, read_in_parts<4>, read_in_parts<8>};
+  for (int attempt = 0; attempt < 9; ++attempt) {
+    auto* const read = ways[attempt % 3];
     double const seconds =
         together(threads, [&](int t) { keep(read(data + std::size_t(t) * part, part)); });
     best = std::max(best, double(part * sizeof *data) * threads / seconds);

@@ -11,7 +11,7 @@ namespace bench {
 [[nodiscard]] double fma_gflops(int threads);
 
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
-/// stream or in four, whichever is faster.
+/// stream, four or eight, whichever is fastest.
 [[nodiscard]] double read_bandwidth(int threads);
 
 /// Threads of the machine.
