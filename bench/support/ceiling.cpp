@@ -18,6 +18,8 @@
 #include <immintrin.h>
 #endif
 
+#include "support/reading.hpp"
+
 namespace bench {
 namespace {
 
@@ -86,27 +88,6 @@ double fma_steps(std::int64_t steps) {
   }
 #endif
   return fma_portable(steps);
-}
-
-// All words, in so many parts side by side: some processors read several streams faster than one.
-template <std::size_t Parts>
-std::uint64_t read_in_parts(std::uint64_t const* data, std::size_t count) {
-  using four = std::uint64_t __attribute__((vector_size(32)));
-  std::size_t const part = count / Parts;
-  four sum[4] = {};
-  for (std::size_t i = 0; i + 16 <= part; i += 16) {
-#pragma GCC unroll 8
-    for (std::size_t p = 0; p < Parts; ++p) {
-#pragma GCC unroll 4
-      for (std::size_t j = 0; j < 4; ++j) {
-        four v;
-        __builtin_memcpy(&v, data + p * part + i + 4 * j, sizeof v);
-        sum[j] ^= v;
-      }
-    }
-  }
-  four const all = sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
-  return all[0] ^ all[1] ^ all[2] ^ all[3];
 }
 
 // Seconds from the moment all threads stand ready until the last has done its work(thread).
@@ -193,6 +174,14 @@ double best_for(int threads, std::map<int, ceiling>& known, double (*measure)(in
 double fma_gflops(int threads) {
   static std::map<int, ceiling> known;
   return best_for(threads, known, measure_fma);
+}
+
+double fma_gflops_now() {
+  constexpr std::int64_t steps = 200'000;
+  auto const start = std::chrono::steady_clock::now();
+  double const flops = fma_steps(steps) * double(steps);
+  std::chrono::duration<double> const took = std::chrono::steady_clock::now() - start;
+  return flops / took.count() / 1e9;
 }
 
 double read_bandwidth(int threads) {

@@ -10,6 +10,9 @@ namespace bench {
 /// again when some seconds have passed.
 [[nodiscard]] double fma_gflops(int threads);
 
+/// The same of the calling thread, in the millisecond that this call takes.
+[[nodiscard]] double fma_gflops_now();
+
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
 /// stream, four or eight, whichever is fastest.
 [[nodiscard]] double read_bandwidth(int threads);
