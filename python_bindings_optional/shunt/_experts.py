@@ -2,6 +2,8 @@
 
 rows: a Plan, or the offsets [E+1] int32 of the experts' rows. gather: the operand is tokens [T,·],
 read through the plan. scale: a factor for each row [R], or with a Plan the gates [T,K].
+w, dw [E,N,K]: one array, a list of E arrays [N,K], or a tuple (gates, ups) of two lists of E arrays
+[N/2,K], which has no other pairs than "gate_up".
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from ._options import act_of, activation
 
 Array = Any
 Rows = Union[Array, "_host.Plan"]
-Matrices = Union[Array, Sequence[Array], "_host.PackedWeights"]
+Halves = Tuple[Sequence[Array], Sequence[Array]]
+Matrices = Union[Array, Sequence[Array], Halves, "_host.PackedWeights"]
 Pairs = Union[str, Tuple[str, int], None]
 
 

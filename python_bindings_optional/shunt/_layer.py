@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 from . import _host
 from ._arrays import zeros
@@ -11,7 +11,8 @@ from ._options import layer_options, made
 from ._routing import Routing, wanted_of
 
 Array = Any
-Matrices = Union[Array, Sequence[Array], "_host.PackedWeights"]
+Halves = Tuple[Sequence[Array], Sequence[Array]]
+Matrices = Union[Array, Sequence[Array], Halves, "_host.PackedWeights"]
 Pairs = Union[str, "tuple[str, int]", None]
 
 Saved = _host.Saved
@@ -27,9 +28,12 @@ class Weights:
     up [L,2I,H], down [L,H,I]: one array of any strides (a transposed view of [L,H,2I] as well), or
     a list of one array per expert, or what pack_weights made · up_bias [L,2I], down_bias [L,H]
     shared_up [2Is,H], shared_down [H,Is] · shared_gate [H] · latent_down, latent_up
+    up, shared_up with gate and up as arrays of their own: a tuple (gates, ups) of two lists of
+    arrays [I,H], one of each per expert
 
     pairs: how the rows of gate and up lie in `up`: "gate_up", "up_gate", or (order, block) where
-    they alternate by blocks; None for activations without a gate half, or as "gate_up".
+    they alternate by blocks; None for activations without a gate half, or as "gate_up", as they
+    must be where `up` is (gates, ups): biases lie so.
     shared_pairs: the same of shared_up; None: as `pairs`.
     """
 
@@ -96,7 +100,8 @@ class Weights:
 
 class Gradients:
     """Float32 arrays for the gradients of weights, each of the shape that its weights have; None:
-    not wanted. Rows lie in the order of the weights' rows."""
+    not wanted. Rows lie in the order of the weights' rows; to (gates, ups) where that is
+    "gate_up"."""
 
     __slots__ = ("gate", "gate_bias", "up", "down", "up_bias", "down_bias", "shared_up",
                  "shared_down", "shared_gate", "latent_down", "latent_up")  # fmt: skip
@@ -130,7 +135,8 @@ class Gradients:
             if w is None:
                 return None
             if isinstance(w, (list, tuple)):
-                return [new(one) for one in w]
+                each = [new(one) for one in w]
+                return tuple(each) if isinstance(w, tuple) else each
             like = w.data if isinstance(w, _host.PackedWeights) else w
             return zeros(like, tuple(w.shape), "float32", where)
 

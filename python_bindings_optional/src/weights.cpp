@@ -18,6 +18,12 @@ bool is_list(nb::handle object) {
   return nb::isinstance<nb::list>(object) || nb::isinstance<nb::tuple>(object);
 }
 
+/// (gates, ups); a tuple of two arrays is a list of two experts.
+bool is_pair_of_lists(nb::handle object) {
+  return nb::isinstance<nb::tuple>(object) && nb::len(object) == 2 && is_list(object[0]) &&
+         is_list(object[1]);
+}
+
 }  // namespace
 
 std::optional<shunt::pair_layout> pairs_of(nb::handle pairs) {
@@ -78,13 +84,37 @@ matrices::matrices(nb::handle object, char const* name, std::initializer_list<el
     type_ = whole_.type();
     return;
   }
-  std::size_t const count = nb::len(object);
-  if (count == 0) value_error(std::string(name) + " is an empty list; it must hold one array each");
-  each_.reserve(count);
-  pointers_.reserve(count);
+  apart_ = is_pair_of_lists(object);
+  if (apart_) {
+    nb::object const gate_list = object[0], up_list = object[1];
+    add(gate_list, std::string(name) + "[0]", name, types, how, where);
+    std::size_t const gates = each_.size(), ups = nb::len(up_list);
+    if (gates != ups) {
+      value_error(std::string(name) + " has " + std::to_string(gates) + " arrays of gate and " +
+                  std::to_string(ups) + " of up; it must have as many of both");
+    }
+    add(up_list, std::string(name) + "[1]", name, types, how, where);
+    extents_[0] = static_cast<offset_t>(gates);
+    extents_[1] *= 2;
+    set_pairs(pairs_);
+  } else {
+    add(object, name, name, types, how, where);
+    extents_[0] = static_cast<offset_t>(each_.size());
+  }
+  // A stride of 0 would be read as "dense"; no row after the first is ever looked for then.
+  if (strides_[1] == 0) value_error(std::string(name) + ": the rows' stride is 0; it must not be");
+  own_ = addresses();
+}
+
+void matrices::add(nb::handle list, std::string const& called, char const* name,
+                   std::initializer_list<element> types, access how, place where) {
+  std::size_t const count = nb::len(list);
+  if (count == 0) value_error(called + " is an empty list; it must hold one array each");
+  each_.reserve(each_.size() + count);
+  pointers_.reserve(pointers_.size() + count);
   for (std::size_t e = 0; e < count; ++e) {
-    array one(object[e], name, 2, types, how, where);
-    if (e == 0) {
+    array one(list[e], name, 2, types, how, where);
+    if (each_.empty()) {
       extents_[1] = one.extent(0);
       extents_[2] = one.extent(1);
       strides_[1] = one.extent(0) > 1 ? one.stride(0) : one.extent(1);
@@ -95,17 +125,21 @@ matrices::matrices(nb::handle object, char const* name, std::initializer_list<el
                        (one.extent(0) <= 1 || one.stride(0) == strides_[1]) &&
                        (one.extent(1) <= 1 || one.stride(1) == 1);
     if (!alike) {
-      value_error(std::string(name) + "[" + std::to_string(e) +
-                  "]: the arrays of a list must have one type and shape, one stride from row to "
-                  "row, and contiguous rows");
+      value_error(called + "[" + std::to_string(e) + "]: the arrays of " +
+                  (apart_ ? "both lists" : "a list") +
+                  " must have one type and shape, one stride from row to row, and contiguous rows");
     }
     pointers_.push_back(one.data());
     each_.push_back(std::move(one));
   }
-  // A stride of 0 would be read as "dense"; no row after the first is ever looked for then.
-  if (strides_[1] == 0) value_error(std::string(name) + ": the rows' stride is 0; it must not be");
-  extents_[0] = static_cast<offset_t>(count);
-  own_ = addresses();
+}
+
+void matrices::set_pairs(std::optional<shunt::pair_layout> pairs) {
+  if (apart_ && pairs && (pairs->order != shunt::pair_order::gate_up || pairs->block != 0)) {
+    value_error(std::string(each_.front().name()) +
+                " is (gates, ups); the pairs must then be None or gate_up, without a block");
+  }
+  pairs_ = apart_ ? shunt::pair_layout{} : pairs;
 }
 
 address_table matrices::addresses() const {

@@ -2,7 +2,9 @@
 /// Weights as they lie: type-erased here, typed where a call needs them.
 #include <nanobind/nanobind.h>
 
+#include <initializer_list>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "array.hpp"
@@ -23,7 +25,8 @@ struct address_table {
   nb::object memory;  ///< of a device; the table lies in it
 };
 
-/// E matrices: one array [E,N,K] (or [N,K]: one matrix), a list of E arrays [N,K], or packed ones.
+/// E matrices: one array [E,N,K] (or [N,K]: one matrix), a list of E arrays [N,K], a tuple (gates,
+/// ups) of two lists of E arrays [N/2,K], or packed ones.
 class matrices {
  public:
   matrices() = default;
@@ -41,7 +44,9 @@ class matrices {
   [[nodiscard]] offset_t columns() const noexcept { return extents_[2]; }
   [[nodiscard]] bool is_packed() const noexcept { return packed_; }
   [[nodiscard]] std::optional<shunt::pair_layout> pairs() const noexcept { return pairs_; }
-  void set_pairs(std::optional<shunt::pair_layout> pairs) noexcept { pairs_ = pairs; }
+  /// A ValueError where gate and up are arrays of their own, and the pairs are not one half behind
+  /// the other.
+  void set_pairs(std::optional<shunt::pair_layout> pairs);
 
   /// Its arrays, for check_apart.
   template <class F> void each_array(F&& f) const {
@@ -71,6 +76,10 @@ class matrices {
     matrix made;
     if (!each_.empty()) {
       auto* const first = reinterpret_cast<Element* const*>(each.first);
+      if (apart_) {
+        return matrix::each({first, {{experts()}}}, {first + experts(), {{experts()}}}, rows() / 2,
+                            columns(), strides_[1]);
+      }
       made = matrix::each({first, {{experts()}}}, rows(), columns(), strides_[1]);
     } else {
       made = matrix(shunt::view<Element, 3, S>(static_cast<Element*>(whole_.data()),
@@ -81,14 +90,17 @@ class matrices {
   }
 
  private:
+  void add(nb::handle list, std::string const& called, char const* name,
+           std::initializer_list<element> types, access how, place where);
+
   array whole_;
-  std::vector<array> each_;
+  std::vector<array> each_;  ///< of (gates, ups): all gates, then all ups
   std::vector<void*> pointers_;
   address_table own_;
   element type_ = element::other;
   offset_t extents_[3] = {}, strides_[3] = {};
   std::optional<shunt::pair_layout> pairs_;
-  bool packed_ = false;
+  bool packed_ = false, apart_ = false;
 };
 
 /// (order, block) or None.

@@ -121,3 +121,17 @@ def worst(got, expected):
     size = np.sqrt(np.mean(expected**2))
     assert size > 1e-4, "the oracle is flat: this test proves nothing"
     return np.abs(got - expected).max() / size
+
+
+def two_lists(w, put=np.copy):
+    """(gates, ups) of w [E,2I,K] or [2I,K]: arrays of their own, as `put` makes them."""
+    w = w.reshape(-1, *w.shape[-2:])
+    middle = w.shape[1] // 2
+    return [put(one[:middle]) for one in w], [put(one[middle:]) for one in w]
+
+
+def stacked(w):
+    """One array [E,N,K] of a list, or of (gates, ups)."""
+    if not isinstance(w, tuple):
+        return np.stack(list(w))
+    return np.concatenate([np.stack(h) for h in w], 1)

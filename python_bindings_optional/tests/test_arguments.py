@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import oracle
 import pytest
 
 import shunt
@@ -105,6 +106,61 @@ add(
     lambda: shunt.Weights(GATE, [UP[0], UP[1, :4], UP[2], UP[3]], DOWN),
 )
 add("empty list", ValueError, "empty list", lambda: shunt.Weights(GATE, [], DOWN))
+GATES_OF, UPS_OF = list(UP[:, :I]), list(UP[:, I:])
+add(
+    "fewer ups",
+    ValueError,
+    "Weights.up has 4 arrays of gate and 3 of up",
+    lambda: shunt.Weights(GATE, (GATES_OF, UPS_OF[1:]), DOWN),
+)
+add(
+    "no gates",
+    ValueError,
+    r"Weights.up\[0\] is an empty list",
+    lambda: shunt.Weights(GATE, ([], UPS_OF), DOWN),
+)
+add(
+    "ragged ups",
+    ValueError,
+    r"Weights.up\[1\]\[3\]: the arrays of both lists must have one type and shape",
+    lambda: shunt.Weights(GATE, (GATES_OF, [*UPS_OF[:3], UPS_OF[3][:5]]), DOWN),
+)
+add(
+    "strides of ups",
+    ValueError,
+    r"grouped_gemm.w\[1\]\[0\].* one stride from row to row",
+    lambda: shunt.grouped_gemm(ROWS, (GATES_OF, list(zeros(E, I, H + 1)[..., :H])), PLAN),
+)
+add(
+    "array of ups",
+    TypeError,
+    "Weights.up is list",
+    lambda: shunt.Weights(GATE, (GATES_OF, UP[:, I:]), DOWN),
+)
+for pairs in ("up_gate", ("gate_up", 1)):
+    add(
+        f"{pairs} of gates and ups",
+        ValueError,
+        "Weights.up is .gates, ups.; the pairs must then be None or gate_up",
+        lambda pairs=pairs: shunt.Weights(GATE, (GATES_OF, UPS_OF), DOWN, pairs=pairs),
+    )
+add(
+    "gates and ups of alternating weights",
+    ValueError,
+    "gradients.up is .gates, ups.; the pairs must then",
+    lambda: backward(
+        w=shunt.Weights(GATE, UP, DOWN, pairs=("gate_up", 1)),
+        gradients=shunt.Gradients(up=oracle.two_lists(UP)),
+    ),
+)
+add(
+    "gates in ups",
+    ValueError,
+    "share memory",
+    lambda: shunt.grouped_wgrad(
+        zeros(T * K, 2 * I), ROWS, PLAN, dw=((g := list(zeros(E, I, H))), [*g[1:], g[0]])
+    ),
+)
 add(
     "id of no expert",
     ValueError,
@@ -261,10 +317,10 @@ add(
 )
 
 
-def backward(d_y=X, **more):
+def backward(d_y=X, w=W, **more):
     saved = shunt.Saved()
-    shunt.moe_layer(X, W, OPTIONS, saved=saved)
-    return shunt.moe_layer_backward(X, W, d_y, saved, OPTIONS, **more)
+    shunt.moe_layer(X, w, OPTIONS, saved=saved)
+    return shunt.moe_layer_backward(X, w, d_y, saved, OPTIONS, **more)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -8,6 +8,7 @@ import device
 import numpy as np
 import pytest
 from device import Array, Interface, Stream, empty
+from oracle import two_lists
 from test_layer import layer_of
 
 import shunt
@@ -151,9 +152,15 @@ def each(at, stack):
     return [at.put(one) for one in stack]
 
 
-def layer(rng, at, family, store="float32", lists=False):
+def all_in(arrays):
+    """The arrays of nested lists."""
+    return [a for one in arrays for a in (all_in(one) if isinstance(one, (list, tuple)) else [one])]
+
+
+def layer(rng, at, family, store="float32", lists=False, apart=()):
     x, stored, _, options, _ = layer_of(rng, family, store)
-    w = shunt.Weights(**{n: each(at, a) if lists and a.ndim == 3 else at.put(a)
+    w = shunt.Weights(**{n: two_lists(a, at.put) if n in apart else
+                         each(at, a) if lists and a.ndim == 3 else at.put(a)
                          for n, a in stored.items()})  # fmt: skip
     x, d_y = at.put(x), at.put(np.ones_like(x))
     saved, report = shunt.Saved(), shunt.LayerReport()
@@ -162,7 +169,7 @@ def layer(rng, at, family, store="float32", lists=False):
     inference = shunt.moe_layer(x, w, options, on=at.on)
     d_x, g = shunt.moe_layer_backward(x, w, d_y, saved, options, on=at.on)
     figures = [*report.figures.values(), *report.totals.values()]
-    of_weights = [a for g in g._arrays() for a in (g if isinstance(g, list) else [g])]
+    of_weights = all_in(g._arrays())
     return [y, inference, d_x, seen.counts, at.put(np.array(figures, np.float64)), *of_weights]
 
 
@@ -173,19 +180,22 @@ def test_layer(family):
 
 def test_layer_of_lists():
     same_on_both(layer, family="mixtral", lists=True)
+    same_on_both(layer, family="gpt-oss", lists=True, apart=["up"])
+    same_on_both(layer, family="deepseek", apart=["up", "shared_up"])
 
 
-def test_products_of_lists():
+@pytest.mark.parametrize("lists", [lambda at, w: each(at, w), lambda at, w: two_lists(w, at.put)])
+def test_products_of_lists(lists):
     def case(rng, at):
-        x, w = at.put(floats(rng, T, H)), each(at, floats(rng, E, 2 * I, H))
+        x, w = at.put(floats(rng, T, H)), lists(at, floats(rng, E, 2 * I, H))
         expert, _ = shunt.route(at.put(floats(rng, T, E)), K, on=at.on)
         plan = shunt.plan_dispatch(expert, E, on=at.on)
-        dc, dw = at.put(floats(rng, T * K, 2 * I)), each(at, np.zeros((E, 2 * I, H), f32))
+        dc, dw = at.put(floats(rng, T * K, 2 * I)), lists(at, np.zeros((E, 2 * I, H), f32))
         c = shunt.grouped_gemm(x, w, plan, act="swiglu", pairs="gate_up", gather=True, on=at.on)
         da = shunt.grouped_dgrad(dc, w, plan, on=at.on)
         assert shunt.grouped_wgrad(dc, x, plan, dw=dw, gather_a=True, on=at.on) is dw
         packed = shunt.pack_weights(w, on=at.on)
-        return [c, da, *dw, shunt.grouped_gemm(x, packed, plan, gather=True, on=at.on)]
+        return [c, da, *all_in(dw), shunt.grouped_gemm(x, packed, plan, gather=True, on=at.on)]
 
     same_on_both(case)
 
@@ -195,7 +205,9 @@ def test_addresses_of_a_long_list():
     def case(rng, at):
         a, w = at.put(floats(rng, 300, 1)), each(at, floats(rng, 300, 1, 1))
         rows = at.put(np.arange(301, dtype=i32))
-        return [shunt.grouped_gemm(a, w, rows, on=at.on)]
+        apart = two_lists(floats(rng, 300, 2, 1), at.put)
+        return [shunt.grouped_gemm(a, w, rows, on=at.on),
+                shunt.grouped_gemm(a, apart, rows, act="swiglu", on=at.on)]  # fmt: skip
 
     same_on_both(case)
 

@@ -93,7 +93,8 @@ def run(x, w, options, d_y, **more):
     saved = shunt.Saved()
     y = shunt.moe_layer(x, w, options, saved=saved, **more)
     d_x, g = shunt.moe_layer_backward(x, w, d_y, saved, options, **more)
-    return [y, d_x, g.gate, np.stack(list(g.up)), np.stack(list(g.down))]
+    shared = [] if g.shared_up is None else [oracle.stacked(g.shared_up).reshape(-1, H)]
+    return [y, d_x, g.gate, oracle.stacked(g.up), oracle.stacked(g.down), *shared]
 
 
 def same(a, b):
@@ -143,6 +144,29 @@ def test_pairs_lie_as_the_caller_says(rng, order, block):
     other = run(x, shunt.Weights(**moved, pairs=(order, block)), options, d_y)
     plain[3] = plain[3][:, at]
     assert same(plain, other)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "deepseek", "gpt-oss"])
+def test_gate_and_up_may_be_arrays_of_their_own(rng, family):
+    x, s, _, options, _ = layer_of(rng, family)
+    d_y = rng.standard_normal((T, H)).astype(np.float32)
+    plain = run(x, shunt.Weights(**s), options, d_y)
+    apart = {n: oracle.two_lists(s[n]) for n in ("up", "shared_up") if n in s}
+    w = shunt.Weights(**{**s, **apart})
+    assert same(plain, run(x, w, options, d_y))
+    wide = {n: np.pad(s[n], [*[(0, 0)] * (s[n].ndim - 1), (0, 3)]) for n in apart}
+    views = {n: oracle.two_lists(a, lambda one: one[:, :H]) for n, a in wide.items()}
+    assert same(plain, run(x, shunt.Weights(**{**s, **views}, pairs="gate_up"), options, d_y))
+    # Gradients lie apart where the weights do not, and the other way round; and are added to.
+    ones = np.ones_like(s["up"])
+    for lying, onto in ((s, oracle.two_lists(ones)), (apart, ones)):
+        w, saved, g = shunt.Weights(**{**s, **lying}), shunt.Saved(), shunt.Gradients(up=onto)
+        shunt.moe_layer(x, w, options, saved=saved)
+        shunt.moe_layer_backward(x, w, d_y, saved, options, gradients=g)
+        assert np.array_equal(oracle.stacked(g.up), plain[3])
+        shunt.moe_layer_backward(x, w, d_y, saved, options.replace(gradients="accumulate"),
+                                 gradients=g)  # fmt: skip
+        np.testing.assert_allclose(oracle.stacked(g.up), 2 * plain[3], rtol=1e-6)
 
 
 def test_outputs_may_be_given(rng):

@@ -294,6 +294,14 @@ def test_grouped_gemm_and_activations(rng, act):
     each = [np.zeros((rows, H), f32) for _ in range(E)]
     shunt.grouped_wgrad(d_pre, x, plan, dw=each, gather_a=True)
     assert np.array_equal(np.stack(each), dw)
+    if gated:
+        apart, d_apart = oracle.two_lists(w), oracle.two_lists(np.zeros_like(w))
+        for it in (apart, shunt.pack_weights(apart)):
+            again = shunt.grouped_gemm(x, it, plan, act=act, gather=True, bias=bias, scale=gate)
+            assert np.array_equal(again, c)
+        assert np.array_equal(shunt.grouped_dgrad(d_pre, apart, plan), da)
+        assert shunt.grouped_wgrad(d_pre, x, plan, dw=d_apart, gather_a=True) is d_apart
+        assert np.array_equal(oracle.stacked(d_apart), dw)
 
 
 def test_products_of_sixteen_bits(rng):
