@@ -66,6 +66,7 @@ SHUNT_LANES bool plain_row(float const* a, std::int64_t depth) noexcept {
 
 /// Sums under way: of Rows rows with Panels panels, whose decoders stand at a piece.
 template <class F, int Rows, int Panels> struct few_sums {
+  static constexpr int rows = Rows, panels = Panels;
   vf sum[Rows][Panels][panel_vectors];
   vu unit[Panels][panel_vectors];  ///< the sums of panel p are in units of 2^(unit - 127)
   decoder<F> from[Panels];
@@ -85,8 +86,7 @@ template <int Rows, int Panels, class Body> SHUNT_LANES void for_sums(Body&& bod
 template <int Count, bool Scaled, class Sums>
 SHUNT_LANES void few_step(Sums& to, float const* a, std::int64_t a_stride,
                           std::int64_t j) noexcept {
-  constexpr int rows = sizeof(to.sum) / sizeof(to.sum[0]);
-  constexpr int panels = sizeof(to.from) / sizeof(to.from[0]);
+  constexpr int rows = Sums::rows, panels = Sums::panels;
   unroll<panels>([&](auto p) __attribute__((always_inline)) {
     to.from[p.value].template each<Scaled>(
         j, [&](auto s, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
@@ -114,8 +114,7 @@ __attribute__((noinline)) void few_piece(Sums& sums, float const* a, std::int64_
   Sums to = sums;
   std::int64_t j = 0;
   for (; j + step <= end; j += step) few_step<step, Scaled>(to, a, a_stride, j);
-  for_sums<sizeof(to.sum) / sizeof(to.sum[0]), sizeof(to.from) / sizeof(to.from[0])>([&](
-      auto r, auto p, auto v) __attribute__((always_inline)) {
+  for_sums<Sums::rows, Sums::panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
     sums.sum[r.value][p.value][v.value] = to.sum[r.value][p.value][v.value];
   });
   if constexpr (step == 4) {  // behind the last k there are no columns of a

@@ -14,9 +14,11 @@ namespace shunt {
 inline void advise_huge_pages(void* data, std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr std::uintptr_t page = std::uintptr_t{2} << 20;
-  std::uintptr_t const first = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
-  std::uintptr_t const last = (reinterpret_cast<std::uintptr_t>(data) + bytes) / page * page;
-  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+  std::uintptr_t const at = reinterpret_cast<std::uintptr_t>(data);
+  std::uintptr_t const first = (at + page - 1) / page * page, last = (at + bytes) / page * page;
+  if (first < last) {
+    (void)madvise(static_cast<char*>(data) + (first - at), last - first, MADV_HUGEPAGE);
+  }
 #else
   (void)data;
   (void)bytes;
