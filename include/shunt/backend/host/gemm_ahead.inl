@@ -17,20 +17,19 @@ struct gemm_piece {
 /// faster than one. In one part, two lines side by side.
 struct gemm_ahead {
   char const* start;
-  std::int64_t stride, rows, lines, at, apart;
+  std::int64_t stride, rows, lines, at, parts, apart;
   bool second;  ///< pair of parts is next
 };
 SHUNT_LANES gemm_ahead in_parts(gemm_ahead whole) noexcept {
-  whole.apart = 64;
-  if (whole.rows % 4 == 0) {
-    whole.rows /= 4;
-    whole.apart = whole.rows * whole.stride;
-  }
+  bool const divides = whole.rows % 4 == 0;
+  whole.parts = divides ? 4 : 1;
+  whole.rows /= whole.parts;
+  whole.apart = divides ? whole.rows * whole.stride : 64;
   return whole;
 }
 /// How many lines there are in all.
 SHUNT_LANES std::int64_t lines_of(gemm_ahead const& next) noexcept {
-  return next.rows * next.lines * (next.apart == 64 ? 1 : 4);
+  return next.parts * next.rows * next.lines;
 }
 
 /// Where some requests begin: there and `apart` from it; and how far on the next ones are.
@@ -43,7 +42,7 @@ SHUNT_LANES gemm_requests next_requests(gemm_ahead& next, std::int64_t lines, st
                                         void const* idle) noexcept {
   if (next.rows <= 0) return {static_cast<char const*>(idle), 0, 0};
   char const* from = next.start + 64 * next.at;
-  if (next.apart != 64) {
+  if (next.parts > 1) {
     lines = (lines + 1) / 2;
     from += next.second ? 2 * next.apart : 0;
     next.second = !next.second;
@@ -115,6 +114,7 @@ inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, s
           rows,
           (columns * static_cast<std::int64_t>(sizeof(float)) + 63) / 64,
           0,
+          1,
           64,
           false};
 }

@@ -64,8 +64,9 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
   bool const lie = rows_lie(job, column, columns);
+  bool const packed = job.w.packed && job.kind == gemm_kind::forward;
   // One tile needs its weights soon: several panels are asked for at once.
-  bool const soon = job.w.packed && job.kind == gemm_kind::forward && rows <= tile_rows;
+  bool const soon = packed && rows <= tile_rows;
   std::int64_t const most = job.w.packed && !wgrad && !soon ? gemm_depth : gemm_made_depth;
   std::int64_t const pieces = (depth + most - 1) / most;
   std::int64_t const even = pieces == 0 ? most : (depth + pieces - 1) / pieces;
@@ -83,9 +84,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool const few_packed = job.w.packed && job.kind == gemm_kind::forward && rows <= few_rows<Job>;
-  bool few = few_packed;
-  if (few_packed) {
+  bool few = packed && rows <= few_rows<Job>;
+  if (few) {
     sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
   } else if constexpr (!has_formats<Job>) {
     few = sums_across(job, segment, row, rows, column, columns, scratch.left, scratch.sums,

@@ -51,8 +51,8 @@ template <class Job, class Body>
 SHUNT_LANES void each_left_piece(Job const& job, gemm_segment const& segment, std::int64_t row,
                                  std::int64_t rows, std::int64_t depth, float* block,
                                  Body&& body) noexcept {
-  constexpr std::int64_t unit = 128,
-                         apart = 16;  // unit: divides what is decoded together, and lines
+  constexpr std::int64_t unit = 128;  // a multiple of what is decoded together, and of cache lines
+  constexpr std::int64_t apart = 16;
   std::int64_t const even = rows + rows % 2;
   std::int64_t const room = (gemm_block_rows * gemm_depth / even - apart) / unit * unit;
   bool const there = rows == 1 && in_place(job.a);

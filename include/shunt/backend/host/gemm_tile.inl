@@ -89,7 +89,7 @@ template <class T> struct right_rows {
 };
 
 /// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. Over every stretch,
-/// `lines` cache lines of what comes next are asked for, at most 64 a panel: evenly, and without a
+/// `lines` cache lines of what comes next are asked for, at most 32 a panel: evenly, and without a
 /// branch, as a core waits where many are under way at once.
 template <int Rows, bool Across, class Right>
 void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) noexcept {
