@@ -1,7 +1,11 @@
-// What stands beside the experts in a transformer: norm, attention, decoding, loss, optimiser, and a
-// whole training step of a small model. Attention counts the multiply-adds of the causal half only.
+// What stands beside the experts in a transformer: norm, attention, decoding, loss, optimiser. Attention
+// counts the multiply-adds of the causal half only.
 #include <cmath>
-#include <shunt/nn/model.hpp>
+#include <shunt/nn/attention.hpp>
+#include <shunt/nn/cross_entropy.hpp>
+#include <shunt/nn/kv_cache.hpp>
+#include <shunt/nn/norm.hpp>
+#include <shunt/nn/optimiser.hpp>
 #include <string>
 #include <vector>
 
@@ -277,44 +281,6 @@ void adamw(benchmark::State& state, index_t count, int threads) {
                  [&] { step(1); });
 }
 
-/// A training step, forward, backward and update, of a byte-level model.
-void model(benchmark::State& state, bool dense, int threads) {
-  on_host const on{.threads = threads};
-  nn::model_config c;
-  c.width = 192;
-  c.heads = 3;
-  c.kv_heads = 1;
-  c.experts = 16;
-  c.intermediate = 256;
-  c.dense = dense;
-  if (dense) c.intermediate *= c.top_k;
-  index_t const batch = 4, length = 256;
-  auto const n = static_cast<std::size_t>(nn::parameter_count(c));
-  std::vector<float> w(n), g(n), m(n), v(n), norm(1), loss(1);
-  std::vector<index_t> tokens(product({batch, length + 1}));
-  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<index_t>(i * i % 89);
-  std::vector<std::byte> work(nn::model_train_bytes<float>(on, c, batch, length));
-  benchmark::DoNotOptimize(nn::model_init(on, c, w, 1));
-  float first = 0;
-  std::int64_t number = 0;
-  auto const step = [&] {
-    benchmark::DoNotOptimize(nn::model_train<float>(
-        on, c, {.values = w}, view<index_t const, 2>(tokens.data(), {{batch, length + 1}}), g,
-        {.loss = loss}, work));
-    if (number == 0) first = loss[0];
-    nn::adamw_state<float> const state_of{w, g, m, v};
-    benchmark::DoNotOptimize(nn::model_update<float>(
-        on, c, state_of, norm, work, {.rate = 1e-4f, .step = ++number, .clip = 1.0f}));
-  };
-  auto const verify = [&]() -> std::string {
-    for (int i = 0; i < 3; ++i) step();
-    bool const good = std::abs(first - std::log(256.0)) < 0.5 && loss[0] < first;
-    return good ? "" : "the loss does not start at log 256 and fall";
-  };
-  bench::measure(state, threads, {.flops = 3 * nn::forward_flops(c, length) * batch * length},
-                 verify, step);
-}
-
 std::string heads_name(std::string const& stage, nn::attention_shape const& s,
                        std::string const& type, int threads) {
   return stage + "/B" + std::to_string(s.batch) + "_heads" + std::to_string(s.heads) + "_kv" +
@@ -351,9 +317,5 @@ void bench::register_all() {
                [=](benchmark::State& state) { loss(state, 2048, 256, 256, threads); });
     bench::add("adamw/N4194304/float" + of,
                [=](benchmark::State& state) { adamw(state, 1 << 22, threads); });
-    bench::add("model_step/E16_K2_H192_I256/float/T1024" + of,
-               [=](benchmark::State& state) { model(state, false, threads); });
-    bench::add("model_step/dense_H192_I512/float/T1024" + of,
-               [=](benchmark::State& state) { model(state, true, threads); });
   }
 }
