@@ -384,5 +384,41 @@ TEST(ExpertsLayouts, Battery05_MoreThan2To31Weights) {
   EXPECT_EQ(da.as(2, columns)(1, 0), 1.75f);
 }
 
+// More than caches hold: written in whole lines, where rows lie so, and past the caches.
+TEST(ExpertsLayouts, GradientsPastTheCaches) {
+  if (small_scale()) GTEST_SKIP() << "computes two thousand million products";
+  constexpr int n_rows = 1030, n_columns = 4112;
+  product_case<float> const x({5, 43}, n_rows, n_columns);
+  constexpr std::size_t line = 16, size = std::size_t{2} * n_rows * n_columns;
+  std::vector<float> memory(size + 2 * line);
+  std::size_t const to_line =
+      line - reinterpret_cast<std::uintptr_t>(memory.data()) / sizeof(float) % line;
+  for (std::size_t start : {to_line, to_line + 1}) {
+    for (isa set : instruction_sets()) {
+      std::fill(memory.begin(), memory.end(), NAN);
+      view<float, 3> const dw(memory.data() + start, {{2, n_rows, n_columns}});
+      ASSERT_TRUE(grouped_wgrad(on_host{.instructions = set}, x.dc.as(x.R, n_rows),
+                                x.a.as(x.R, n_columns), x.rows, dw)
+                      .ok());
+      int wrong = 0;
+      for (int e = 0, first = 0, last = 5; e < 2; ++e, first = 5, last = x.R) {
+        for (int n = e; n < n_rows; n += 19) {
+          for (int k = 0; k < n_columns; ++k) {
+            float sum = 0.0f;
+            for (int r = first; r < last; ++r) {
+              sum = std::fmaf(x.dc.as(x.R, n_rows)(r, n), x.a.as(x.R, n_columns)(r, k), sum);
+            }
+            wrong += dw(e, n, k) != sum;
+          }
+        }
+      }
+      EXPECT_EQ(wrong, 0) << to_string(set) << ", start " << start;
+      EXPECT_TRUE(std::isnan(memory[start - 1]) && std::isnan(memory[start + size]));
+      EXPECT_EQ(std::count_if(memory.begin(), memory.end(), [](float v) { return v != v; }),
+                std::ptrdiff_t{2 * line});
+    }
+  }
+}
+
 }  // namespace
 }  // namespace shunt::test

@@ -54,8 +54,8 @@ template <> struct experts_on<on_host> {
     to.d_bias_row = options.d_bias.stride(1);
     to.add = options.add;
     constexpr offset_t more_than_caches = offset_t{32} << 18;  // floats in 32 MB
-    to.past_caches = !to.add && to.dw.column_stride == 1 &&
-                     dw.experts() * dw.rows() * dw.columns() > more_than_caches;
+    bool const past_caches = !to.add && to.dw.column_stride == 1 &&
+                             dw.experts() * dw.rows() * dw.columns() > more_than_caches;
     host::gemm_job job(
         grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns()),
         SHUNT_ISA_PICK(on, finish_gradient<host::gemm_job>), &to);
@@ -63,7 +63,8 @@ template <> struct experts_on<on_host> {
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();
     job.skip_empty = options.add;
-    if (to.dw.column_stride == 1 && !to.past_caches) job.written = &to.dw;
+    if (to.dw.column_stride == 1 && !past_caches) job.written = &to.dw;
+    job.past_caches = past_caches;
     host::gemm(on, job);
     return {};
   }

@@ -109,7 +109,7 @@ template <class Job> void finish_gradient(Job const& job, gemm_block const& bloc
     row = next ? row + to.dw.row_stride : row_of<float>(to.dw, block.expert, n);
     float const* const sums = block.first + r * block.stride;
     constexpr std::int64_t line = 16;
-    if (to.past_caches && block.columns % line == 0 &&
+    if (job.past_caches && block.columns % line == 0 &&
         reinterpret_cast<std::uintptr_t>(row + block.column) % 64 == 0) {
       stream_lines(sums, block.columns, row + block.column);
       continue;
@@ -123,7 +123,6 @@ template <class Job> void finish_gradient(Job const& job, gemm_block const& bloc
       *at = to.add ? *at + sums[j] : sums[j];
     }
   }
-  if (to.past_caches) drain();
   if (to.d_bias != nullptr && block.column == 0) bias_gradient(job, to, block);
 }
 

@@ -18,7 +18,6 @@ struct expert_grads {
   float* d_bias = nullptr;
   std::int64_t d_bias_expert = 0, d_bias_row = 1;
   bool add = false;
-  bool past_caches = false;  ///< more than they hold: whole lines are written without being read
 };
 
 /// Activations by rows: pre [R, columns or 2 columns], all else [R, columns].

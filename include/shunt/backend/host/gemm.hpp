@@ -44,7 +44,9 @@ struct gemm_job : shunt::detail::gemm_product {
   void const* finish_context;  ///< what `finish` needs beside
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
-  int strip = 16;  ///< panels a task computes at most; chosen by gemm()
+  bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
+  int strip = 16;            ///< panels a task computes at most, and
+  bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
 };
 
 /// A product with quantised weights. A type of its own: its loops are compiled only where there are some.
@@ -58,19 +60,29 @@ inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packe
 inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1
 inline constexpr std::int64_t gemm_group_panels = 4;  ///< made together where rows run along them
 inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every region's tile
+inline constexpr std::int64_t gemm_tall_rows = 144;   ///< where no block of sums is kept
 inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
 inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
 
-/// How a segment of `rows` output rows is cut into tasks: `blocks` times so many columns of each half,
-/// pairs of panels.
+/// A weight gradient whose sums are at hand at once: finished by a few rows, see gemm_wgrad.inl.
+SHUNT_LANES bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) noexcept {
+  return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
+}
+
+/// How the `rows` output rows of a segment are cut into tasks: `blocks` times so many columns of each
+/// half, pairs of panels.
 struct gemm_cut {
   std::int64_t blocks, columns;
 };
-SHUNT_LANES gemm_cut gemm_cut_of(std::int64_t rows, int strip, bool paired) noexcept {
-  std::int64_t const blocks = (rows + gemm_block_rows - 1) / gemm_block_rows;
+SHUNT_LANES gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows,
+                                 std::int64_t rows) noexcept {
+  bool const by_rows = gemm_by_rows(job, segment_rows);
+  std::int64_t const highest = by_rows && job.tall ? gemm_tall_rows : gemm_block_rows;
+  std::int64_t const blocks = (rows + highest - 1) / highest;
+  if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
   std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
   std::int64_t const most = gemm_sums / gemm_panel / height;
-  std::int64_t const panels = (most < strip ? most : strip) / (paired ? 2 : 1);
+  std::int64_t const panels = (most < job.strip ? most : job.strip) / (job.paired ? 2 : 1);
   return {blocks, panels / 2 * 2 * gemm_panel};
 }
 
@@ -82,8 +94,8 @@ SHUNT_LANES gemm_cut gemm_cut_of(std::int64_t rows, int strip, bool paired) noex
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
-/// Tasks of a job for strips of `strip` panels.
-inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
+/// Tasks of a job.
+inline std::int64_t gemm_tasks(gemm_job const& job) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
   std::int64_t const columns = job.kind != gemm_kind::forward ? job.ins
                                : job.paired                   ? job.outs / 2
@@ -91,7 +103,7 @@ inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
   std::int64_t tasks = 0;
   for (index_t e = 0; e < job.experts; ++e) {
     std::int64_t const rows = job.offset == nullptr ? job.rows : job.offset[e + 1] - job.offset[e];
-    gemm_cut const cut = gemm_cut_of(wgrad ? job.outs : rows, strip, job.paired);
+    gemm_cut const cut = gemm_cut_of(job, rows, wgrad ? job.outs : rows);
     tasks += cut.blocks * ((columns + cut.columns - 1) / cut.columns);
   }
   return tasks;
@@ -101,8 +113,10 @@ inline std::int64_t gemm_tasks(gemm_job const& job, int strip) noexcept {
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
   job.strip = static_cast<int>(gemm_strip_panels);
-  while (workers > 1 && job.strip > 4 && gemm_tasks(job, job.strip) < 4 * workers) job.strip /= 2;
-  std::int64_t const tasks = gemm_tasks(job, job.strip);
+  auto const too_few = [&] { return workers > 1 && gemm_tasks(job) < 4 * workers; };
+  job.tall = !too_few();
+  while (job.strip > 4 && too_few()) job.strip /= 2;
+  std::int64_t const tasks = gemm_tasks(job);
   if (tasks == 0) return;
   std::int64_t next = 0;  // the next task: taken by the workers, atomically
   auto* const work = SHUNT_ISA_PICK(on, gemm_work<Job>);

@@ -29,6 +29,9 @@ struct gemm_scratch {
   void const* row[gemm_made_depth];
 };
 static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
+static_assert(gemm_block_rows * gemm_depth >= gemm_tall_rows * gemm_made_depth);
+//
+#include "shunt/backend/host/gemm_wgrad.inl"
 
 /// The pieces of a block in the order in which they are computed with: by columns for each piece of
 /// the left operand that is at hand, and those by k.
@@ -84,7 +87,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool few = packed && rows <= few_rows<Job>;
+  bool few = packed && few_of(job.w.type, rows);
   if (few) {
     sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
   } else if constexpr (!has_formats<Job>) {
@@ -152,14 +155,17 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
   for (;;) {
     std::int64_t const task = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
     while (task >= end) {
-      if (++segment.expert >= job.experts) return;
+      if (++segment.expert >= job.experts) {
+        if (job.past_caches) drain();
+        return;
+      }
       std::int64_t const e = segment.expert;
       segment.first = job.offset != nullptr ? job.offset[e] : 0;
       segment.rows = job.offset != nullptr ? job.offset[e + 1] - segment.first : job.rows;
       bool const left_out = wgrad && ((job.skip != nullptr && job.skip[e] != 0) ||
                                       (job.skip_empty && segment.rows == 0));
       all_rows = left_out ? 0 : wgrad ? job.outs : segment.rows;
-      cut = gemm_cut_of(all_rows, job.strip, job.paired);
+      cut = gemm_cut_of(job, segment.rows, all_rows);
       begin = end;
       end += cut.blocks * ((all_columns + cut.columns - 1) / cut.columns);
     }
@@ -167,8 +173,16 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
     std::int64_t const low = all_rows / blocks, more = all_rows % blocks;
     std::int64_t const row = block * low + (block < more ? block : more);
     std::int64_t const column = (task - begin) / blocks * cut.columns;
-    gemm_task(job, scratch, segment, row, low + (block < more ? 1 : 0), column,
-              all_columns - column < cut.columns ? all_columns - column : cut.columns);
+    std::int64_t const rows = low + (block < more ? 1 : 0);
+    std::int64_t const columns =
+        all_columns - column < cut.columns ? all_columns - column : cut.columns;
+    if constexpr (!has_formats<Job>) {
+      if (gemm_by_rows(job, segment.rows)) {
+        wgrad_by_rows(job, scratch, segment, row, rows, column, columns);
+        continue;
+      }
+    }
+    gemm_task(job, scratch, segment, row, rows, column, columns);
   }
 }
 

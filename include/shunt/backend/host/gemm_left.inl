@@ -30,10 +30,10 @@ template <class Job>
 void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
                   std::int64_t k, std::int64_t depth, float* block, tile_at& at) noexcept {
   if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
-    copy_rows(job.a, segment.first + k, depth, row, rows, block, gemm_block_rows);
+    at.a_stride = rows <= gemm_block_rows ? gemm_block_rows : gemm_tall_rows;
+    copy_rows(job.a, segment.first + k, depth, row, rows, block, at.a_stride);
     at.across = true;
     at.a = block;
-    at.a_stride = gemm_block_rows;
   } else if (in_place(job.a)) {
     at.a = row_of<float>(job.a, segment.first + row) + k;
     at.a_stride = job.a.stride;

@@ -16,9 +16,9 @@ SHUNT_LANES void tile_of(std::int64_t rows, tile_at const& at, Right const& righ
 }
 
 /// All rows times the columns of one tile, in tiles of nearly equal height. The first reads `first`,
-/// with Least to Most rows, the others what it left in `panel`.
-template <int Least, int Most, class First>
-void tile_column(std::int64_t rows, tile_at at, First const& first, right_panel const& panel,
+/// with Least to Most rows, the others `panel`.
+template <int Least, int Most, class First, class Panel>
+void tile_column(std::int64_t rows, tile_at at, First const& first, Panel const& panel,
                  gemm_ahead& next, std::int64_t lines) noexcept {
   std::int64_t tiles = (rows + tile_rows - 1) / tile_rows;
   std::int64_t height = Least == tile_rows ? tile_rows : (rows + tiles - 1) / tiles;
@@ -32,11 +32,12 @@ void tile_column(std::int64_t rows, tile_at at, First const& first, right_panel 
   }
 }
 
-/// All rows times some panels; first(p, v): what their first tile reads of panel p, from column v on.
-/// Where a tile spans two panels and one is left, it computes with that one twice.
-template <int Least, int Most, class First>
+/// All rows times some panels; first(p, v, last) and panel(p, v, last): what the first tile of panel p reads
+/// from column v on, and the others. Where a tile spans two panels and one is left, `last`, it computes
+/// with that one twice.
+template <int Least, int Most, class First, class Panel>
 SHUNT_LANES void tile_panels_of(std::int64_t rows, gemm_right const& right, tile_at at,
-                                gemm_ahead& next, First first) noexcept {
+                                gemm_ahead& next, First first, Panel panel) noexcept {
   constexpr int parts = one_panel ? panel_columns / tile_columns : 1;
   std::int64_t const tiles = (rows + tile_rows - 1) / tile_rows;
   std::int64_t const stretches = (at.depth + tile_stretch - 1) / tile_stretch;
@@ -46,13 +47,18 @@ SHUNT_LANES void tile_panels_of(std::int64_t rows, gemm_right const& right, tile
   for (std::int64_t p = 0; p < right.panels; p += tile_panels) {
     bool const last = right.panels - p < tile_panels;
     for (int v = 0; v < parts * tile_columns; v += tile_columns) {
-      bool const ready = right.from == gemm_right::ready;
-      right_panel const panel{right.data + (ready ? p * right.stride : 0) + v,
-                              ready && last ? 0 : right.stride};
-      tile_column<Least, Most>(rows, at, first(p, v, last), panel, next, lines);
+      tile_column<Least, Most>(rows, at, first(p, v, last), panel(p, v, last), next, lines);
       at.c += tile_columns;
     }
   }
+}
+/// The same of panels that are ready.
+inline void tile_ready(std::int64_t rows, gemm_right const& right, tile_at const& at,
+                       gemm_ahead& next) noexcept {
+  auto const ready = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
+    return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
+  };
+  tile_panels_of<1, tile_rows>(rows, right, at, next, ready, ready);
 }
 
 /// The same of quantised weights: decoded once for all rows.
@@ -74,9 +80,7 @@ void multiply_decoded(Job const& job, gemm_segment const& segment, std::int64_t 
                       piece.k, piece.depth, keep + p * right.stride);
     }
   });
-  tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
-    return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
-  });
+  tile_ready(rows, right, at, next);
 }
 
 /// All rows of a block times a piece of the right operand; see panels_from.
@@ -90,24 +94,36 @@ void multiply(Job const& job, gemm_segment const& segment, std::int64_t rows,
     with_stored(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
       gemm_right const right = panels_from<T>(job, segment, piece, table, strip, rows, keep);
+      auto const kept = [&](std::int64_t, int v, bool) __attribute__((always_inline)) {
+        return right_panel{right.data + v, right.stride};
+      };
       if (right.from == gemm_right::ready) {
-        tile_panels_of<1, tile_rows>(rows, right, at, next, [&](std::int64_t p, int v, bool last) {
-          return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
-        });
+        tile_ready(rows, right, at, next);
       } else if (right.from == gemm_right::rows) {
-        tile_panels_of<tile_rows, tile_rows>(
-            rows, right, at, next, [&](std::int64_t p, int v, bool last) {
-              return right_rows<T>{right.row, right.column + p * panel_columns + v,
-                                   last ? 0 : panel_columns, right.data + v, right.stride};
-            });
-      } else if constexpr (sizeof(T) < sizeof(float)) {
-        std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
-        auto const first = [&](std::int64_t p, int v, bool last) {
-          return right_packed<T>{static_cast<T const*>(right.narrow) + p * right.narrow_stride + v,
-                                 last ? 0 : right.narrow_stride, right.data + v, right.stride,
-                                 keep_row};
+        auto const first = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
+          return right_rows<T>{right.row, right.column + p * panel_columns + v,
+                               last ? 0 : panel_columns, right.data + v, right.stride};
         };
-        tile_panels_of<least_packed<T>, tile_rows>(rows, right, at, next, first);
+        tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first, kept);
+      } else if constexpr (sizeof(T) < sizeof(float)) {
+        auto const packed = [&](std::int64_t p, int v) __attribute__((always_inline)) {
+          return static_cast<T const*>(right.narrow) + p * right.narrow_stride + v;
+        };
+        if constexpr (widened_in_pairs<T>) {
+          if (rows <= 2 * tile_rows) {  // for more, widening once is less work
+            auto const pairs = [&](std::int64_t p, int v, bool) __attribute__((always_inline)) {
+              return right_pairs{packed(p, v)};
+            };
+            tile_panels_of<1, tile_rows>(rows, right, at, next, pairs, pairs);
+            return;
+          }
+        }
+        std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
+        auto const first = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
+          return right_packed<T>{packed(p, v), last ? 0 : right.narrow_stride, right.data + v,
+                                 right.stride, keep_row};
+        };
+        tile_panels_of<tile_rows, tile_rows>(rows, right, at, next, first, kept);
       }
     });
   }

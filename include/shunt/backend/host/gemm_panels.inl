@@ -89,10 +89,6 @@ void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& p
   });
 }
 
-/// The least rows of a first tile that reads packed weights of type T as they lie.
-template <class T>
-inline constexpr int least_packed = std::is_same_v<T, bf16>&& tile_rows < 8 ? 4 : tile_rows;
-
 /// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
 /// begins at `strip`; null: they do not lie so. Only high first tiles read weights as they lie.
 template <class T>
@@ -154,7 +150,7 @@ gemm_right panels_from(gemm_job const& job, gemm_segment const& segment, gemm_pi
     if constexpr (sizeof(T) == sizeof(float)) {
       right.data = const_cast<float*>(from);  // read only, as all panels that are ready
       right.stride = stride;
-    } else if (rows >= least_packed<T>) {
+    } else if (widened_in_pairs<T> || rows >= tile_rows) {
       right.from = gemm_right::packed;
       right.narrow = from;
       right.narrow_stride = stride;

@@ -33,8 +33,9 @@ struct tile_at {
 };
 
 // Where a tile's right operand comes from. The vectors of row k lie in one panel, or (a tile as wide
-// as two) vector v in panel v. All but right_panel are for the first tile of several: what it has
-// widened it leaves in a panel for the others, in the shadow of its arithmetic.
+// as two) vector v in panel v. right_packed and right_rows are for the first tile of several: what it has
+// widened it leaves in a panel for the others, in the shadow of its arithmetic. `pairs`: the first vector
+// is the even columns, the second the odd ones.
 inline constexpr bool one_panel = tile_columns <= panel_columns;
 inline constexpr int tile_panels = one_panel ? 1 : tile_columns / panel_columns;
 template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) noexcept {
@@ -44,6 +45,7 @@ template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) n
 /// Panels of floats, `stride` apart.
 struct right_panel {
   static constexpr bool runs_across = true;  ///< with left operands that do
+  static constexpr bool pairs = false;
   float const* b;
   std::int64_t stride;
   template <int K, int V> SHUNT_LANES vf get() const noexcept {
@@ -55,6 +57,7 @@ struct right_panel {
 /// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
 template <class T> struct right_packed {
   static constexpr bool runs_across = false;
+  static constexpr bool pairs = false;
   T const* b;
   std::int64_t stride;
   float* keep;
@@ -73,6 +76,7 @@ template <class T> struct right_packed {
 /// Columns of rows that lie apart: row[k] + column, panels `stride` apart.
 template <class T> struct right_rows {
   static constexpr bool runs_across = true;
+  static constexpr bool pairs = false;
   void const* const* row;
   std::int64_t column, stride;
   float* keep;
@@ -87,6 +91,39 @@ template <class T> struct right_rows {
     keep += k * panel_columns;
   }
 };
+
+/// A packed panel of bf16 on AVX2: neighbouring columns are widened together, by one operation for each
+/// vector. Their sums are brought into the columns' order once, at the end.
+template <class T>
+inline constexpr bool widened_in_pairs = SHUNT_REGION == 256 && std::is_same_v<T, bf16>;
+struct right_pairs {
+  static constexpr bool runs_across = false;
+  static constexpr bool pairs = true;
+  bf16 const* b;
+  template <int K, int V> SHUNT_LANES vf get() const noexcept {
+    vu both;
+    __builtin_memcpy(&both, b + K * panel_columns, sizeof both);
+    return as_float(V == 0 ? both << 16 : both & 0xffff0000u);
+  }
+  SHUNT_LANES void advance(int k) noexcept { b += k * panel_columns; }
+};
+/// Two vectors of columns to the even and the odd ones, and back.
+SHUNT_LANES void split_pairs([[maybe_unused]] vf& low, [[maybe_unused]] vf& high) noexcept {
+#if SHUNT_REGION == 256
+  __m256d const even = (__m256d)_mm256_shuffle_ps((__m256)low, (__m256)high, 0x88);
+  __m256d const odd = (__m256d)_mm256_shuffle_ps((__m256)low, (__m256)high, 0xdd);
+  low = (vf)_mm256_permute4x64_pd(even, 0xd8);
+  high = (vf)_mm256_permute4x64_pd(odd, 0xd8);
+#endif
+}
+SHUNT_LANES void join_pairs([[maybe_unused]] vf& even, [[maybe_unused]] vf& odd) noexcept {
+#if SHUNT_REGION == 256
+  __m256 const low = _mm256_unpacklo_ps((__m256)even, (__m256)odd);
+  __m256 const high = _mm256_unpackhi_ps((__m256)even, (__m256)odd);
+  even = (vf)_mm256_permute2f128_ps(low, high, 0x20);
+  odd = (vf)_mm256_permute2f128_ps(low, high, 0x31);
+#endif
+}
 
 /// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. Over every stretch,
 /// `lines` cache lines of what comes next are asked for, at most 32 a panel: evenly, and without a
@@ -103,6 +140,7 @@ void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) 
   unroll<Rows>([&](auto m) __attribute__((always_inline)) {
     low[m.value] = resume ? load(c + m.value * c_row) : vf{};
     high[m.value] = resume ? load(c + m.value * c_row + lanes) : vf{};
+    if constexpr (Right::pairs) split_pairs(low[m.value], high[m.value]);
   });
   auto const step = [&](auto k) __attribute__((always_inline)) {
     vf const b0 = right.template get<k.value, 0>(), b1 = right.template get<k.value, 1>();
@@ -133,6 +171,7 @@ void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) 
     }
   }
   unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    if constexpr (Right::pairs) join_pairs(low[m.value], high[m.value]);
     store(c + m.value * c_row, low[m.value]);
     store(c + m.value * c_row + lanes, high[m.value]);
   });
