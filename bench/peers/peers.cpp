@@ -147,9 +147,8 @@ constexpr library<T> libraries[] = {
 
 /// One model's weights; `tokens` in falling order.
 template <class T>
-void run(shunt::shape s, std::vector<index_t> const& tokens, char const* type, options const& o,
-         results& to) {
-  int const threads = cores();
+void run(shunt::shape s, std::vector<index_t> const& tokens, int threads, char const* type,
+         options const& o, results& to) {
   auto const base = [&](index_t t, library<T> const& beside) {
     s.tokens = t;
     return bench::name("feed_forward", s, type, threads) + "/" + beside.name;
@@ -192,12 +191,16 @@ int main_of(options const& o) {
   struct {
     shunt::shape s;
     std::vector<index_t> tokens;
-  } const works[] = {{{.hidden = 512, .intermediate = 384, .experts = 64, .top_k = 6}, {512}},
-                     {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}},
-                     {shunt::presets::qwen3_30b_a3b.sizes, {512}}};
+    int threads;
+  } const works[] = {
+      // One expert again and again, on one core: weights stay in the caches.
+      {{.hidden = 512, .intermediate = 128, .experts = 1, .top_k = 1}, {48}, 1},
+      {{.hidden = 512, .intermediate = 384, .experts = 64, .top_k = 6}, {512}, cores()},
+      {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}, cores()},
+      {shunt::presets::qwen3_30b_a3b.sizes, {512}, cores()}};
   for (auto const& work : works) {
-    run<float>(work.s, work.tokens, "f32", o, to);
-    run<bf16>(work.s, work.tokens, "bf16", o, to);
+    run<float>(work.s, work.tokens, work.threads, "f32", o, to);
+    run<bf16>(work.s, work.tokens, work.threads, "bf16", o, to);
   }
   if (to.empty()) return 0;
   to.write(o.json);
