@@ -87,6 +87,7 @@ inline void activate(activation_code const& code, float const* gate, float const
     code.values(code.self, gate, up, value, count);
     return;
   }
+  if (code.kind == activation_kind::identity && value == gate) return;
   if (!code.gated) up = gate;
   with_activation(
       code, [&](auto f) __attribute__((always_inline)) {

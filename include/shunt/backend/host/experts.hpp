@@ -26,6 +26,7 @@ template <> struct experts_on<on_host> {
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
     to.bias = gemm_bias_of(options.bias, job.w.pairs);
     job.paired = job.w.pairs.half_rows != 0;
+    job.output = &to.c;
     host::gemm(on, job);
     return {};
   }
@@ -40,6 +41,7 @@ template <> struct experts_on<on_host> {
         SHUNT_ISA_PICK(on, finish_store<host::gemm_job>), &to);
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
+    job.output = &to;
     host::gemm(on, job);
     return {};
   }

@@ -42,6 +42,8 @@ struct gemm_job : shunt::detail::gemm_product {
 
   gemm_finish finish;
   void const* finish_context;  ///< what `finish` needs beside
+  /// Where `finish` writes in the end: brought near behind the last piece of weights.
+  gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs

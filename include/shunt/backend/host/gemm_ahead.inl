@@ -118,3 +118,13 @@ inline gemm_ahead written_of(gemm_job const& job, gemm_segment const& segment, s
           64,
           false};
 }
+
+/// The lines that a block of sums will be written to: rows [row, row + rows), from `column` on.
+inline gemm_ahead output_of(gemm_job const& job, std::int64_t row, std::int64_t rows,
+                            std::int64_t column, std::int64_t columns) noexcept {
+  if (job.output == nullptr) return {};
+  gemm_store const& to = *job.output;
+  std::int64_t const size = to.type == stored::f32 ? 4 : 2;
+  auto const* const first = static_cast<char const*>(to.data) + (row * to.stride + column) * size;
+  return {first, to.stride * size, rows, (columns * size + 63) / 64, 0, 1, 64, false};
+}

@@ -13,8 +13,10 @@ template <storage A, storage W, storage Out>
 void dense_product(on_host const& on, gemm_kind kind, view<A const, 2> a, view<W const, 2> w,
                    view<Out, 2> out, bool add) noexcept {
   gemm_store const to = shunt::detail::gemm_store_of(out, add);
-  gemm(on, gemm_job(shunt::detail::dense_product_of(kind, a, w),
-                    SHUNT_ISA_PICK(on, finish_store<gemm_job>), &to));
+  gemm_job job(shunt::detail::dense_product_of(kind, a, w),
+               SHUNT_ISA_PICK(on, finish_store<gemm_job>), &to);
+  job.output = &to;
+  gemm(on, job);
 }
 
 /// y[r][n] = sum over k of x[r][k] w[n][k]; x [R,K], w [N,K], y [R,N]. add: onto what y holds.

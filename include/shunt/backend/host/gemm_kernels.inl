@@ -112,8 +112,9 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
       written_rows += (rows - done + left_pieces - 1) / left_pieces;
       --left_pieces;
       ahead = written_of(job, segment, row + done, written_rows - done, column, columns);
-    } else if (next.depth > 0) {
-      ahead = ahead_of(job, segment, next);
+    } else {
+      ahead = next.depth > 0 ? ahead_of(job, segment, next)
+                             : output_of(job, segment.first + row, rows, column, columns);
     }
     tile_at part = at;
     part.a += (now.k - start) * (at.across ? at.a_stride : 1);
