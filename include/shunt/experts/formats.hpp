@@ -35,7 +35,7 @@ namespace detail {
 /// Scales stand in front of what they scale, so that a product reads one run of bytes:
 ///   int8   16 float scales; for each k the 16 rows' bytes
 ///   fp8    for each 128 k: 16 floats, the rows' scales times 256 (a power of two less to do when
-///          decoding); for each k the 16 rows' bytes
+///          decoding); for each 2 k the 16 rows' pairs of bytes
 ///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
 ///          in low halves, of the others in high ones, at the byte that nibble_byte says
 /// The last piece is whole, zeros behind the last k.
@@ -56,10 +56,11 @@ template <quantised F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t col
   return p::head + (columns + p::block - 1) / p::block * p::piece_bytes;
 }
 
-/// Where the number of row r and k % 4 = k lies in a group of four: four rows to each quarter of 128
-/// bits, so that unpacking bytes twice leaves 8 (AVX2) rows of one k in order.
+/// Where the number of row r and k % 4 = k lies in a group of four: rows r and r + 8 side by side, four
+/// such pairs to each quarter of 128 bits, so that bytes unpacked once are (AVX2) 8 rows of one k in
+/// lower halves of 32 bits, in order, and the other 8 in the upper ones.
 [[nodiscard]] constexpr int nibble_byte(int r, int k) noexcept {
-  return (r >> 2 & 1) * 16 + (k & 1) * 8 + (r >> 3) * 4 + (r & 3);
+  return (r >> 2 & 1) * 16 + (k & 1) * 8 + (r & 3) * 2 + (r >> 3);
 }
 
 inline constexpr float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,

@@ -12,7 +12,7 @@ SHUNT_LANES bool few_of(stored type, std::int64_t rows) noexcept {
 template <storage T> struct decoder<T> {
   static constexpr bool powers = false;
   static constexpr std::int64_t block = format_pieces;
-  static constexpr int step = 1;
+  static constexpr int step = 1, halves = 0;
   T const* number;
 
   static SHUNT_LANES std::int64_t panel_bytes(std::int64_t ins) noexcept {
@@ -22,7 +22,7 @@ template <storage T> struct decoder<T> {
     number = reinterpret_cast<T const*>(panel) + piece * block * panel_columns;
   }
   template <bool Scaled, class Body>
-  SHUNT_LANES void each(std::int64_t k, Body&& body) const noexcept {
+  SHUNT_LANES void each(std::int64_t k, fp16 const*, Body&& body) const noexcept {
     vf w[panel_vectors];
     unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
       w[v.value] = load(number + k * panel_columns + v.value * lanes);
@@ -34,8 +34,8 @@ template <storage T> struct decoder<T> {
 /// Panels whose sums are computed side by side. One core reads several streams of memory faster than one,
 /// and the chain of one sum would wait for itself.
 template <class F, int Rows> constexpr int few_group() noexcept {
-  if (!storage<F>) return Rows <= 2 ? 2 : 1;
-  constexpr int sums = 12;  // vectors in registers
+  if (std::is_same_v<F, mxfp4>) return Rows <= 2 ? 2 : 1;  // decoding decides, and wants registers
+  constexpr int sums = storage<F> ? 12 : 8;                // vectors in registers, beside scales
   return 4 * Rows * panel_vectors <= sums ? 4 : 2 * Rows * panel_vectors <= sums ? 2 : 1;
 }
 
@@ -88,24 +88,30 @@ template <int Rows, int Panels, class Body> SHUNT_LANES void for_sums(Body&& bod
   });
 }
 
-/// `Count` k of a piece from j on.
-template <int Count, bool Scaled, class Sums>
-SHUNT_LANES void few_step(Sums& to, float const* a, std::int64_t a_stride,
-                          std::int64_t j) noexcept {
-  constexpr int rows = Sums::rows, panels = Sums::panels;
+/// The step of a piece at j; of its k only the first `count`, where not All.
+template <bool Scaled, bool All, class Sums>
+SHUNT_LANES void few_step(Sums& to, float const* a, std::int64_t a_stride, std::int64_t j,
+                          std::int64_t count) noexcept {
+  using from_panel = std::remove_reference_t<decltype(to.from[0])>;
+  constexpr int rows = Sums::rows, panels = Sums::panels, halves = from_panel::halves;
+  alignas(64) fp16 half[panels][halves > 0 ? halves : 1];
+  if constexpr (halves > 0) {
+    unroll<panels>([&](auto p) __attribute__((always_inline)) {
+      to.from[p.value].halve(j, half[p.value]);
+    });
+    __asm__("" : "+m"(half));  // in memory, all before the first is used: see halve
+  }
   unroll<panels>([&](auto p) __attribute__((always_inline)) {
     to.from[p.value].template each<Scaled>(
-        j, [&](auto s, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
-          constexpr int at = decltype(s)::value;  // nvcc cannot read it in front of a <
-          if constexpr (at < Count) {
-            unroll<rows>([&](auto r) __attribute__((always_inline)) {
-              vf const left = fill(a[r.value * a_stride + j + at]);
-              unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
-                vf& x = to.sum[r.value][p.value][v.value];
-                x = fma(left, w[v.value], x);
-              });
+        j, half[p.value], [&](auto s, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
+          if (!All && s.value >= count) return;
+          unroll<rows>([&](auto r) __attribute__((always_inline)) {
+            vf const left = fill(a[r.value * a_stride + j + s.value]);
+            unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+              vf& x = to.sum[r.value][p.value][v.value];
+              x = fma(left, w[v.value], x);
             });
-          }
+          });
         });
   });
 }
@@ -115,18 +121,15 @@ SHUNT_LANES void few_step(Sums& to, float const* a, std::int64_t a_stride,
 template <bool Scaled, class Sums>
 __attribute__((noinline)) void few_piece(Sums& sums, float const* a, std::int64_t a_stride,
                                          std::int64_t end) noexcept {
-  using from_panel = std::remove_reference_t<decltype(sums.from[0])>;
-  constexpr int step = from_panel::step;
+  constexpr int step = std::remove_reference_t<decltype(sums.from[0])>::step;
   Sums to = sums;
   std::int64_t j = 0;
-  for (; j + step <= end; j += step) few_step<step, Scaled>(to, a, a_stride, j);
+  for (; j + step <= end; j += step) few_step<Scaled, true>(to, a, a_stride, j, step);
   for_sums<Sums::rows, Sums::panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
     sums.sum[r.value][p.value][v.value] = to.sum[r.value][p.value][v.value];
   });
-  if constexpr (step == 4) {  // behind the last k there are no columns of a
-    if (end - j == 3) few_step<3, Scaled>(sums, a, a_stride, j);
-    if (end - j == 2) few_step<2, Scaled>(sums, a, a_stride, j);
-    if (end - j == 1) few_step<1, Scaled>(sums, a, a_stride, j);
+  if constexpr (step > 1) {  // behind the last k there are no columns of a
+    if (j < end) few_step<Scaled, false>(sums, a, a_stride, j, end - j);
   }
 }
 
@@ -175,6 +178,9 @@ void sum_few(few_at const& at, int first) noexcept {
         continue;
       }
       change_unit<true>(to);
+    }
+    if constexpr (decoder<F>::powers) {
+      for (auto& from : to.from) from.take_scales();
     }
     few_piece<true>(to, a, at.a_stride, end);
   }

@@ -32,7 +32,7 @@ template <class F> struct packed_row {
       int const shift = (k & 2) * 2;
       two = static_cast<unsigned char>((two & (0xf0 >> shift)) | (bits & 15) << shift);
     } else if constexpr (std::same_as<F, fp8_block>) {
-      piece(k / 128)[64 + k % 128 * 16 + lane] = bits;
+      piece(k / 128)[64 + k % 128 / 2 * 32 + lane * 2 + k % 2] = bits;
     } else {
       piece(k)[lane] = bits;
     }
