@@ -20,54 +20,57 @@ TYPED_TEST_SUITE(ExpertsFused, storage_types);
 // The kept pre-activations are the product plus bias; the output is the activation of what was kept.
 TYPED_TEST(ExpertsFused, BiasPreActivationsActivationAndFactor) {
   using T = TypeParam;
-  constexpr int I = 83, K = 270;
-  for (activation_kind kind : kinds) {
-    SCOPED_TRACE(to_string(kind));
-    activation const act(kind);
-    int const N = is_gated(kind) ? 2 * I : I;
-    product_case<T> x({3, 0, 30, 99}, N, K);
-    for (T& v : x.w) v = from_float<T>(to_float(v) * 0.4f);  // pre-activations of a few units
-    auto const bias = normal_values<T>(static_cast<std::size_t>(x.E * N), 3);
-    auto const factor = normal_values<float>(static_cast<std::size_t>(x.R), 4);
-    guarded<T> first_c, first_pre;
-    for (on_host const& on : host_worlds()) {
-      guarded<T> c(static_cast<std::size_t>(x.R * I)), pre(x.dc.size());
-      status const s =
-          grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, I), act,
-                       {.bias = bias.as(x.E, N), .pre = pre.as(x.R, N), .scale = {factor.as(x.R)}});
-      ASSERT_TRUE(s.ok()) << s.message();
-      guarded<T> again(c.size()), alone(c.size()), rounded(c.size());
-      ASSERT_TRUE(
-          activation_forward(on, pre.as(x.R, N), act, again.as(x.R, I), {.scale = {factor.as(x.R)}})
-              .ok());
-      EXPECT_TRUE(same_bits(c, again)) << name_of(on);
-      ASSERT_TRUE(
-          grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, rounded.as(x.R, I), act,
-                       {.bias = bias.as(x.E, N), .round_pre = true, .scale = {factor.as(x.R)}})
-              .ok());
-      EXPECT_TRUE(same_bits(c, rounded)) << name_of(on);
-      if (first_c.size() == 0) {
-        first_c = c;
-        first_pre = pre;
-        EXPECT_TRUE(close(
-            pre, product(in_double(x.a), in_double(x.w), in_double(bias), x.expert, N, K), K + 2));
-        std::vector<expectation> want;
-        for (int r = 0; r < x.R; ++r) {
-          for (int i = 0; i < I; ++i) {
-            auto const at = [&](int n) {
-              return static_cast<double>(to_float(pre.as(x.R, N)(r, n)));
-            };
-            auto const m =
-                activation_formula(kind, at(i), is_gated(kind) ? at(I + i) : 0.0,
-                                   static_cast<double>(act.a), static_cast<double>(act.b));
-            auto const f = static_cast<double>(factor[static_cast<std::size_t>(r)]);
-            want.push_back({m.value * f, m.magnitude * std::abs(f) + 0x1p-120});
+  for (auto const& worlds : host_arithmetics<T>()) {
+    constexpr int I = 83, K = 270;
+    for (activation_kind kind : kinds) {
+      SCOPED_TRACE(to_string(kind));
+      activation const act(kind);
+      int const N = is_gated(kind) ? 2 * I : I;
+      product_case<T> x({3, 0, 30, 99}, N, K);
+      for (T& v : x.w) v = from_float<T>(to_float(v) * 0.4f);  // pre-activations of a few units
+      auto const bias = normal_values<T>(static_cast<std::size_t>(x.E * N), 3);
+      auto const factor = normal_values<float>(static_cast<std::size_t>(x.R), 4);
+      guarded<T> first_c, first_pre;
+      for (on_host const& on : worlds) {
+        guarded<T> c(static_cast<std::size_t>(x.R * I)), pre(x.dc.size());
+        status const s = grouped_gemm(
+            on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, I), act,
+            {.bias = bias.as(x.E, N), .pre = pre.as(x.R, N), .scale = {factor.as(x.R)}});
+        ASSERT_TRUE(s.ok()) << s.message();
+        guarded<T> again(c.size()), alone(c.size()), rounded(c.size());
+        ASSERT_TRUE(activation_forward(on, pre.as(x.R, N), act, again.as(x.R, I),
+                                       {.scale = {factor.as(x.R)}})
+                        .ok());
+        EXPECT_TRUE(same_bits(c, again)) << name_of(on);
+        ASSERT_TRUE(
+            grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, rounded.as(x.R, I), act,
+                         {.bias = bias.as(x.E, N), .round_pre = true, .scale = {factor.as(x.R)}})
+                .ok());
+        EXPECT_TRUE(same_bits(c, rounded)) << name_of(on);
+        if (first_c.size() == 0) {
+          first_c = c;
+          first_pre = pre;
+          EXPECT_TRUE(
+              close(pre, product(in_double(x.a), in_double(x.w), in_double(bias), x.expert, N, K),
+                    K + 2));
+          std::vector<expectation> want;
+          for (int r = 0; r < x.R; ++r) {
+            for (int i = 0; i < I; ++i) {
+              auto const at = [&](int n) {
+                return static_cast<double>(to_float(pre.as(x.R, N)(r, n)));
+              };
+              auto const m =
+                  activation_formula(kind, at(i), is_gated(kind) ? at(I + i) : 0.0,
+                                     static_cast<double>(act.a), static_cast<double>(act.b));
+              auto const f = static_cast<double>(factor[static_cast<std::size_t>(r)]);
+              want.push_back({m.value * f, m.magnitude * std::abs(f) + 0x1p-120});
+            }
           }
+          EXPECT_TRUE(not_flat(want));
+          EXPECT_TRUE(close(c, want, 14));
         }
-        EXPECT_TRUE(not_flat(want));
-        EXPECT_TRUE(close(c, want, 14));
+        EXPECT_TRUE(same_bits(first_c, c) && same_bits(first_pre, pre)) << name_of(on);
       }
-      EXPECT_TRUE(same_bits(first_c, c) && same_bits(first_pre, pre)) << name_of(on);
     }
   }
 }
@@ -84,20 +87,23 @@ struct cubic {
 
 TYPED_TEST(ExpertsFused, AUsersOwnActivationInEveryWeightForm) {
   using T = TypeParam;
-  constexpr int N = 50, K = 61;
-  product_case<T> x({30, 5}, N, K);
-  expert_matrix<T> const plain(x.w.as(2, N, K));
-  guarded<T> packed(static_cast<std::size_t>(plain.packed_elements()));
-  ASSERT_TRUE(pack_weights(on_host{}, plain, packed).ok());
-  guarded<float> pre = x.like_c();
-  ASSERT_TRUE(grouped_gemm(on_host{}, x.a.as(x.R, K), plain, x.rows, pre.as(x.R, N)).ok());
-  for (on_host const& on : host_worlds()) {
-    for (auto const& w : {plain, expert_matrix<T>::packed(packed.data(), 2, N, K)}) {
-      guarded<float> c = x.like_c();
-      ASSERT_TRUE(
-          grouped_gemm(on, x.a.as(x.R, K), w, x.rows, c.as(x.R, N), cubic{.strength = 0.2f}).ok());
-      for (std::size_t i = 0; i < c.size(); ++i) {
-        ASSERT_EQ(c[i], cubic{.strength = 0.2f}.value(pre[i])) << name_of(on);
+  for (auto const& worlds : host_arithmetics<T>()) {
+    constexpr int N = 50, K = 61;
+    product_case<T> x({30, 5}, N, K);
+    expert_matrix<T> const plain(x.w.as(2, N, K));
+    guarded<T> packed(static_cast<std::size_t>(plain.packed_elements()));
+    ASSERT_TRUE(pack_weights(worlds.front(), plain, packed).ok());
+    guarded<float> pre = x.like_c();
+    ASSERT_TRUE(grouped_gemm(worlds.front(), x.a.as(x.R, K), plain, x.rows, pre.as(x.R, N)).ok());
+    for (on_host const& on : worlds) {
+      for (auto const& w : {plain, expert_matrix<T>::packed(packed.data(), 2, N, K)}) {
+        guarded<float> c = x.like_c();
+        ASSERT_TRUE(
+            grouped_gemm(on, x.a.as(x.R, K), w, x.rows, c.as(x.R, N), cubic{.strength = 0.2f})
+                .ok());
+        for (std::size_t i = 0; i < c.size(); ++i) {
+          ASSERT_EQ(c[i], cubic{.strength = 0.2f}.value(pre[i])) << name_of(on);
+        }
       }
     }
   }

@@ -17,20 +17,24 @@ constexpr extents battery_extents[] = {{1, 1}, {5, 3}, {33, 17}, {131, 259}, {64
 template <class T> class ExpertsOf : public testing::Test {};
 TYPED_TEST_SUITE(ExpertsOf, storage_types);
 
-/// Calls run(policy, output) in every world; all outputs must be the same bits. Gives one of them.
-template <class T, class Run> guarded<T> in_all_worlds(std::size_t count, Run&& run) {
-  guarded<T> first;
-  for (on_host const& on : host_worlds()) {
-    guarded<T> out(count);
-    status const s = run(on, out);
-    EXPECT_TRUE(s.ok()) << s.message();
-    if (first.size() == 0) {
-      first = out;
-    } else {
-      EXPECT_TRUE(same_bits(first, out)) << name_of(on);
+/// Calls run(policy, output) in every world; outputs of one arithmetic of products of Ts must be the same
+/// bits. Calls check(output) with one of each.
+template <class T, class Out, class Run, class Check>
+void in_all_worlds(std::size_t count, Run&& run, Check&& check) {
+  for (auto const& worlds : host_arithmetics<T>()) {
+    guarded<Out> first;
+    for (on_host const& on : worlds) {
+      guarded<Out> out(count);
+      status const s = run(on, out);
+      EXPECT_TRUE(s.ok()) << s.message();
+      if (first.size() == 0) {
+        first = out;
+      } else {
+        EXPECT_TRUE(same_bits(first, out)) << name_of(on);
+      }
     }
+    check(first);
   }
-  return first;
 }
 
 TYPED_TEST(ExpertsOf, ForwardIsTheFormula) {
@@ -39,13 +43,15 @@ TYPED_TEST(ExpertsOf, ForwardIsTheFormula) {
       int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 7, 3);
-      auto const got = in_all_worlds<TypeParam>(x.dc.size(), [&](on_host const& on, auto& c) {
-        return grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, N));
-      });
       auto const want =
           in_segments(product(in_double(x.a), in_double(x.w), {}, x.expert, N, K), x.expert);
       EXPECT_TRUE(want.size() < 2 || not_flat(want));
-      EXPECT_TRUE(close(in_segments(got, x.expert), want, K + 1));
+      in_all_worlds<TypeParam, TypeParam>(
+          x.dc.size(),
+          [&](on_host const& on, auto& c) {
+            return grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, N));
+          },
+          [&](auto const& got) { EXPECT_TRUE(close(in_segments(got, x.expert), want, K + 1)); });
     }
   }
 }
@@ -56,13 +62,15 @@ TYPED_TEST(ExpertsOf, Battery13_DgradByItselfOnEachInstructionSet) {
       int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 8, 2);
-      auto const got = in_all_worlds<TypeParam>(x.a.size(), [&](on_host const& on, auto& da) {
-        return grouped_dgrad(on, x.dc.as(x.R, N), x.w.as(x.E, N, K), x.rows, da.as(x.R, K));
-      });
       auto const want =
           in_segments(product_to_rows(in_double(x.dc), in_double(x.w), x.expert, N, K), x.expert);
       EXPECT_TRUE(want.size() < 2 || not_flat(want));
-      EXPECT_TRUE(close(in_segments(got, x.expert), want, N + 1));
+      in_all_worlds<float, TypeParam>(
+          x.a.size(),
+          [&](on_host const& on, auto& da) {
+            return grouped_dgrad(on, x.dc.as(x.R, N), x.w.as(x.E, N, K), x.rows, da.as(x.R, K));
+          },
+          [&](auto const& got) { EXPECT_TRUE(close(in_segments(got, x.expert), want, N + 1)); });
     }
   }
 }
@@ -74,14 +82,16 @@ TYPED_TEST(ExpertsOf, Battery12_WgradOfAnySegmentStart) {
       int const N = size.N, K = size.K;
       SCOPED_TRACE(std::string(name) + " N " + std::to_string(N) + " K " + std::to_string(K));
       product_case<TypeParam> x(lengths, N, K, 9, 1);
-      auto const got = in_all_worlds<float>(x.w.size(), [&](on_host const& on, auto& dw) {
-        return grouped_wgrad(on, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows, dw.as(x.E, N, K));
-      });
       auto const want =
           product_to_weights(in_double(x.dc), in_double(x.a), {}, x.expert, x.E, N, K);
       index_t longest = 0;
       for (index_t n : lengths) longest = std::max(longest, n);
-      EXPECT_TRUE(close(got, want, longest + 1));
+      in_all_worlds<float, float>(
+          x.w.size(),
+          [&](on_host const& on, auto& dw) {
+            return grouped_wgrad(on, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows, dw.as(x.E, N, K));
+          },
+          [&](auto const& got) { EXPECT_TRUE(close(got, want, longest + 1)); });
     }
   }
 }
@@ -276,28 +286,31 @@ TYPED_TEST(ExpertsOf, DgradAddsAndScales) {
 
 // Rows, columns and pointers aligned to their element and to nothing else.
 TYPED_TEST(ExpertsOf, Battery26_AlignedToTheElementOnly) {
-  constexpr int N = 19, K = 67, R = 29;
-  product_case<TypeParam> x({R}, N, K);
-  guarded<float> want = x.like_c();
-  ASSERT_TRUE(grouped_gemm(on_host{}, x.a.as(R, K), x.w.as(1, N, K), x.rows, want.as(R, N)).ok());
-  for (std::size_t shift : {1u, 3u}) {
-    guarded<TypeParam> a(R * (K + 2) + shift), w(N * (K + 3) + shift);
-    view<TypeParam, 2> const av(a.data() + shift, {{R, K}}, {{K + 2, 1}});
-    view<TypeParam, 3> const wv(w.data() + shift, {{1, N, K}}, {{N * (K + 3), K + 3, 1}});
-    for (int r = 0; r < R; ++r) {
-      for (int k = 0; k < K; ++k) av(r, k) = x.a.as(R, K)(r, k);
-    }
-    for (int n = 0; n < N; ++n) {
-      for (int k = 0; k < K; ++k) wv(0, n, k) = x.w.as(N, K)(n, k);
-    }
-    for (on_host const& on : host_worlds()) {
-      guarded<float> c(R * (N + 1) + shift), packed_like(R * N);
-      view<float, 2> const cv(c.data() + shift, {{R, N}}, {{N + 1, 1}});
-      ASSERT_TRUE(grouped_gemm(on, av, wv, x.rows, cv).ok());
+  for (auto const& worlds : host_arithmetics<TypeParam>()) {
+    constexpr int N = 19, K = 67, R = 29;
+    product_case<TypeParam> x({R}, N, K);
+    guarded<float> want = x.like_c();
+    ASSERT_TRUE(
+        grouped_gemm(worlds.front(), x.a.as(R, K), x.w.as(1, N, K), x.rows, want.as(R, N)).ok());
+    for (std::size_t shift : {1u, 3u}) {
+      guarded<TypeParam> a(R * (K + 2) + shift), w(N * (K + 3) + shift);
+      view<TypeParam, 2> const av(a.data() + shift, {{R, K}}, {{K + 2, 1}});
+      view<TypeParam, 3> const wv(w.data() + shift, {{1, N, K}}, {{N * (K + 3), K + 3, 1}});
       for (int r = 0; r < R; ++r) {
-        for (int n = 0; n < N; ++n) packed_like.as(R, N)(r, n) = cv(r, n);
+        for (int k = 0; k < K; ++k) av(r, k) = x.a.as(R, K)(r, k);
       }
-      EXPECT_TRUE(same_bits(want, packed_like)) << name_of(on);
+      for (int n = 0; n < N; ++n) {
+        for (int k = 0; k < K; ++k) wv(0, n, k) = x.w.as(N, K)(n, k);
+      }
+      for (on_host const& on : worlds) {
+        guarded<float> c(R * (N + 1) + shift), packed_like(R * N);
+        view<float, 2> const cv(c.data() + shift, {{R, N}}, {{N + 1, 1}});
+        ASSERT_TRUE(grouped_gemm(on, av, wv, x.rows, cv).ok());
+        for (int r = 0; r < R; ++r) {
+          for (int n = 0; n < N; ++n) packed_like.as(R, N)(r, n) = cv(r, n);
+        }
+        EXPECT_TRUE(same_bits(want, packed_like)) << name_of(on);
+      }
     }
   }
 }

@@ -56,12 +56,14 @@ template <class F, class T> void has_the_bits_of_the_decoded(layer_case const& c
   auto const w = s.weights();
   rounded<F> const up(w.up), down(w.down), shared_up(w.shared_up), shared_down(w.shared_down);
   auto const few = with_experts(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
-  auto const want =
-      forward(on_host{.threads = 1}, s,
-              with_experts(w, up.decoded, down.decoded, shared_up.decoded, shared_down.decoded));
-  EXPECT_TRUE(all_finite(want)) << c.name;
-  for (on_host const& on : host_worlds()) {
-    EXPECT_TRUE(same_bits(forward(on, s, few), want)) << c.name << ", " << name_of(on);
+  for (auto const& worlds : host_arithmetics<T>()) {
+    auto const want =
+        forward(worlds.front(), s,
+                with_experts(w, up.decoded, down.decoded, shared_up.decoded, shared_down.decoded));
+    EXPECT_TRUE(all_finite(want)) << c.name;
+    for (on_host const& on : worlds) {
+      EXPECT_TRUE(same_bits(forward(on, s, few), want)) << c.name << ", " << name_of(on);
+    }
   }
 }
 

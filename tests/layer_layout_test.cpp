@@ -147,28 +147,31 @@ TEST(LayerLayout, OnePointerForEachExpert) {
 }
 
 template <class T> void packed() {
-  layer_case c = family("kimi_k3");
-  c.f.tokens = 40;
-  layer_setup<T> const s(c);
-  layer_run<T> plain(one, s, s.options());
-  moe_weights<T> w = s.weights();
-  auto const pack = [&](expert_matrix<T> const& m, guarded<T>& to) {
-    to = guarded<T>(static_cast<std::size_t>(m.packed_elements()));
-    view<T, 1> const memory(to.data(), {{m.packed_elements()}});
-    EXPECT_TRUE(pack_weights(one, m, memory).ok());
-    return m.has_pairs()
-               ? expert_matrix<T>::packed(to.data(), m.experts(), m.rows(), m.columns(), m.pairs())
-               : expert_matrix<T>::packed(to.data(), m.experts(), m.rows(), m.columns());
-  };
-  guarded<T> up, down, shared_up, shared_down;
-  w.up = pack(w.up, up);
-  w.down = pack(w.down, down);
-  w.shared_up = pack(w.shared_up, shared_up);
-  w.shared_down = pack(w.shared_down, shared_down);
-  for (on_host const& on : host_worlds()) {
-    SCOPED_TRACE(name_of(on));
-    layer_run<T> fast(on, s, s.options(), w, true);
-    EXPECT_TRUE(same_results(plain, fast));
+  for (auto const& worlds : host_arithmetics<T>()) {
+    layer_case c = family("kimi_k3");
+    c.f.tokens = 40;
+    layer_setup<T> const s(c);
+    layer_run<T> plain(worlds.front(), s, s.options());
+    moe_weights<T> w = s.weights();
+    auto const pack = [&](expert_matrix<T> const& m, guarded<T>& to) {
+      to = guarded<T>(static_cast<std::size_t>(m.packed_elements()));
+      view<T, 1> const memory(to.data(), {{m.packed_elements()}});
+      EXPECT_TRUE(pack_weights(one, m, memory).ok());
+      return m.has_pairs()
+                 ? expert_matrix<T>::packed(to.data(), m.experts(), m.rows(), m.columns(),
+                                            m.pairs())
+                 : expert_matrix<T>::packed(to.data(), m.experts(), m.rows(), m.columns());
+    };
+    guarded<T> up, down, shared_up, shared_down;
+    w.up = pack(w.up, up);
+    w.down = pack(w.down, down);
+    w.shared_up = pack(w.shared_up, shared_up);
+    w.shared_down = pack(w.shared_down, shared_down);
+    for (on_host const& on : worlds) {
+      SCOPED_TRACE(name_of(on));
+      layer_run<T> fast(on, s, s.options(), w, true);
+      EXPECT_TRUE(same_results(plain, fast));
+    }
   }
 }
 TEST(LayerLayout, PackedWeightsGiveTheSameBits) { packed<float>(); }

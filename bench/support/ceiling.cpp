@@ -82,6 +82,7 @@ double fma_portable(std::int64_t steps) {
 double fma_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   switch (shunt::instructions_of(shunt::on_host{})) {
+    case shunt::isa::avx512_bf16:
     case shunt::isa::avx512: return fma_avx512(steps);
     case shunt::isa::avx2: return fma_avx2(steps);
     default: break;

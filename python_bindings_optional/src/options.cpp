@@ -139,10 +139,12 @@ host_policy make_host(int threads, std::string_view isa) {
                               .c_str());
   }
   using enum shunt::isa;
-  return {threads,
-          by_name<shunt::isa>(
-              "on_host.isa", isa,
-              {{best, "best"}, {portable, "portable"}, {avx2, "avx2"}, {avx512, "avx512"}})};
+  return {threads, by_name<shunt::isa>("on_host.isa", isa,
+                                       {{best, "best"},
+                                        {portable, "portable"},
+                                        {avx2, "avx2"},
+                                        {avx512, "avx512"},
+                                        {avx512_bf16, "avx512_bf16"}})};
 }
 
 shunt::route_options make_route(std::string_view score, std::string_view gates, double scale,

@@ -43,6 +43,25 @@ SHUNT_EMULATED h16 narrow(f16 a) {
   return (h16)_mm256_set_m128i(_mm256_cvtps_ph(x.part[1], _MM_FROUND_TO_NEAREST_INT),
                                _mm256_cvtps_ph(x.part[0], _MM_FROUND_TO_NEAREST_INT));
 }
+/// Eight lanes of the dot product of pairs: those of the upper halves, then those of the lower ones, with
+/// the processor's own rule for what is too small (DAZ, FTZ), to nearest, whatever MXCSR says.
+SHUNT_EMULATED __m256 dot(__m256 sum, __m256i a, __m256i b) {
+  unsigned const small_is_zero = 0x9fc0;
+  unsigned before = 0;
+  __m256i const upper = _mm256_set1_epi32(-0x10000);
+  __m256 const a1 = (__m256)_mm256_and_si256(a, upper), b1 = (__m256)_mm256_and_si256(b, upper);
+  __m256 const a0 = (__m256)_mm256_slli_epi32(a, 16), b0 = (__m256)_mm256_slli_epi32(b, 16);
+  __asm__(
+      "stmxcsr %1\n\tldmxcsr %2\n\tvfmadd231ps %3, %4, %0\n\tvfmadd231ps %5, %6, %0\n\tldmxcsr %1"
+      : "+x"(sum), "+m"(before)
+      : "m"(small_is_zero), "x"(a1), "x"(b1), "x"(a0), "x"(b0));
+  return sum;
+}
+SHUNT_EMULATED f16 dot(f16 sum, f16 a, f16 b) {
+  halves<f16> x{sum}, y{a}, z{b};
+  for (int i = 0; i < 2; ++i) x.part[i] = dot(x.part[i], y.bits[i], z.bits[i]);
+  return x.whole;
+}
 SHUNT_EMULATED void stream(float* to, f16 a) {
   halves<f16> x{a};
   for (int i = 0; i < 2; ++i) _mm256_stream_ps(to + 8 * i, x.part[i]);
@@ -105,6 +124,14 @@ SHUNT_EMULATED f16 look_up(i16 at, f16 table) {
   for (int i = 0; i < 16; ++i) r[i] = table[at[i] & 15];
   return r;
 }
+/// 16 bits from each place that `at` names.
+SHUNT_EMULATED i16 look_up_halves(i16 at, i16 table) {
+  using w32 = unsigned short __attribute__((vector_size(64)));
+  w32 const from = (w32)table, place = (w32)at;
+  w32 r = {};
+  for (int i = 0; i < 32; ++i) r[i] = from[place[i] & 31];
+  return (i16)r;
+}
 SHUNT_EMULATED i16 shift_right(i16 a, unsigned bits) {
   using u16 = unsigned __attribute__((vector_size(64)));
   return (i16)((u16)a >> bits);
@@ -146,6 +173,9 @@ SHUNT_EMULATED f16 set(float p, float o, float n, float m, float l, float k, flo
 #define _mm512_maskz_cvtepi32_ps(k, a) __builtin_convertvector(a, ::shunt::test::emulated::f16)
 #define _mm512_maskz_permutexvar_ps(k, at, table) \
   ((void)(k), ::shunt::test::emulated::look_up(at, table))
+#define _mm512_maskz_permutexvar_epi16(k, at, table) \
+  ((void)(k), ::shunt::test::emulated::look_up_halves(at, table))
+#define _mm512_dpbf16_ps(sum, a, b) ::shunt::test::emulated::dot(sum, a, b)
 #define _mm512_maskz_srli_epi32(k, a, bits) \
   ((void)(k), ::shunt::test::emulated::shift_right(a, bits))
 #define _mm512_set_ps(...) ::shunt::test::emulated::set(__VA_ARGS__)

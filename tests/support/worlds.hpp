@@ -2,9 +2,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "shunt/backend/host/isa.hpp"
+#include "shunt/core/numeric.hpp"
 #include "shunt/core/policy.hpp"
 
 namespace shunt::test {
@@ -12,7 +14,7 @@ namespace shunt::test {
 /// Every instruction set that this machine can run: each test runs on each.
 [[nodiscard]] inline std::vector<isa> instruction_sets() {
   std::vector<isa> sets{isa::portable};
-  for (isa which : {isa::avx2, isa::avx512}) {
+  for (isa which : {isa::avx2, isa::avx512, isa::avx512_bf16}) {
     if (host::available_isa() >= which) sets.push_back(which);
   }
   return sets;
@@ -24,6 +26,20 @@ namespace shunt::test {
   for (isa which : instruction_sets()) worlds.push_back({.threads = 1, .instructions = which});
   for (int threads : {2, 7}) worlds.push_back({.threads = threads});
   return worlds;
+}
+
+/// The same worlds, in groups that promise the same bits of forward products of experts where both operands
+/// are T: a processor with dot products of bf16 has two kinds of arithmetic for them (contract 2).
+template <class T> [[nodiscard]] std::vector<std::vector<on_host>> host_arithmetics() {
+  std::vector<on_host> const all = host_worlds();
+  if (!std::is_same_v<T, bf16> || host::available_isa() < isa::avx512_bf16) return {all};
+  std::vector<on_host> dots, chains;
+  for (on_host on : all) {
+    if (instructions_of(on) == isa::avx512_bf16) dots.push_back(on);
+    if (on.threads > 1) on.instructions = isa::avx512;
+    if (on.instructions != isa::avx512_bf16) chains.push_back(on);
+  }
+  return {chains, dots};
 }
 
 [[nodiscard]] inline std::string name_of(on_host const& on) {

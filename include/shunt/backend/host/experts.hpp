@@ -27,6 +27,7 @@ template <> struct experts_on<on_host> {
     to.bias = gemm_bias_of(options.bias, job.w.pairs);
     job.paired = job.w.pairs.half_rows != 0;
     job.output = &to.c;
+    job.dot = host::multiplies_pairs(on, job);
     host::gemm(on, job);
     return {};
   }

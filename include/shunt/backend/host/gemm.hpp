@@ -15,6 +15,7 @@ using shunt::detail::gemm_experts;
 using shunt::detail::gemm_kind;
 using shunt::detail::gemm_pairs;
 using shunt::detail::gemm_panel;
+using shunt::detail::gemm_product;
 using shunt::detail::gemm_rows;
 using shunt::detail::gemm_scale;
 using shunt::detail::gemm_store;
@@ -46,6 +47,7 @@ struct gemm_job : shunt::detail::gemm_product {
   gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
+  bool dot = false;          ///< forward: by dot products of pairs (see multiplies_pairs)
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
   int strip = 16;            ///< panels a task computes at most, and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
@@ -109,6 +111,13 @@ inline std::int64_t gemm_tasks(gemm_job const& job) noexcept {
     tasks += cut.blocks * ((columns + cut.columns - 1) / cut.columns);
   }
   return tasks;
+}
+
+/// Whether a forward product of experts is computed by dot products of pairs of bf16. A question of types
+/// and of the instruction set alone: an output's bits depend on nothing else.
+inline bool multiplies_pairs(on_host const& on, gemm_product const& product) noexcept {
+  return product.a.type == stored::bf16 && product.w.type == stored::bf16 &&
+         product.a.scale.factor == nullptr && resolve(on.instructions) == isa::avx512_bf16;
 }
 
 /// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.

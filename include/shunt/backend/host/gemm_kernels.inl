@@ -17,9 +17,16 @@
 //
 #include "shunt/backend/host/gemm_multiply.inl"
 //
+#if SHUNT_REGION == 512
+#include "shunt/backend/host/gemm_dot.inl"
+#endif
+//
 #include "shunt/backend/host/gemm_few.inl"
 //
 #include "shunt/backend/host/gemm_few_rows.inl"
+
+/// Where a job may say `dot`: k of it are pairs then, each in the place of one float.
+template <class Job> inline constexpr bool has_dot = SHUNT_REGION == 512 && !has_formats<Job>;
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -60,17 +67,19 @@ template <class Job>
 void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segment, std::int64_t row,
                std::int64_t rows, std::int64_t column, std::int64_t columns) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
+  bool const dot = has_dot<Job> && job.dot;
   std::int64_t const depth = wgrad                            ? segment.rows
-                             : job.kind == gemm_kind::forward ? job.ins
-                                                              : job.outs;
+                             : job.kind != gemm_kind::forward ? job.outs
+                             : dot                            ? (job.ins + 1) / 2
+                                                              : job.ins;
   constexpr std::int64_t wide = 2 * gemm_panel;  // what a tile writes at most
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
-  bool const lie = rows_lie(job, column, columns);
+  bool const lie = !dot && rows_lie(job, column, columns);
   bool const packed = job.w.packed && job.kind == gemm_kind::forward;
   // One tile needs its weights soon: several panels are asked for at once.
   bool const soon = packed && rows <= tile_rows;
-  std::int64_t const most = job.w.packed && !wgrad && !soon ? gemm_depth : gemm_made_depth;
+  std::int64_t const most = job.w.packed && !wgrad && !soon && !dot ? gemm_depth : gemm_made_depth;
   std::int64_t const pieces = (depth + most - 1) / most;
   std::int64_t const even = pieces == 0 ? most : (depth + pieces - 1) / pieces;
   gemm_walk walk{};
@@ -87,12 +96,12 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool few = packed && few_of(job.w.type, rows);
+  bool few = packed && !dot && few_of(job.w.type, rows);
   if (few) {
     sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
   } else if constexpr (!has_formats<Job>) {
-    few = sums_across(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
-                      half_stride);
+    few = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
+                              half_stride);
   }
   gemm_piece next{};
   for (gemm_piece now = few ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
@@ -101,8 +110,11 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     if (now.k == start && now.column == column) {
       if (now.half == 0) {
         std::int64_t const rest = depth - start;
-        left_operand(job, segment, row, rows, start,
-                     rest < walk.left_depth ? rest : walk.left_depth, scratch.left, at);
+        std::int64_t const deep = rest < walk.left_depth ? rest : walk.left_depth;
+        if constexpr (has_dot<Job>) {
+          if (dot) left_pairs(job, segment, row, rows, start, deep, scratch.left, at);
+        }
+        if (!dot) left_operand(job, segment, row, rows, start, deep, scratch.left, at);
       }
       if (lie) rows_table(job, segment, now, scratch.row);
     }
@@ -112,15 +124,25 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
       written_rows += (rows - done + left_pieces - 1) / left_pieces;
       --left_pieces;
       ahead = written_of(job, segment, row + done, written_rows - done, column, columns);
+    } else if (next.depth > 0) {
+      gemm_piece in_elements = next;
+      in_elements.k *= dot ? 2 : 1;
+      in_elements.depth *= dot ? 2 : 1;
+      ahead = ahead_of(job, segment, in_elements);
     } else {
-      ahead = next.depth > 0 ? ahead_of(job, segment, next)
-                             : output_of(job, segment.first + row, rows, column, columns);
+      ahead = output_of(job, segment.first + row, rows, column, columns);
     }
     tile_at part = at;
     part.a += (now.k - start) * (at.across ? at.a_stride : 1);
     part.depth = now.depth;
     part.resume = now.k > 0;
     part.c = scratch.sums + now.half * half_stride + (now.column - column);
+    if constexpr (has_dot<Job>) {
+      if (dot) {
+        multiply_pairs(job, segment, rows, now, scratch.right, part, ahead);
+        continue;
+      }
+    }
     multiply(job, segment, rows, now, lie ? scratch.row : nullptr, column, scratch.right, part,
              ahead);
   }

@@ -32,6 +32,15 @@ struct tile_at {
   bool resume;
 };
 
+/// What a tile does with a number of the left operand and a row of the right one.
+struct by_fma {
+  static SHUNT_LANES void add(float const* at, vf b0, vf b1, vf& sum0, vf& sum1) noexcept {
+    vf const left = fill(*at);
+    sum0 = fma(left, b0, sum0);
+    sum1 = fma(left, b1, sum1);
+  }
+};
+
 // Where a tile's right operand comes from. The vectors of row k lie in one panel, or (a tile as wide
 // as two) vector v in panel v. right_packed and right_rows are for the first tile of several: what it has
 // widened it leaves in a panel for the others, in the shadow of its arithmetic. `pairs`: the first vector
@@ -44,6 +53,7 @@ template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) n
 
 /// Panels of floats, `stride` apart.
 struct right_panel {
+  using sums = by_fma;
   static constexpr bool runs_across = true;  ///< with left operands that do
   static constexpr bool pairs = false;
   float const* b;
@@ -56,6 +66,7 @@ struct right_panel {
 
 /// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
 template <class T> struct right_packed {
+  using sums = by_fma;
   static constexpr bool runs_across = false;
   static constexpr bool pairs = false;
   T const* b;
@@ -75,6 +86,7 @@ template <class T> struct right_packed {
 
 /// Columns of rows that lie apart: row[k] + column, panels `stride` apart.
 template <class T> struct right_rows {
+  using sums = by_fma;
   static constexpr bool runs_across = true;
   static constexpr bool pairs = false;
   void const* const* row;
@@ -97,6 +109,7 @@ template <class T> struct right_rows {
 template <class T>
 inline constexpr bool widened_in_pairs = SHUNT_REGION == 256 && std::is_same_v<T, bf16>;
 struct right_pairs {
+  using sums = by_fma;
   static constexpr bool runs_across = false;
   static constexpr bool pairs = true;
   bf16 const* b;
@@ -125,7 +138,7 @@ SHUNT_LANES void join_pairs([[maybe_unused]] vf& even, [[maybe_unused]] vf& odd)
 #endif
 }
 
-/// c[m][:] continued by fma over k ascending; from 0 where it is not resumed. Over every stretch,
+/// c[m][:] continued over k ascending, as Right::sums says; from 0 where it is not resumed. Over every stretch,
 /// `lines` cache lines of what comes next are asked for, at most 32 a panel: evenly, and without a
 /// branch, as a core waits where many are under way at once.
 template <int Rows, bool Across, class Right>
@@ -145,10 +158,8 @@ void tile(tile_at const& at, Right right, gemm_ahead& next, std::int64_t lines) 
   auto const step = [&](auto k) __attribute__((always_inline)) {
     vf const b0 = right.template get<k.value, 0>(), b1 = right.template get<k.value, 1>();
     unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-      vf const left =
-          fill(Across ? a[m.value + k.value * a_stride] : a[m.value * a_stride + k.value]);
-      low[m.value] = fma(left, b0, low[m.value]);
-      high[m.value] = fma(left, b1, high[m.value]);
+      Right::sums::add(a + (Across ? m.value + k.value * a_stride : m.value * a_stride + k.value),
+                       b0, b1, low[m.value], high[m.value]);
     });
   };
   constexpr int together = 2;  // more gains nothing, and g++ then moves registers about

@@ -29,11 +29,15 @@ inline isa detect_isa() noexcept {
   constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
   if ((b & (bmi1 | avx2 | bmi2)) != (bmi1 | avx2 | bmi2)) return isa::portable;
 #if defined(SHUNT_EMULATE_AVX512) && SHUNT_WIDEST_REGION >= 512
-  return isa::avx512;
+  return isa::avx512_bf16;
 #endif
   constexpr unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
   bool const wide = (b & (f | dq | bw | vl)) == (f | dq | bw | vl) && (low & 0xe0u) == 0xe0u;
-  return wide && SHUNT_WIDEST_REGION >= 512 ? isa::avx512 : isa::avx2;
+  if (!wide || SHUNT_WIDEST_REGION < 512) return isa::avx2;
+  unsigned const leaves = a;  // of 7, behind the first
+  constexpr unsigned bf16 = 1u << 5;
+  bool const dots = leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & bf16) != 0;
+  return dots ? isa::avx512_bf16 : isa::avx512;
 #else
   return isa::portable;
 #endif
@@ -45,7 +49,7 @@ inline isa available_isa() noexcept {
     isa const detected = detect_isa();
     char const* const asked = std::getenv("SHUNT_ISA");
     if (asked == nullptr) return detected;
-    for (isa const which : {isa::portable, isa::avx2, isa::avx512}) {
+    for (isa const which : {isa::portable, isa::avx2, isa::avx512, isa::avx512_bf16}) {
       if (std::strcmp(asked, to_string(which)) == 0) return which < detected ? which : detected;
     }
     return detected;

@@ -7,6 +7,29 @@ using vh = unsigned short __attribute__((vector_size(32)));
 SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
   return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
+/// A pair of bf16, in the place of one float, with the pairs that are the lanes of b0 and b1: to each sum
+/// the product of the upper halves, then that of the lower ones, each a fused multiply-add to nearest; what
+/// is smaller than 2^-126 counts as zero, as operand, sum and result. For processors of isa::avx512_bf16
+/// alone. In assembly: the intrinsic asks for functions that the compiler may fill with other instructions
+/// of that set, which the tile's code for all other processors must not have.
+SHUNT_LANES void add_dots(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) noexcept {
+#if defined(SHUNT_EMULATE_AVX512)
+  unsigned bits;
+  __builtin_memcpy(&bits, pair, sizeof bits);
+  vf const left = (vf)(vu{} + bits);
+  sum0 = (vf)_mm512_dpbf16_ps((__m512)sum0, (__m512)left, (__m512)b0);
+  sum1 = (vf)_mm512_dpbf16_ps((__m512)sum1, (__m512)left, (__m512)b1);
+#else
+  vf left;
+  __asm__(
+      "vpbroadcastd {%3, %2|%2, %3}\n\t"
+      "vdpbf16ps {%4, %2, %0|%0, %2, %4}\n\t"
+      "vdpbf16ps {%5, %2, %1|%1, %2, %5}"
+      : "+v"(sum0), "+v"(sum1), "=&v"(left)
+      : "m"(*pair), "v"(b0), "v"(b1));
+  static_cast<void>(left);  // nvcc finds it unused
+#endif
+}
 SHUNT_LANES vf sqrt(vf x) noexcept { return (vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
 SHUNT_LANES vf widen_half(vh h) noexcept { return (vf)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h); }
 SHUNT_LANES vh narrow_half(vf x) noexcept {

@@ -66,7 +66,7 @@ inline namespace SHUNT_HOST_ABI {
 template <class Kernel>
 Kernel* pick(isa asked, Kernel* plain, Kernel* avx2, Kernel* avx512 = nullptr) noexcept {
   isa const which = resolve(asked);
-  return which == isa::avx512 ? avx512 : which == isa::avx2 ? avx2 : plain;
+  return which >= isa::avx512 ? avx512 : which == isa::avx2 ? avx2 : plain;
 }
 template <class Kernel> Kernel* pick(isa, Kernel* plain) noexcept { return plain; }
 }  // namespace SHUNT_HOST_ABI
