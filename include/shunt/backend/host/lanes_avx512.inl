@@ -20,14 +20,13 @@ SHUNT_LANES void add_dots(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) n
   sum0 = (vf)_mm512_dpbf16_ps((__m512)sum0, (__m512)left, (__m512)b0);
   sum1 = (vf)_mm512_dpbf16_ps((__m512)sum1, (__m512)left, (__m512)b1);
 #else
-  vf left;
+  [[maybe_unused]] vf left;  // nvcc finds it unused
   __asm__(
       "vpbroadcastd {%3, %2|%2, %3}\n\t"
       "vdpbf16ps {%4, %2, %0|%0, %2, %4}\n\t"
       "vdpbf16ps {%5, %2, %1|%1, %2, %5}"
       : "+v"(sum0), "+v"(sum1), "=&v"(left)
       : "m"(*pair), "v"(b0), "v"(b1));
-  static_cast<void>(left);  // nvcc finds it unused
 #endif
 }
 SHUNT_LANES vf sqrt(vf x) noexcept { return (vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
