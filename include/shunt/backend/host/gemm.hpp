@@ -124,10 +124,13 @@ inline bool multiplies_pairs(on_host const& on, gemm_product const& product) noe
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
   job.strip = static_cast<int>(gemm_strip_panels);
-  auto const too_few = [&] { return workers > 1 && gemm_tasks(job) < 4 * workers; };
-  job.tall = !too_few();
-  while (job.strip > 4 && too_few()) job.strip /= 2;
-  std::int64_t const tasks = gemm_tasks(job);
+  std::int64_t const enough = workers > 1 ? 4 * workers : 0;
+  std::int64_t tasks = gemm_tasks(job);
+  if (tasks < enough) {
+    job.tall = false;
+    tasks = gemm_tasks(job);
+  }
+  for (; job.strip > 4 && tasks < enough; tasks = gemm_tasks(job)) job.strip /= 2;
   if (tasks == 0) return;
   std::int64_t next = 0;  // the next task: taken by the workers, atomically
   auto* const work = SHUNT_ISA_PICK(on, gemm_work<Job>);
