@@ -62,7 +62,8 @@ requires expert_weights<W, P>
           check::extra("grouped_gemm.pre", options.pre, R, N),
           check::scale("grouped_gemm.scale", options.scale, R),
           check::bias("grouped_gemm.bias", options.bias, rows.experts(), N),
-          check::halves("grouped_gemm.w", weights, halves));
+          check::halves("grouped_gemm.w", weights, halves),
+          check::int8_rows("grouped_gemm.int8_rows", weights, options.int8_rows));
       !bad.ok()) {
     return bad;
   }

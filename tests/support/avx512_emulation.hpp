@@ -119,6 +119,36 @@ template <class Byte> SHUNT_EMULATED i16 widen_bytes(__m128i a) {
   for (int i = 0; i < 16; ++i) r[i] = x[i];
   return r;
 }
+/// By halves, with the instruction of AVX2.
+SHUNT_EMULATED i16 madd(i16 a, i16 b) {
+  halves<i16> x{a}, y{b};
+  for (int i = 0; i < 2; ++i) x.bits[i] = _mm256_madd_epi16(x.bits[i], y.bits[i]);
+  return x.whole;
+}
+SHUNT_EMULATED i16 larger(i16 a, i16 b) {
+  halves<i16> x{a}, y{b};
+  for (int i = 0; i < 2; ++i) x.bits[i] = _mm256_max_epi32(x.bits[i], y.bits[i]);
+  return x.whole;
+}
+SHUNT_EMULATED i16 bytes_to_halves(__m256i a) {
+  halves<i16> x{};
+  x.bits[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a));
+  x.bits[1] = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(a, 1));
+  return x.whole;
+}
+SHUNT_EMULATED i16 with_upper(__m256i low, __m256i high) {
+  halves<i16> x{};
+  x.bits[0] = low;
+  x.bits[1] = high;
+  return x.whole;
+}
+SHUNT_EMULATED __m128i narrow_to_bytes(i16 a) {
+  signed char x[16];
+  for (int i = 0; i < 16; ++i) x[i] = static_cast<signed char>(a[i]);
+  __m128i r;
+  __builtin_memcpy(&r, x, sizeof r);
+  return r;
+}
 SHUNT_EMULATED f16 look_up(i16 at, f16 table) {
   f16 r = {};
   for (int i = 0; i < 16; ++i) r[i] = table[at[i] & 15];
@@ -178,4 +208,11 @@ SHUNT_EMULATED f16 set(float p, float o, float n, float m, float l, float k, flo
 #define _mm512_dpbf16_ps(sum, a, b) ::shunt::test::emulated::dot(sum, a, b)
 #define _mm512_maskz_srli_epi32(k, a, bits) \
   ((void)(k), ::shunt::test::emulated::shift_right(a, bits))
+#define _mm512_maskz_madd_epi16(k, a, b) ((void)(k), ::shunt::test::emulated::madd(a, b))
+#define _mm512_maskz_max_epi32(k, a, b) ((void)(k), ::shunt::test::emulated::larger(a, b))
+#define _mm512_maskz_cvtepi8_epi16(k, a) ((void)(k), ::shunt::test::emulated::bytes_to_halves(a))
+#define _mm512_maskz_cvtepi32_epi8(k, a) ((void)(k), ::shunt::test::emulated::narrow_to_bytes(a))
+#define _mm512_castsi256_si512(a) (a)
+#define _mm512_maskz_inserti64x4(k, a, b, which) \
+  ((void)(k), ::shunt::test::emulated::with_upper(a, b))
 #define _mm512_set_ps(...) ::shunt::test::emulated::set(__VA_ARGS__)

@@ -150,6 +150,26 @@ template <class T, space S>
                       "%s: it was packed without pairs; a gated activation takes pairs", name);
 }
 
+/// Rows are rounded to int8 for weights whose products with them are sums of integers, of 32 bits: at most
+/// 255 * 127 each (see pack_int8: a published number may be -128).
+template <class T, space S>
+[[nodiscard]] status int8_rows(char const* name, basic_expert_matrix<T, S> const& w,
+                               bool asked) noexcept {
+  using format = std::remove_const_t<T>;
+  constexpr offset_t most = 65536;
+  if (!asked) return {};
+  if constexpr (!std::same_as<format, int8_channel> && !std::same_as<format, mxfp4>) {
+    return status::fail(error::bad_argument,
+                        "%s: it is set; rows are rounded for weights in int8_channel or mxfp4 only",
+                        name);
+  } else if (w.columns() > most) {
+    return status::fail(error::bad_shape,
+                        "%s: it is set, and the rows have %lld columns; they must be at most %lld",
+                        name, static_cast<long long>(w.columns()), static_cast<long long>(most));
+  }
+  return {};
+}
+
 /// Where weight gradients and bias gradients go.
 template <space S>
 [[nodiscard]] status gradients(char const* who, expert_gradient<S> const& dw,

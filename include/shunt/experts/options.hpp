@@ -30,6 +30,9 @@ template <space S = space::host> struct gemm_options {
   /// one that a run that stores them gets.
   bool round_pre = false;
   row_scale<S> scale = {};  ///< times the activation's value
+  /// Weights int8_channel or mxfp4: round the rows to int8 too, so that products are of integers. See
+  /// docs/stages/weight_formats.md, "Rows in int8".
+  bool int8_rows = false;
 };
 
 template <space S = space::host> struct dgrad_options {

@@ -27,7 +27,12 @@ template <> struct experts_on<on_host> {
     to.bias = gemm_bias_of(options.bias, job.w.pairs);
     job.paired = job.w.pairs.half_rows != 0;
     job.output = &to.c;
-    job.dot = host::multiplies_pairs(on, job);
+    if constexpr (storage<W>) {
+      job.dot = host::multiplies_pairs(on, job);
+    } else {
+      job.int8_rows = options.int8_rows;
+      job.dot = options.int8_rows && std::same_as<W, int8_channel>;
+    }
     host::gemm(on, job);
     return {};
   }

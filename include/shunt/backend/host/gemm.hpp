@@ -47,7 +47,8 @@ struct gemm_job : shunt::detail::gemm_product {
   gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
-  bool dot = false;          ///< forward: by dot products of pairs (see multiplies_pairs)
+  bool dot = false;          ///< forward: by dot products of pairs, of bf16 (see multiplies_pairs) or
+                             ///< integers (see gemm_int8.inl)
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
   int strip = 16;            ///< panels a task computes at most, and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
@@ -56,6 +57,7 @@ struct gemm_job : shunt::detail::gemm_product {
 /// A product with quantised weights. A type of its own: its loops are compiled only where there are some.
 struct gemm_format_job : gemm_job {
   using gemm_job::gemm_job;
+  bool int8_rows = false;  ///< a is rounded to int8; with int8_channel weights `dot` says so too
 };
 template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
 

@@ -24,9 +24,15 @@
 #include "shunt/backend/host/gemm_few.inl"
 //
 #include "shunt/backend/host/gemm_few_rows.inl"
+//
+#include "shunt/backend/host/gemm_int8_rows.inl"
+//
+#include "shunt/backend/host/gemm_int8.inl"
+//
+#include "shunt/backend/host/gemm_int8_groups.inl"
 
 /// Where a job may say `dot`: k of it are pairs then, each in the place of one float.
-template <class Job> inline constexpr bool has_dot = SHUNT_REGION == 512 && !has_formats<Job>;
+template <class Job> inline constexpr bool has_dot = SHUNT_REGION == 512 || has_formats<Job>;
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -34,6 +40,7 @@ struct gemm_scratch {
   alignas(64) float left[gemm_block_rows * gemm_depth];
   alignas(64) float right[gemm_group_panels * gemm_made_depth * gemm_panel];
   void const* row[gemm_made_depth];
+  int8_scale scale[gemm_block_rows];
 };
 static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
 static_assert(gemm_block_rows * gemm_depth >= gemm_tall_rows * gemm_made_depth);
@@ -96,22 +103,35 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
-  bool few = packed && !dot && few_of(job.w.type, rows);
-  if (few) {
+  bool summed = false;
+  if constexpr (has_formats<Job>) {
+    if (dot) scales_of_rows(job, segment, row, rows, scratch.scale);
+    if (job.int8_rows && !dot) {
+      sums_of_groups(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
+                     half_stride);
+      summed = true;
+    }
+  }
+  if (!summed && packed && !dot && few_of(job.w.type, rows)) {
     sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
+    summed = true;
   } else if constexpr (!has_formats<Job>) {
-    few = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
-                              half_stride);
+    summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left,
+                                 scratch.sums, half_stride);
   }
   gemm_piece next{};
-  for (gemm_piece now = few ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
+  for (gemm_piece now = summed ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
     next = walk.after(now);
     std::int64_t const start = now.k / walk.left_depth * walk.left_depth;
     if (now.k == start && now.column == column) {
       if (now.half == 0) {
         std::int64_t const rest = depth - start;
         std::int64_t const deep = rest < walk.left_depth ? rest : walk.left_depth;
-        if constexpr (has_dot<Job>) {
+        if constexpr (has_formats<Job>) {
+          if (dot) {
+            left_integers(job, segment, row, rows, start, deep, scratch.scale, scratch.left, at);
+          }
+        } else if constexpr (has_dot<Job>) {
           if (dot) left_pairs(job, segment, row, rows, start, deep, scratch.left, at);
         }
         if (!dot) left_operand(job, segment, row, rows, start, deep, scratch.left, at);
@@ -137,7 +157,12 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     part.depth = now.depth;
     part.resume = now.k > 0;
     part.c = scratch.sums + now.half * half_stride + (now.column - column);
-    if constexpr (has_dot<Job>) {
+    if constexpr (has_formats<Job>) {
+      if (dot) {
+        multiply_integers(job, segment, rows, now, scratch.right, part, ahead);
+        continue;
+      }
+    } else if constexpr (has_dot<Job>) {
       if (dot) {
         multiply_pairs(job, segment, rows, now, scratch.right, part, ahead);
         continue;
@@ -148,6 +173,12 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   }
   if (depth == 0) {
     for (std::int64_t r = 0; r < rows; ++r) zero_row(scratch.sums + r * stride, stride);
+  }
+  if constexpr (has_formats<Job>) {
+    if (dot) {
+      sums_from_integers(job, segment, rows, column, columns, scratch.scale, scratch.sums,
+                         half_stride);
+    }
   }
   gemm_block block{};
   block.first = scratch.sums;
