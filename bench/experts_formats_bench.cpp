@@ -1,6 +1,6 @@
 // Products with weights in fewer bits: a grouped GEMM whose experts' weights come from memory, with one
-// row an expert (decoding: the bytes decide) and with 48 (the arithmetic does). Bytes are the format's
-// own: the packed weights that a call reads, rows and output.
+// row an expert (decoding: the bytes decide) and with 48 (the arithmetic does); experts_int8_rows: with rows
+// rounded to int8. Bytes are the format's own: the packed weights that a call reads, rows and output.
 #include <cstring>
 #include <shunt/experts.hpp>
 #include <shunt/route/presets.hpp>
@@ -81,10 +81,12 @@ template <class W> struct scene {
 };
 
 template <class W>
-void measure_format(index_t experts, index_t rows, index_t n, index_t k, int threads) {
+void measure_format(index_t experts, index_t rows, index_t n, index_t k, int threads,
+                    bool int8_rows = false) {
   shunt::shape s{.tokens = experts * rows, .hidden = k, .intermediate = n, .experts = experts};
   bench::add(
-      bench::name("experts_format", s, format_name<W>(), threads), [=](benchmark::State& state) {
+      bench::name(int8_rows ? "experts_int8_rows" : "experts_format", s, format_name<W>(), threads),
+      [=](benchmark::State& state) {
         scene<W> in(experts, rows, n, k);
         view<float const, 2> const a(in.a.data(), {{in.R, in.K}});
         view<float, 2> const c(in.c.data(), {{in.R, in.N}});
@@ -92,8 +94,9 @@ void measure_format(index_t experts, index_t rows, index_t n, index_t k, int thr
         bench::measure(
             state, threads, {.flops = flops, .bytes = in.bytes()}, [&] { return in.verify(); },
             [&] {
-              shunt::status const done = shunt::grouped_gemm(on_host{.threads = threads}, a,
-                                                             in.weights(in.E), {in.offset}, c);
+              shunt::status const done =
+                  shunt::grouped_gemm(on_host{.threads = threads}, a, in.weights(in.E), {in.offset},
+                                      c, {}, {.int8_rows = int8_rows});
               if (!done.ok()) bench::fail(state, done.message());
             });
       });
@@ -111,6 +114,8 @@ void bench::register_all() {
       measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::fp8_block>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads, true);
+      measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads, true);
     }
   }
 }

@@ -41,9 +41,10 @@ template <class F> struct rounded {
 
 template <class T, class W>
 guarded<T> forward(on_host const& on, layer_setup<T> const& s,
-                   moe_weights<T, T, space::host, W> const& w) {
+                   moe_weights<T, T, space::host, W> const& w, bool int8_rows = false) {
   layer_formula const& f = s.is.f;
-  auto const o = s.options();
+  auto o = s.options();
+  o.int8_rows = int8_rows;
   guarded<T> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on, f.tokens, w, o));
   status const done = moe_layer(on, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), work, o);
@@ -97,6 +98,48 @@ TYPED_TEST(LayerFormats, TheOutputLosesWhatIsDocumented) {
                                                             : 0.21;
   EXPECT_LE(relative, most);
   EXPECT_GE(relative, most / 3) << "the bound is not tight: it would hide errors";
+}
+
+/// The experts, the shared one too, with rows in int8: the same bits everywhere, and not far from the layer whose
+/// rows are kept.
+template <class F> void rows_in_int8(char const* name) {
+  layer_setup<float> const s(family(name));
+  auto const w = s.weights();
+  rounded<F> const up(w.up), down(w.down), shared_up(w.shared_up), shared_down(w.shared_down);
+  auto const few = with_experts(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
+  auto const kept = forward(on_host{}, s, few);
+  auto const want = forward(on_host{.threads = 1}, s, few, true);
+  double off = 0, all = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    off += std::pow(static_cast<double>(want[i]) - static_cast<double>(kept[i]), 2);
+    all += std::pow(static_cast<double>(kept[i]), 2);
+  }
+  EXPECT_LE(std::sqrt(off / all), 0.03) << name;
+  EXPECT_GE(std::sqrt(off / all), 0.001) << name << ": nothing was rounded";
+  for (on_host const& on : host_worlds()) {
+    EXPECT_TRUE(same_bits(forward(on, s, few, true), want)) << name << ", " << name_of(on);
+  }
+}
+TEST(LayerInt8Rows, AreTheSameBitsEverywhereAndLoseLittle) {
+  for (char const* name : {"gpt_oss", "deepseek_v3", "qwen_shared_gate", "nemotron"}) {
+    rows_in_int8<int8_channel>(name);
+    rows_in_int8<mxfp4>(name);
+  }
+}
+
+TEST(LayerInt8Rows, AreForWeightsOfIntegers) {
+  layer_setup<float> const s(family("olmoe"));
+  layer_formula const& f = s.is.f;
+  auto o = s.options();
+  o.int8_rows = true;
+  guarded<float> y(s.x.size());
+  guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, s.weights(), o));
+  says(moe_layer(on_host{}, s.x.as(f.tokens, f.width), s.weights(), y.as(f.tokens, f.width), work,
+                 o),
+       error::bad_argument,
+       "moe_layer.options.int8_rows: it is set; rows are rounded for weights in int8_channel or "
+       "mxfp4 "
+       "only");
 }
 
 TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {

@@ -45,7 +45,8 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
             .down_bias = w.down_bias,
             .act = o.act,
             .plan = keep.plan,
-            .gather = n.gate_on_input ? gathered<S>{} : tokens};
+            .gather = n.gate_on_input ? gathered<S>{} : tokens,
+            .int8_rows = o.int8_rows};
   }
   /// One expert that every token chose.
   feed_forward<T, A, S, W> shared_expert() const noexcept {
@@ -55,7 +56,8 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
             .down_bias = {},
             .act = o.act,
             .plan = everyone,
-            .gather = {everyone.row_slot, 1}};
+            .gather = {everyone.row_slot, 1},
+            .int8_rows = o.int8_rows};
   }
   zero_experts<T, S> identities() const noexcept {
     if (!n.zero) return {};

@@ -106,6 +106,9 @@ template <class T, class G, space S, class W, class A>
           optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
           optional_vector(who, "options.frozen", o.frozen, local, "experts of weights.up"),
           optional_vector(who, "options.loss", o.loss, 2, "balance loss and z-loss"),
+          int8_rows(argument(who, "options.int8_rows"), w.up, o.int8_rows),
+          int8_rows(argument(who, "options.int8_rows"), w.down, o.int8_rows),
+          int8_rows(argument(who, "options.int8_rows"), w.shared_down, o.int8_rows),
           report(who, o.plan, local),
           o.load.figures ? check::load(o.load, load_events<S>{}, local) : status{});
       !bad.ok()) {

@@ -67,16 +67,18 @@ template <class T, class A, space S, class W = T> struct feed_forward {
   A act;
   dispatch_plan<S> plan;
   gathered<S> gather;  ///< of its input through the plan; null: rows that stand as they are
+  bool int8_rows = false;
 
   /// act = f(x · upᵀ + b1), out = act · downᵀ + b2. The bits do not depend on whether pre is kept.
   template <class P>
   [[nodiscard]] status forward(P const& on, view<T const, 2, S> x, view<T, 2, S> pre,
                                view<T, 2, S> activated, view<T, 2, S> out) const noexcept {
-    status const first =
-        grouped_gemm(on, x, up, plan.rows(), activated, act,
-                     {.gather = gather, .bias = up_bias, .pre = pre, .round_pre = true});
+    status const first = grouped_gemm(
+        on, x, up, plan.rows(), activated, act,
+        {.gather = gather, .bias = up_bias, .pre = pre, .round_pre = true, .int8_rows = int8_rows});
     if (!first.ok()) return first;
-    return grouped_gemm(on, activated, down, plan.rows(), out, identity{}, {.bias = down_bias});
+    return grouped_gemm(on, activated, down, plan.rows(), out, identity{},
+                        {.bias = down_bias, .int8_rows = int8_rows});
   }
 
   /// The pre-activations alone: what forward kept, bit for bit.
