@@ -22,10 +22,12 @@ namespace shunt {
 ///         kept, or round_pre) rounded as the kept pre-activation, the activation, times the row's
 ///         factor, rounded once. The same bits on every instruction set and thread count, for every
 ///         layout of the weights, packed or not, and whatever the other rows. Quantised weights: the
-///         bits of the same product with the decoded weights.
+///         bits of the same product with the decoded weights. With int8_rows: sums of integers, exact,
+///         group by group (docs/stages/weight_formats.md); the same bits everywhere too.
 /// Aliasing c and pre share no memory with an input or each other.
 /// Errors  extents that do not fit; segments that fall or end behind R; a gated activation with an odd
-///         N, or with weights packed without pairs.
+///         N, or with weights packed without pairs; int8_rows with other weights than int8_channel or
+///         mxfp4, or K > 65536.
 /// Cost    2·R·N·K flops; reads each expert's weights once per 72 rows. At most 250 KB of each worker's
 ///         stack; never allocates, never syncs.
 /// Source  MegaBlocks (Gale et al., 2022) for the grouping; GotoBLAS (Goto & van de Geijn, 2008) for
