@@ -1,4 +1,4 @@
-// What one core of this machine does now, and how much that varies: fused multiply-adds, and reading from
+// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs of integers, and reading from
 // each cache and from memory, in one stream and in four. What bounds a kernel is read off against these;
 // on a shared machine the caches and the memory are shared with strangers.
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace {
 
-/// GB or GFLOP a second of rounds of some milliseconds: the least, a quarter below it, the median, the most.
+/// GB, GFLOP or as many integer operations a second of rounds of some milliseconds: the least, a quarter below it, the median, the most.
 void report(benchmark::State& state, std::vector<double> rounds) {
   std::sort(rounds.begin(), rounds.end());
   auto const at = [&](double share) {
@@ -69,6 +69,11 @@ void bench::register_all() {
   bench::add("machine/fma/threads1", [](benchmark::State& state) {
     std::vector<double> rates;
     for (auto _ : state) rates.push_back(bench::fma_gflops_now() * 1e9);
+    report(state, rates);
+  });
+  bench::add("machine/int16_pairs/threads1", [](benchmark::State& state) {
+    std::vector<double> rates;
+    for (auto _ : state) rates.push_back(bench::pairs_gops_now() * 1e9);
     report(state, rates);
   });
 }

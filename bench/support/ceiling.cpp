@@ -59,6 +59,39 @@ constexpr double chains = 12;
 #undef BENCH_KEEP
   return chains * 8 * 2;
 }
+
+// Products of 16-bit integers, two of them and their sum for each 32 bits: as int8_rows multiplies int8. In
+// assembly: g++ keeps sums of intrinsics in memory.
+[[gnu::target("avx512bw")]] double pairs_avx512(std::int64_t steps) {
+  __m512i const a = _mm512_set1_epi16(3), b = _mm512_set1_epi16(5);
+  __m512i t;
+#define BENCH_START(i) __m512i c##i = _mm512_set1_epi32(i);
+#define BENCH_STEP(i) \
+  __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+v"(c##i), "=&v"(t) : "v"(a), "v"(b));
+  BENCH_TWELVE(BENCH_START)
+  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
+#define BENCH_HOLD(i) __asm__ __volatile__("" : : "v"(c##i));
+  BENCH_TWELVE(BENCH_HOLD)
+#undef BENCH_HOLD
+#undef BENCH_START
+#undef BENCH_STEP
+  return chains * 32 * 2;
+}
+[[gnu::target("avx2")]] double pairs_avx2(std::int64_t steps) {
+  __m256i const a = _mm256_set1_epi16(3), b = _mm256_set1_epi16(5);
+  __m256i t;
+#define BENCH_START(i) __m256i c##i = _mm256_set1_epi32(i);
+#define BENCH_STEP(i) \
+  __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(c##i), "=&x"(t) : "x"(a), "x"(b));
+  BENCH_TWELVE(BENCH_START)
+  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
+#define BENCH_HOLD(i) __asm__ __volatile__("" : : "x"(c##i));
+  BENCH_TWELVE(BENCH_HOLD)
+#undef BENCH_HOLD
+#undef BENCH_START
+#undef BENCH_STEP
+  return chains * 16 * 2;
+}
 #endif
 
 // Vectors of four that every compiler knows; the compiler fuses where the plain target has FMA.
@@ -89,6 +122,28 @@ double fma_steps(std::int64_t steps) {
   }
 #endif
   return fma_portable(steps);
+}
+
+// The same of products of pairs of integers; 0 where the library has no instructions of their own for them.
+double pairs_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  switch (shunt::instructions_of(shunt::on_host{})) {
+    case shunt::isa::avx512_bf16:
+    case shunt::isa::avx512: return pairs_avx512(steps);
+    case shunt::isa::avx2: return pairs_avx2(steps);
+    default: break;
+  }
+#endif
+  return 0;
+}
+
+// GFLOP (or as many integer operations) a second of the calling thread, in a millisecond.
+double now(double (*run)(std::int64_t)) {
+  constexpr std::int64_t steps = 200'000;
+  auto const start = std::chrono::steady_clock::now();
+  double const flops = run(steps) * double(steps);
+  std::chrono::duration<double> const took = std::chrono::steady_clock::now() - start;
+  return flops / took.count() / 1e9;
 }
 
 // Seconds from the moment all threads stand ready until the last has done its work(thread).
@@ -177,13 +232,8 @@ double fma_gflops(int threads) {
   return best_for(threads, known, measure_fma);
 }
 
-double fma_gflops_now() {
-  constexpr std::int64_t steps = 200'000;
-  auto const start = std::chrono::steady_clock::now();
-  double const flops = fma_steps(steps) * double(steps);
-  std::chrono::duration<double> const took = std::chrono::steady_clock::now() - start;
-  return flops / took.count() / 1e9;
-}
+double fma_gflops_now() { return now(fma_steps); }
+double pairs_gops_now() { return now(pairs_steps); }
 
 double read_bandwidth(int threads) {
   static std::map<int, ceiling> known;

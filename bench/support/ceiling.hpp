@@ -13,6 +13,10 @@ namespace bench {
 /// The same of the calling thread, in the millisecond that this call takes.
 [[nodiscard]] double fma_gflops_now();
 
+/// The same of 16-bit integers, multiplied and added in pairs: what bounds int8_rows with int8 weights. 0 where
+/// the library has no instructions of their own for them.
+[[nodiscard]] double pairs_gops_now();
+
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
 /// stream, four or eight, whichever is fastest.
 [[nodiscard]] double read_bandwidth(int threads);

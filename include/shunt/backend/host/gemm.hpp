@@ -47,8 +47,8 @@ struct gemm_job : shunt::detail::gemm_product {
   gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
-  bool dot = false;          ///< forward: by dot products of pairs, of bf16 (see multiplies_pairs) or
-                             ///< integers (see gemm_int8.inl)
+  bool dot = false;  ///< forward: by dot products of pairs, of bf16 (see multiplies_pairs) or
+                     ///< integers (see gemm_int8.inl)
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
   int strip = 16;            ///< panels a task computes at most, and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()

@@ -5,7 +5,9 @@
 /// To each sum the products of a pair with the pairs that are the lanes of b0 and b1.
 SHUNT_LANES void add_pairs(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) noexcept {
 #if SHUNT_REGION == 256
-  vf first, second;  // in assembly: 16 registers hold all of a tile, which g++ does not find
+  // In assembly: 16 registers hold all of a tile, which g++ does not find. nvcc finds these two unused.
+  [[maybe_unused]] vf first;
+  [[maybe_unused]] vf second;
   __asm__(
       "vpbroadcastd {%4, %2|%2, %4}\n\t"
       "vpmaddwd {%6, %2, %3|%3, %2, %6}\n\t"
