@@ -220,7 +220,7 @@ inline void sums_of_groups(gemm_format_job const& job, gemm_segment const& segme
                            std::int64_t columns, float (&block)[gemm_block_rows * gemm_depth],
                            float* sums, std::int64_t half_stride) noexcept {
   using place = format_place<mxfp4>;
-  constexpr std::int64_t room = sizeof(block) / (sizeof(row_group));
+  constexpr std::int64_t bytes = sizeof(block), one = sizeof(row_group), room = bytes / one;
   std::int64_t const halves = job.paired ? 2 : 1, stride = halves * half_stride;
   std::int64_t const panels = (columns + panel_columns - 1) / panel_columns, all = halves * panels;
   std::int64_t const groups = (job.ins + int8_group - 1) / int8_group;
