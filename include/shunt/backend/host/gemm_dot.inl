@@ -20,18 +20,7 @@ SHUNT_LANES vf pair_rows(bf16 const* first, bf16 const* second) noexcept {
   return (vf)(as_bits(load(first)) >> 16 | as_bits(load(second)));
 }
 
-/// Panels of pairs.
-struct right_dots {
-  using sums = by_dot;
-  static constexpr bool runs_across = false;
-  static constexpr bool pairs = false;
-  float const* b;
-  std::int64_t stride;
-  template <int K, int V> SHUNT_LANES vf get() const noexcept {
-    return load(b + K * panel_columns + vector_at<V>(stride));
-  }
-  SHUNT_LANES void advance(int k) noexcept { b += k * panel_columns; }
-};
+using right_dots = right_ready<by_dot>;
 /// Packed panels as they lie, and a place for their pairs; see right_packed.
 struct right_packed_dots {
   using sums = by_dot;

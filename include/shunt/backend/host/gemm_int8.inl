@@ -64,18 +64,8 @@ SHUNT_LANES vf pairs_of_bytes(unsigned char const* from,
 #endif
 }
 
-/// Panels of pairs, and packed ones as they lie with a place for their pairs; see right_packed.
-struct right_int8 {
-  using sums = by_pairs;
-  static constexpr bool runs_across = false;
-  static constexpr bool pairs = false;
-  float const* b;
-  std::int64_t stride;
-  template <int K, int V> SHUNT_LANES vf get() const noexcept {
-    return load(b + K * panel_columns + vector_at<V>(stride));
-  }
-  SHUNT_LANES void advance(int k) noexcept { b += k * panel_columns; }
-};
+using right_int8 = right_ready<by_pairs>;
+/// Packed panels as they lie, and a place for their pairs; see right_packed.
 struct right_packed_int8 {
   using sums = by_pairs;
   static constexpr bool runs_across = false;

@@ -10,9 +10,6 @@ struct row_group {
 };
 inline constexpr int group_bytes = panel_columns * int8_group * (SHUNT_REGION >= 256 ? 1 : 4);
 
-/// The numbers of a group's weights, in halves of them and 12 too large, in the order of row_group: of each four
-/// k 32 bytes for k and k + 2, then 32 for the others. Where bytes are multiplied by vectors: of row r and r + 8
-/// two, side by side, in the order in which they lie packed.
 #if SHUNT_REGION >= 256
 /// A group's numbers into the order of row_group, and their sum.
 SHUNT_LANES int place_numbers(signed char const* number, signed char* to) noexcept {
@@ -30,6 +27,9 @@ SHUNT_LANES int place_numbers(signed char const* number, signed char* to) noexce
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
 }
+/// The numbers of a group's weights, in halves of them and 12 too large, in the order of row_group: of each four
+/// k 32 bytes for k and k + 2, then 32 for the others. Of rows r and
+/// r + 8 two bytes each, side by side, in the order in which they lie packed.
 struct four_k {
   __m256i even, odd;
 };
@@ -45,6 +45,7 @@ SHUNT_LANES four_k decode_four(unsigned char const* packed) noexcept {
 /// Weights of a group as they lie packed, and decoded before.
 struct group_packed {
   unsigned char const* at;
+  SHUNT_LANES explicit group_packed(decoder<mxfp4> const& weights) noexcept : at(weights.number) {}
   SHUNT_LANES four_k get(int i) const noexcept { return decode_four(at + 32 * i); }
 };
 struct group_decoded {
@@ -102,33 +103,36 @@ SHUNT_LANES void add_group(row_group const* a, Weights const& weights,
     });
   });
 }
-SHUNT_LANES void decode_group(unsigned char const* packed, unsigned char* to) noexcept {
+SHUNT_LANES void decode_group(decoder<mxfp4> const& weights, unsigned char* to) noexcept {
   for (int i = 0; i < int8_group / 4; ++i) {
-    four_k const w = decode_four(packed + 32 * i);
+    four_k const w = decode_four(weights.number + 32 * i);
     _mm256_store_si256((__m256i*)(to + 64 * i), w.even);
     _mm256_store_si256((__m256i*)(to + 64 * i + 32), w.odd);
   }
 }
 inline constexpr int group_rows = 4;  ///< added together
 #else
+/// Where the number of k stands first in row_group, and two bytes on.
+SHUNT_LANES int number_place(int k) noexcept { return k / 4 * 8 + k % 2 * 4 + k / 2 % 2; }
 SHUNT_LANES int place_numbers(signed char const* number, signed char* to) noexcept {
   int sum = 0;
   for (int k = 0; k < int8_group; ++k) {
     sum += number[k];
-    signed char* const at = to + k / 4 * 8 + k % 2 * 4 + k / 2 % 2;
-    at[0] = at[2] = number[k];
+    to[number_place(k)] = to[number_place(k) + 2] = number[k];
   }
   return sum;
 }
-/// The same as floats, 16 for each k, in order: all sums are exact in them too.
-SHUNT_LANES void decode_group(unsigned char const* packed, unsigned char* to) noexcept {
+/// As floats, 16 for each k, in order: all sums are exact in them too.
+SHUNT_LANES void decode_group(decoder<mxfp4> const& weights, unsigned char* to) noexcept {
   for (int k = 0; k < int8_group; ++k) {
-    float number[panel_columns];
-    for (int r = 0; r < panel_columns; ++r) {
-      int const at = k / 4 * 32 + (r >> 2 & 1) * 16 + (k & 1) * 8 + (r & 3) * 2 + (r >> 3);
-      number[r] = 2.0f * ::shunt::detail::e2m1[packed[at] >> (k & 2) * 2 & 15] + 12.0f;
-    }
-    __builtin_memcpy(to + k * static_cast<int>(sizeof number), number, sizeof number);
+    weights.each<false>(
+        k, nullptr, [&](auto, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
+          for (vf const& x : w) {
+            vf const halves = x * 2.0f + 12.0f;  // exact
+            __builtin_memcpy(to, &halves, sizeof halves);
+            to += sizeof halves;
+          }
+        });
   }
 }
 struct group_decoded {
@@ -136,7 +140,7 @@ struct group_decoded {
 };
 struct group_packed {
   unsigned char at[group_bytes];
-  explicit group_packed(unsigned char const* packed) noexcept { decode_group(packed, at); }
+  explicit group_packed(decoder<mxfp4> const& weights) noexcept { decode_group(weights, at); }
 };
 template <int Rows, class Weights>
 SHUNT_LANES void add_group(row_group const* a, Weights const& weights,
@@ -144,7 +148,7 @@ SHUNT_LANES void add_group(row_group const* a, Weights const& weights,
   static_assert(Rows == 1);
   vf sum[panel_vectors] = {};
   for (int k = 0; k < int8_group; ++k) {
-    vf const number = fill(a->number[k / 4 * 8 + k % 2 * 4 + k / 2 % 2]);
+    vf const number = fill(a->number[number_place(k)]);
     for (int v = 0; v < panel_vectors; ++v) {
       vf w;
       __builtin_memcpy(&w, weights.at + (k * panel_columns + v * lanes) * 4, sizeof w);
@@ -196,11 +200,11 @@ void add_groups(group_streams to, row_group const* a, std::int64_t rows, std::in
       }
       to.piece[i] += piece;
       if constexpr (Rows > 0) {
-        group_packed const packed{weights.number};
+        group_packed const packed(weights);
         add_group<Rows>(a, packed, weights.scale, to.c[i], c_row);
       } else {
         alignas(64) unsigned char bytes[group_bytes];
-        decode_group(weights.number, bytes);
+        decode_group(weights, bytes);
         group_decoded const decoded{bytes};
         std::int64_t r = 0;
         for (; r + group_rows <= rows; r += group_rows) {

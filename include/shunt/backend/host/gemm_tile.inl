@@ -51,10 +51,10 @@ template <int V> SHUNT_LANES std::int64_t vector_at(std::int64_t panel_stride) n
   return one_panel ? V * lanes : V * panel_stride;
 }
 
-/// Panels of floats, `stride` apart.
-struct right_panel {
-  using sums = by_fma;
-  static constexpr bool runs_across = true;  ///< with left operands that do
+/// Panels that are ready, `stride` apart: of floats, or of pairs in the place of floats, which Sums says.
+template <class Sums> struct right_ready {
+  using sums = Sums;
+  static constexpr bool runs_across = std::is_same_v<Sums, by_fma>;  ///< with left operands that do
   static constexpr bool pairs = false;
   float const* b;
   std::int64_t stride;
@@ -63,6 +63,7 @@ struct right_panel {
   }
   SHUNT_LANES void advance(int k) noexcept { b += k * panel_columns; }
 };
+using right_panel = right_ready<by_fma>;
 
 /// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
 template <class T> struct right_packed {
