@@ -98,7 +98,8 @@ template <class T, class G, space S, class W, class A>
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   bool const losses = o.balance_loss != 0.0f || o.z_loss != 0.0f;
   argument const capacity(who, "options.capacity"), taken(who, "options.tokens_per_expert"),
-      slots(who, "x: tokens x options.top_k"), loss(who, "options.loss");
+      slots(who, "x: tokens x options.top_k"), loss(who, "options.loss"),
+      int8(who, "options.int8_rows");
   if (status bad = first_of(
           between(capacity, o.capacity, 0, most), between(taken, o.tokens_per_expert, 0, most),
           finite(argument(who, "options.balance_loss"), o.balance_loss),
@@ -106,10 +107,8 @@ template <class T, class G, space S, class W, class A>
           optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
           optional_vector(who, "options.frozen", o.frozen, local, "experts of weights.up"),
           optional_vector(who, "options.loss", o.loss, 2, "balance loss and z-loss"),
-          int8_rows(argument(who, "options.int8_rows"), w.up, o.int8_rows),
-          int8_rows(argument(who, "options.int8_rows"), w.down, o.int8_rows),
-          int8_rows(argument(who, "options.int8_rows"), w.shared_down, o.int8_rows),
-          report(who, o.plan, local),
+          int8_rows(int8, w.up, o.int8_rows), int8_rows(int8, w.down, o.int8_rows),
+          int8_rows(int8, w.shared_down, o.int8_rows), report(who, o.plan, local),
           o.load.figures ? check::load(o.load, load_events<S>{}, local) : status{});
       !bad.ok()) {
     return bad;
