@@ -1,6 +1,6 @@
-// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs of integers, and reading from
-// each cache and from memory, in one stream and in four. What bounds a kernel is read off against these;
-// on a shared machine the caches and the memory are shared with strangers.
+// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs of
+// integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
+// is read off against these; on a shared machine the caches and the memory are shared with strangers.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -13,7 +13,8 @@
 
 namespace {
 
-/// GB, GFLOP or as many integer operations a second of rounds of some milliseconds: the least, a quarter below it, the median, the most.
+/// GB, GFLOP or as many integer operations a second of rounds of some milliseconds: the least, a quarter
+/// below it, the median, the most.
 void report(benchmark::State& state, std::vector<double> rounds) {
   std::sort(rounds.begin(), rounds.end());
   auto const at = [&](double share) {
@@ -66,14 +67,13 @@ void bench::register_all() {
     bench::add(std::string("machine/read_") + place.name + "/streams4/threads1",
                [=](benchmark::State& state) { read<4>(state, place.bytes); });
   }
-  bench::add("machine/fma/threads1", [](benchmark::State& state) {
-    std::vector<double> rates;
-    for (auto _ : state) rates.push_back(bench::fma_gflops_now() * 1e9);
-    report(state, rates);
-  });
-  bench::add("machine/int16_pairs/threads1", [](benchmark::State& state) {
-    std::vector<double> rates;
-    for (auto _ : state) rates.push_back(bench::pairs_gops_now() * 1e9);
-    report(state, rates);
-  });
+  auto const computing = [](char const* name, double (*now)()) {
+    bench::add(name, [now](benchmark::State& state) {
+      std::vector<double> rates;
+      for (auto _ : state) rates.push_back(now() * 1e9);
+      report(state, rates);
+    });
+  };
+  computing("machine/fma/threads1", bench::fma_gflops_now);
+  computing("machine/int16_pairs/threads1", bench::pairs_gops_now);
 }

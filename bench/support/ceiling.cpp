@@ -62,36 +62,28 @@ constexpr double chains = 12;
 
 // Products of 16-bit integers, two of them and their sum for each 32 bits: as int8_rows multiplies int8. In
 // assembly: g++ keeps sums of intrinsics in memory.
-[[gnu::target("avx512bw")]] double pairs_avx512(std::int64_t steps) {
-  __m512i const a = _mm512_set1_epi16(3), b = _mm512_set1_epi16(5);
-  __m512i t;
-#define BENCH_START(i) __m512i c##i = _mm512_set1_epi32(i);
+using shorts_512 = short __attribute__((vector_size(64)));
+using shorts_256 = short __attribute__((vector_size(32)));
+#define BENCH_START(i) Vector c##i = Vector{} + short(i);
 #define BENCH_STEP(i) \
   __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+v"(c##i), "=&v"(t) : "v"(a), "v"(b));
-  BENCH_TWELVE(BENCH_START)
-  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
 #define BENCH_HOLD(i) __asm__ __volatile__("" : : "v"(c##i));
-  BENCH_TWELVE(BENCH_HOLD)
+#define BENCH_PAIRS(name, features, vector)                               \
+  [[gnu::target(features)]] double name(std::int64_t steps) {             \
+    using Vector = vector;                                                \
+    Vector const a = Vector{} + short(3), b = Vector{} + short(5);        \
+    Vector t;                                                             \
+    BENCH_TWELVE(BENCH_START)                                             \
+    for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) } \
+    BENCH_TWELVE(BENCH_HOLD)                                              \
+    return chains * sizeof(Vector) / 2 * 2;                               \
+  }
+BENCH_PAIRS(pairs_avx512, "avx512bw", shorts_512)
+BENCH_PAIRS(pairs_avx2, "avx2", shorts_256)
+#undef BENCH_PAIRS
 #undef BENCH_HOLD
-#undef BENCH_START
 #undef BENCH_STEP
-  return chains * 32 * 2;
-}
-[[gnu::target("avx2")]] double pairs_avx2(std::int64_t steps) {
-  __m256i const a = _mm256_set1_epi16(3), b = _mm256_set1_epi16(5);
-  __m256i t;
-#define BENCH_START(i) __m256i c##i = _mm256_set1_epi32(i);
-#define BENCH_STEP(i) \
-  __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+x"(c##i), "=&x"(t) : "x"(a), "x"(b));
-  BENCH_TWELVE(BENCH_START)
-  for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) }
-#define BENCH_HOLD(i) __asm__ __volatile__("" : : "x"(c##i));
-  BENCH_TWELVE(BENCH_HOLD)
-#undef BENCH_HOLD
 #undef BENCH_START
-#undef BENCH_STEP
-  return chains * 16 * 2;
-}
 #endif
 
 // Vectors of four that every compiler knows; the compiler fuses where the plain target has FMA.
