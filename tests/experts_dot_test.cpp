@@ -98,12 +98,7 @@ TEST(ExpertsDot, PairsOfHalvesAndGatheredRows) {
   constexpr int I = 37, N = 2 * I, K = 91, T = 19;
   product_case<bf16> x({3, 0, 40, 1}, N, K);
   auto const tokens = normal_values<bf16>(T * K, 5);
-  guarded<index_t> slot(static_cast<std::size_t>(x.R));
-  for (int r = 0; r < x.R; ++r) {
-    index_t const s = r % 11 == 5 ? -1 : static_cast<index_t>(r * 7 % T);
-    slot[static_cast<std::size_t>(r)] = s;
-    for (int k = 0; k < K; ++k) x.a.as(x.R, K)(r, k) = s < 0 ? bf16{} : tokens.as(T, K)(s, k);
-  }
+  guarded<index_t> const slot = rows_from(tokens, T, x);
   expert_matrix<bf16> const whole(x.w.as(x.E, N, K), pair_layout{});
   guarded<bf16> packed(static_cast<std::size_t>(whole.packed_elements()));
   ASSERT_TRUE(pack_weights(on_host{}, whole, packed).ok());

@@ -93,12 +93,7 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsFusedComesAfterTheSums) {
   constexpr int I = 37, N = 2 * I, K = 91, T = 19;
   product_case<float> x({3, 0, 40, 1}, N, K);
   auto const tokens = normal_values<float>(T * K, 5);
-  guarded<index_t> slot(static_cast<std::size_t>(x.R));
-  for (int r = 0; r < x.R; ++r) {
-    index_t const s = r % 11 == 5 ? -1 : static_cast<index_t>(r * 7 % T);
-    slot[static_cast<std::size_t>(r)] = s;
-    for (int k = 0; k < K; ++k) x.a.as(x.R, K)(r, k) = s < 0 ? 0.0f : tokens.as(T, K)(s, k);
-  }
+  guarded<index_t> const slot = rows_from(tokens, T, x);
   auto const factor = normal_values<float>(T, 6);
   auto const bias = normal_values<float>(static_cast<std::size_t>(x.E * N), 7);
   auto const logical = quantised_naively<TypeParam>(x.w, x.E, N, K);

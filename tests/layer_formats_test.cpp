@@ -52,6 +52,16 @@ guarded<T> forward(on_host const& on, layer_setup<T> const& s,
   return y;
 }
 
+/// The RMS of what `got` is off, of the RMS of `want`.
+double relative_rms(guarded<float> const& got, guarded<float> const& want) {
+  double off = 0, all = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    off += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
+    all += std::pow(static_cast<double>(want[i]), 2);
+  }
+  return std::sqrt(off / all);
+}
+
 template <class F, class T> void has_the_bits_of_the_decoded(layer_case const& c) {
   layer_setup<T> const s(c);
   auto const w = s.weights();
@@ -85,12 +95,7 @@ TYPED_TEST(LayerFormats, TheOutputLosesWhatIsDocumented) {
   auto const want = forward(on_host{}, s, w);
   auto const got =
       forward(on_host{}, s, with_experts<TypeParam>(w, up.packed, down.packed, {}, {}));
-  double off = 0, all = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    off += std::pow(static_cast<double>(got[i]) - static_cast<double>(want[i]), 2);
-    all += std::pow(static_cast<double>(want[i]), 2);
-  }
-  double const relative = std::sqrt(off / all);
+  double const relative = relative_rms(got, want);
   testing::Test::RecordProperty("relative_rms", std::to_string(relative));
   // Three matrices are rounded, each with an RMS of 0.7, 2.6 and 11.5 % of its weights': times 1.73.
   double const most = std::same_as<TypeParam, int8_channel> ? 0.013
@@ -109,13 +114,9 @@ template <class F> void rows_in_int8(char const* name) {
   auto const few = with_experts(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
   auto const kept = forward(on_host{}, s, few);
   auto const want = forward(on_host{.threads = 1}, s, few, true);
-  double off = 0, all = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    off += std::pow(static_cast<double>(want[i]) - static_cast<double>(kept[i]), 2);
-    all += std::pow(static_cast<double>(kept[i]), 2);
-  }
-  EXPECT_LE(std::sqrt(off / all), 0.03) << name;
-  EXPECT_GE(std::sqrt(off / all), 0.001) << name << ": nothing was rounded";
+  double const relative = relative_rms(want, kept);
+  EXPECT_LE(relative, 0.03) << name;
+  EXPECT_GE(relative, 0.001) << name << ": nothing was rounded";
   for (on_host const& on : host_worlds()) {
     EXPECT_TRUE(same_bits(forward(on, s, few, true), want)) << name << ", " << name_of(on);
   }
@@ -138,8 +139,7 @@ TEST(LayerInt8Rows, AreForWeightsOfIntegers) {
                  o),
        error::bad_argument,
        "moe_layer.options.int8_rows: it is set; rows are rounded for weights in int8_channel or "
-       "mxfp4 "
-       "only");
+       "mxfp4 only");
 }
 
 TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {

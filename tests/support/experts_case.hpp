@@ -59,4 +59,18 @@ template <class T> struct product_case {
   guarded<float> like_c() const { return guarded<float>(count(R, N)); }
 };
 
+/// Slots that name a token for each row, or none for some; x.a becomes what a product gathers through them.
+template <class T>
+guarded<index_t> rows_from(guarded<T> const& tokens, int count, product_case<T>& x) {
+  guarded<index_t> slot(static_cast<std::size_t>(x.R));
+  for (int r = 0; r < x.R; ++r) {
+    index_t const s = r % 11 == 5 ? -1 : static_cast<index_t>(r * 7 % count);
+    slot[static_cast<std::size_t>(r)] = s;
+    for (int k = 0; k < x.K; ++k) {
+      x.a.as(x.R, x.K)(r, k) = s < 0 ? T{} : tokens.as(count, x.K)(s, k);
+    }
+  }
+  return slot;
+}
+
 }  // namespace shunt::test
