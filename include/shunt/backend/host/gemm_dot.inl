@@ -20,7 +20,8 @@ SHUNT_LANES vf pair_rows(bf16 const* first, bf16 const* second) noexcept {
   return (vf)(as_bits(load(first)) >> 16 | as_bits(load(second)));
 }
 
-using right_dots = right_ready<by_dot>;
+/// A type by name: tests/two_units finds the code of these dot products by it.
+struct right_dots : right_ready<by_dot> {};
 /// Packed panels as they lie, and a place for their pairs; see right_packed.
 struct right_packed_dots {
   using sums = by_dot;
@@ -127,7 +128,7 @@ void multiply_pairs(Job const& job, gemm_segment const& segment, std::int64_t ro
       return right_packed_dots{from + p * stride, last ? 0 : stride, keep, right.stride, keep_row};
     };
     auto const kept = [&](std::int64_t, int, bool) __attribute__((always_inline)) {
-      return right_dots{keep, right.stride};
+      return right_dots{{keep, right.stride}};
     };
     tile_panels_of<1, tile_rows>(rows, right, at, next, first, kept);
     return;
@@ -138,7 +139,7 @@ void multiply_pairs(Job const& job, gemm_segment const& segment, std::int64_t ro
                    keep + p * right.stride);
   }
   auto const ready = [&](std::int64_t p, int, bool last) __attribute__((always_inline)) {
-    return right_dots{keep + p * right.stride, last ? 0 : right.stride};
+    return right_dots{{keep + p * right.stride, last ? 0 : right.stride}};
   };
   tile_panels_of<1, tile_rows>(rows, right, at, next, ready, ready);
 }
