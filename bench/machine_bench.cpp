@@ -1,9 +1,10 @@
-// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs of
-// integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
+// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs and
+// fours of integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
 // is read off against these; on a shared machine the caches and the memory are shared with strangers.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <shunt/backend/host/isa.hpp>
 #include <string>
 #include <vector>
 
@@ -76,4 +77,7 @@ void bench::register_all() {
   };
   computing("machine/fma/threads1", bench::fma_gflops_now);
   computing("machine/int16_pairs/threads1", bench::pairs_gops_now);
+  if (shunt::instructions_of({}) >= shunt::isa::avx512_vnni) {
+    computing("machine/int8_fours/threads1", bench::fours_gops_now);
+  }
 }

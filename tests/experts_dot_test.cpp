@@ -205,7 +205,7 @@ TEST(ExpertsDot, AllOtherProductsAreTheSameBitsEverywhere) {
 TEST(ExpertsDot, RunsWhereTheProcessorAndTheEnvironmentAllow) {
   isa const most = host::detect_isa();
   char const* const asked = std::getenv("SHUNT_ISA");
-  for (isa which : {isa::portable, isa::avx2, isa::avx512, isa::avx512_bf16}) {
+  for (isa which : {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
     if (asked != nullptr && std::strcmp(asked, to_string(which)) == 0) {
       EXPECT_EQ(host::available_isa(), std::min(which, most));
     }

@@ -60,28 +60,31 @@ constexpr double chains = 12;
   return chains * 8 * 2;
 }
 
-// Products of 16-bit integers, two of them and their sum for each 32 bits: as int8_rows multiplies int8. In
-// assembly: g++ keeps sums of intrinsics in memory.
+// Products of integers, of 16 bits two of them and their sum for each 32 bits, of bytes four: as int8_rows multiplies
+// int8. In assembly: g++ keeps sums of intrinsics in memory.
 using shorts_512 = short __attribute__((vector_size(64)));
 using shorts_256 = short __attribute__((vector_size(32)));
 #define BENCH_START(i) Vector c##i = Vector{} + short(i);
 #define BENCH_STEP(i) \
   __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+v"(c##i), "=&v"(t) : "v"(a), "v"(b));
+#define BENCH_STEP_OF_BYTES(i) __asm__("vpdpbusd %1, %2, %0" : "+v"(c##i) : "v"(a), "v"(b));
 #define BENCH_HOLD(i) __asm__ __volatile__("" : : "v"(c##i));
-#define BENCH_PAIRS(name, features, vector)                               \
-  [[gnu::target(features)]] double name(std::int64_t steps) {             \
-    using Vector = vector;                                                \
-    Vector const a = Vector{} + short(3), b = Vector{} + short(5);        \
-    Vector t;                                                             \
-    BENCH_TWELVE(BENCH_START)                                             \
-    for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(BENCH_STEP) } \
-    BENCH_TWELVE(BENCH_HOLD)                                              \
-    return chains * sizeof(Vector) / 2 * 2;                               \
+#define BENCH_INTEGERS(name, features, vector, step, bytes)         \
+  [[gnu::target(features)]] double name(std::int64_t steps) {       \
+    using Vector = vector;                                          \
+    Vector const a = Vector{} + short(3), b = Vector{} + short(5);  \
+    [[maybe_unused]] Vector t;                                      \
+    BENCH_TWELVE(BENCH_START)                                       \
+    for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(step) } \
+    BENCH_TWELVE(BENCH_HOLD)                                        \
+    return chains * sizeof(Vector) / bytes * 2;                     \
   }
-BENCH_PAIRS(pairs_avx512, "avx512bw", shorts_512)
-BENCH_PAIRS(pairs_avx2, "avx2", shorts_256)
-#undef BENCH_PAIRS
+BENCH_INTEGERS(fours_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BYTES, 1)
+BENCH_INTEGERS(pairs_avx512, "avx512bw", shorts_512, BENCH_STEP, 2)
+BENCH_INTEGERS(pairs_avx2, "avx2", shorts_256, BENCH_STEP, 2)
+#undef BENCH_INTEGERS
 #undef BENCH_HOLD
+#undef BENCH_STEP_OF_BYTES
 #undef BENCH_STEP
 #undef BENCH_START
 #endif
@@ -108,6 +111,7 @@ double fma_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   switch (shunt::instructions_of(shunt::on_host{})) {
     case shunt::isa::avx512_bf16:
+    case shunt::isa::avx512_vnni:
     case shunt::isa::avx512: return fma_avx512(steps);
     case shunt::isa::avx2: return fma_avx2(steps);
     default: break;
@@ -121,11 +125,21 @@ double pairs_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   switch (shunt::instructions_of(shunt::on_host{})) {
     case shunt::isa::avx512_bf16:
+    case shunt::isa::avx512_vnni:
     case shunt::isa::avx512: return pairs_avx512(steps);
     case shunt::isa::avx2: return pairs_avx2(steps);
     default: break;
   }
 #endif
+  return 0;
+}
+
+// The same of bytes, four in each sum.
+double fours_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  if (shunt::instructions_of({}) >= shunt::isa::avx512_vnni) return fours_avx512(steps);
+#endif
+  static_cast<void>(steps);
   return 0;
 }
 
@@ -226,6 +240,7 @@ double fma_gflops(int threads) {
 
 double fma_gflops_now() { return now(fma_steps); }
 double pairs_gops_now() { return now(pairs_steps); }
+double fours_gops_now() { return now(fours_steps); }
 
 double read_bandwidth(int threads) {
   static std::map<int, ceiling> known;

@@ -13,9 +13,10 @@ namespace bench {
 /// The same of the calling thread, in the millisecond that this call takes.
 [[nodiscard]] double fma_gflops_now();
 
-/// The same of 16-bit integers, multiplied and added in pairs: what bounds int8_rows with int8 weights. 0 where
-/// the library has no instructions of their own for them.
+/// The same of integers: of 16 bits, multiplied and added in pairs, and of bytes in fours. What the instruction set
+/// has of the two bounds int8_rows with int8 weights. 0 where the library has no instructions of their own for them.
 [[nodiscard]] double pairs_gops_now();
+[[nodiscard]] double fours_gops_now();
 
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
 /// stream, four or eight, whichever is fastest.

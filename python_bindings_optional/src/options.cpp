@@ -144,6 +144,7 @@ host_policy make_host(int threads, std::string_view isa) {
                                         {portable, "portable"},
                                         {avx2, "avx2"},
                                         {avx512, "avx512"},
+                                        {avx512_vnni, "avx512_vnni"},
                                         {avx512_bf16, "avx512_bf16"}})};
 }
 

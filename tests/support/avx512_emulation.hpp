@@ -119,17 +119,6 @@ template <class Byte> SHUNT_EMULATED i16 widen_bytes(__m128i a) {
   for (int i = 0; i < 16; ++i) r[i] = x[i];
   return r;
 }
-/// By halves, with the instruction of AVX2.
-SHUNT_EMULATED i16 madd(i16 a, i16 b) {
-  halves<i16> x{a}, y{b};
-  for (int i = 0; i < 2; ++i) x.bits[i] = _mm256_madd_epi16(x.bits[i], y.bits[i]);
-  return x.whole;
-}
-SHUNT_EMULATED i16 larger(i16 a, i16 b) {
-  halves<i16> x{a}, y{b};
-  for (int i = 0; i < 2; ++i) x.bits[i] = _mm256_max_epi32(x.bits[i], y.bits[i]);
-  return x.whole;
-}
 SHUNT_EMULATED i16 bytes_to_halves(__m256i a) {
   halves<i16> x{};
   x.bits[0] = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(a));
@@ -161,6 +150,33 @@ SHUNT_EMULATED i16 look_up_halves(i16 at, i16 table) {
   w32 r = {};
   for (int i = 0; i < 32; ++i) r[i] = from[place[i] & 31];
   return (i16)r;
+}
+/// By halves, with the instruction of AVX2.
+#define SHUNT_BY_HALVES(name, instruction)                                         \
+  SHUNT_EMULATED i16 name(i16 a, i16 b) {                                          \
+    halves<i16> x{a}, y{b};                                                        \
+    for (int i = 0; i < 2; ++i) { x.bits[i] = instruction(x.bits[i], y.bits[i]); } \
+    return x.whole;                                                                \
+  }
+SHUNT_BY_HALVES(madd, _mm256_madd_epi16)
+SHUNT_BY_HALVES(larger, _mm256_max_epi32)
+SHUNT_BY_HALVES(shuffle_bytes, _mm256_shuffle_epi8)
+SHUNT_BY_HALVES(bytes_low, _mm256_unpacklo_epi8)
+SHUNT_BY_HALVES(bytes_high, _mm256_unpackhi_epi8)
+SHUNT_BY_HALVES(words_low, _mm256_unpacklo_epi16)
+SHUNT_BY_HALVES(words_high, _mm256_unpackhi_epi16)
+#undef SHUNT_BY_HALVES
+/// Four products of bytes, the first without a sign, to each sum: as the processor, without saturation.
+SHUNT_EMULATED i16 dot_bytes(i16 sum, i16 a, i16 b) {
+  unsigned char x[64];
+  signed char y[64];
+  __builtin_memcpy(x, &a, sizeof x);
+  __builtin_memcpy(y, &b, sizeof y);
+  for (int i = 0; i < 64; ++i) {
+    sum[i / 4] =
+        static_cast<int>(static_cast<unsigned>(sum[i / 4]) + static_cast<unsigned>(x[i] * y[i]));
+  }
+  return sum;
 }
 SHUNT_EMULATED i16 shift_right(i16 a, unsigned bits) {
   using u16 = unsigned __attribute__((vector_size(64)));
@@ -206,6 +222,18 @@ SHUNT_EMULATED f16 set(float p, float o, float n, float m, float l, float k, flo
 #define _mm512_maskz_permutexvar_epi16(k, at, table) \
   ((void)(k), ::shunt::test::emulated::look_up_halves(at, table))
 #define _mm512_dpbf16_ps(sum, a, b) ::shunt::test::emulated::dot(sum, a, b)
+#define _mm512_dpbusd_epi32(sum, a, b) ::shunt::test::emulated::dot_bytes(sum, a, b)
+#define _mm512_maskz_shuffle_epi8(k, a, b) ((void)(k), ::shunt::test::emulated::shuffle_bytes(a, b))
+#define _mm512_maskz_unpacklo_epi8(k, a, b) ((void)(k), ::shunt::test::emulated::bytes_low(a, b))
+#define _mm512_maskz_unpackhi_epi8(k, a, b) ((void)(k), ::shunt::test::emulated::bytes_high(a, b))
+#define _mm512_maskz_unpacklo_epi16(k, a, b) ((void)(k), ::shunt::test::emulated::words_low(a, b))
+#define _mm512_maskz_unpackhi_epi16(k, a, b) ((void)(k), ::shunt::test::emulated::words_high(a, b))
+#define _mm512_maskz_permutexvar_epi32(k, at, table)                          \
+  ((void)(k), (::shunt::test::emulated::i16)::shunt::test::emulated::look_up( \
+                  at, (::shunt::test::emulated::f16)table))
+#define _mm512_maskz_shuffle_i32x4(k, a, b, which)                                         \
+  ((void)(k), (::shunt::test::emulated::i16)::shunt::test::emulated::shuffle_parts<which>( \
+                  (::shunt::test::emulated::f16)a, (::shunt::test::emulated::f16)b))
 #define _mm512_maskz_srli_epi32(k, a, bits) \
   ((void)(k), ::shunt::test::emulated::shift_right(a, bits))
 #define _mm512_maskz_madd_epi16(k, a, b) ((void)(k), ::shunt::test::emulated::madd(a, b))

@@ -14,7 +14,7 @@ namespace shunt::test {
 /// Every instruction set that this machine can run: each test runs on each.
 [[nodiscard]] inline std::vector<isa> instruction_sets() {
   std::vector<isa> sets{isa::portable};
-  for (isa which : {isa::avx2, isa::avx512, isa::avx512_bf16}) {
+  for (isa which : {isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
     if (host::available_isa() >= which) sets.push_back(which);
   }
   return sets;
@@ -36,7 +36,7 @@ template <class T> [[nodiscard]] std::vector<std::vector<on_host>> host_arithmet
   std::vector<on_host> dots, chains;
   for (on_host on : all) {
     if (instructions_of(on) == isa::avx512_bf16) dots.push_back(on);
-    if (on.threads > 1) on.instructions = isa::avx512;
+    if (on.threads > 1) on.instructions = isa::avx512_vnni;
     if (on.instructions != isa::avx512_bf16) chains.push_back(on);
   }
   return {chains, dots};

@@ -111,11 +111,33 @@ bool layer(shunt::on_host const& on, folder& digest) {
   return true;
 }
 
+// Products of rows in int8 with weights in a format.
+template <class F> bool integers(shunt::on_host const& on, folder& digest) {
+  constexpr shunt::index_t R = 29, N = 45, K = 130, E = 3;
+  std::vector<float> const w = numbers(E * N * K, 1), x = numbers(R * K, 3);
+  std::vector<float> y(R * N);
+  std::vector<shunt::index_t> const offset{0, 1, 3, R};
+  auto const shape = shunt::expert_matrix<F>::packed(nullptr, E, N, K);
+  std::vector<F> bytes(static_cast<std::size_t>(shape.packed_elements()));
+  shunt::view<float const, 3> const weights(w.data(), {{E, N, K}});
+  shunt::view<float const, 2> const rows(x.data(), {{R, K}});
+  shunt::view<float, 2> const out(y.data(), {{R, N}});
+  if (!shunt::quantise_weights(on, weights, bytes).ok()) return false;
+  auto const packed = shunt::expert_matrix<F>::packed(bytes.data(), E, N, K);
+  if (!shunt::grouped_gemm(on, rows, packed, {offset}, out, {}, {.int8_rows = true}).ok()) {
+    return false;
+  }
+  digest.add(y);
+  return true;
+}
+
 // Both units have their own copy: it is the library's functions that must get along.
 std::uint64_t digest_on(shunt::on_host const& on) {
   folder digest;
   lanes(on, digest);
-  return rooms(on, digest) && layer(on, digest) ? digest.value : 0;
+  bool const done = rooms(on, digest) && layer(on, digest) &&
+                    integers<shunt::int8_channel>(on, digest) && integers<shunt::mxfp4>(on, digest);
+  return done ? digest.value : 0;
 }
 
 }  // namespace

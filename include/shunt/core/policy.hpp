@@ -15,16 +15,18 @@ concept execution = requires {
 };
 
 /// Instruction sets of the host backend. `best` is what the processor (CPUID) and the environment
-/// variable SHUNT_ISA (portable, avx2, avx512, avx512_bf16) allow. avx512_bf16 is avx512 with the forward
-/// product of experts, where both operands are bf16, by dot products of pairs (docs/numerics.md): other
-/// bits, within the same bound. All else is the same bits on each.
-enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_bf16 };
+/// variable SHUNT_ISA (portable, avx2, avx512, avx512_vnni, avx512_bf16) allow. avx512_vnni is avx512 with
+/// products of rows in int8 by dot products of four bytes; avx512_bf16 is that with the forward product of
+/// experts, where both operands are bf16, by dot products of pairs (docs/numerics.md): other bits, within the
+/// same bound. All else is the same bits on each.
+enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx512_bf16 };
 
 [[nodiscard]] constexpr char const* to_string(isa which) noexcept {
   switch (which) {
     case isa::portable: return "portable";
     case isa::avx2: return "avx2";
     case isa::avx512: return "avx512";
+    case isa::avx512_vnni: return "avx512_vnni";
     case isa::avx512_bf16: return "avx512_bf16";
     case isa::best: break;
   }

@@ -28,10 +28,12 @@ template <> struct experts_on<on_host> {
     job.paired = job.w.pairs.half_rows != 0;
     job.output = &to.c;
     if constexpr (storage<W>) {
-      job.dot = host::multiplies_pairs(on, job);
+      job.together = host::multiplies_pairs(on, job) ? 2 : 1;
     } else {
       job.int8_rows = options.int8_rows;
-      job.dot = options.int8_rows && std::same_as<W, int8_channel>;
+      job.fours = host::resolve(on.instructions) >= isa::avx512_vnni;
+      bool const in_order = options.int8_rows && std::same_as<W, int8_channel>;
+      job.together = !in_order ? 1 : job.fours ? 4 : 2;
     }
     host::gemm(on, job);
     return {};

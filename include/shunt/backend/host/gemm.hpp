@@ -47,8 +47,9 @@ struct gemm_job : shunt::detail::gemm_product {
   gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
-  bool dot = false;  ///< forward: by dot products of pairs, of bf16 (see multiplies_pairs) or
-                     ///< integers (see gemm_int8.inl)
+  /// k that lie in the place of one float, in a forward product: 2 of bf16 (see multiplies_pairs), 2 or 4
+  /// integers (see gemm_int8.inl).
+  int together = 1;
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
   int strip = 16;            ///< panels a task computes at most, and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
@@ -57,7 +58,9 @@ struct gemm_job : shunt::detail::gemm_product {
 /// A product with quantised weights. A type of its own: its loops are compiled only where there are some.
 struct gemm_format_job : gemm_job {
   using gemm_job::gemm_job;
-  bool int8_rows = false;  ///< a is rounded to int8; with int8_channel weights `dot` says so too
+  bool int8_rows =
+      false;           ///< a is rounded to int8; with int8_channel weights `together` says so too
+  bool fours = false;  ///< then, on isa::avx512_vnni, by dot products of four bytes
 };
 template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
 

@@ -1,6 +1,7 @@
-// No include guard: products of rows rounded to int8 with int8_channel weights. A pair is what two neighbouring
-// k hold, as 16-bit integers, in the place of one float: panels, tiles and the order of pieces are those of
-// floats, half as deep, and a tile's sums are integers.
+// No include guard: products of rows rounded to int8 with int8_channel weights. What some neighbouring k hold lies in
+// the place of one float, and Numbers says how: two as 16-bit integers (below), or four bytes
+// (gemm_int8_fours.inl). So panels, tiles and the order of pieces are those of floats, half or a quarter as
+// deep, and a tile's sums are integers.
 
 /// To each sum the products of a pair with the pairs that are the lanes of b0 and b1.
 SHUNT_LANES void add_pairs(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) noexcept {
@@ -37,37 +38,44 @@ struct by_pairs {
   }
 };
 
-/// Vector V of a tile's pairs, of the bytes of two k that lie behind each other in a panel; see vector_at.
-template <int V>
-SHUNT_LANES vf pairs_of_bytes(unsigned char const* from,
-                              [[maybe_unused]] std::int64_t panel_stride) noexcept {
-#if SHUNT_REGION == 512
-  __m128i const* const at = (__m128i const*)(from + V * panel_stride);
-  __m128i const first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1);
-  __m256i const both =
-      _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
-  return (vf)_mm512_maskz_cvtepi8_epi16(0xffffffff, both);
-#elif SHUNT_REGION == 256
-  __m128i const* const at = (__m128i const*)from;
-  __m128i const first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1);
-  return (vf)_mm256_cvtepi8_epi16(V == 0 ? _mm_unpacklo_epi8(first, second)
-                                         : _mm_unpackhi_epi8(first, second));
-#else
-  from += V * lanes;
-  vu x = {};
-  for (int i = 0; i < lanes; ++i) {
-    auto const first = static_cast<signed char>(from[i]);
-    auto const second = static_cast<signed char>(from[i + panel_columns]);
-    x[i] = (static_cast<unsigned>(first) & 0xffffu) | static_cast<unsigned>(second) << 16;
-  }
-  return as_float(x);
-#endif
-}
-
-using right_int8 = right_ready<by_pairs>;
-/// Packed panels as they lie, and a place for their pairs; see right_packed.
-struct right_packed_int8 {
+struct int8_pairs {
+  static constexpr int together = 2;
   using sums = by_pairs;
+  /// Vector V of a tile's pairs, of the bytes of two k that lie behind each other in a panel; see vector_at.
+  template <int V>
+  static SHUNT_LANES vf weights(unsigned char const* from,
+                                [[maybe_unused]] std::int64_t panel_stride) noexcept {
+#if SHUNT_REGION == 512
+    __m128i const* const at = (__m128i const*)(from + V * panel_stride);
+    __m128i const first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1);
+    __m256i const both =
+        _mm256_set_m128i(_mm_unpackhi_epi8(first, second), _mm_unpacklo_epi8(first, second));
+    return (vf)_mm512_maskz_cvtepi8_epi16(0xffffffff, both);
+#elif SHUNT_REGION == 256
+    __m128i const* const at = (__m128i const*)from;
+    __m128i const first = _mm_loadu_si128(at), second = _mm_loadu_si128(at + 1);
+    return (vf)_mm256_cvtepi8_epi16(V == 0 ? _mm_unpacklo_epi8(first, second)
+                                           : _mm_unpackhi_epi8(first, second));
+#else
+    from += V * lanes;
+    vu x = {};
+    for (int i = 0; i < lanes; ++i) {
+      auto const first = static_cast<signed char>(from[i]);
+      auto const second = static_cast<signed char>(from[i + panel_columns]);
+      x[i] = (static_cast<unsigned>(first) & 0xffffu) | static_cast<unsigned>(second) << 16;
+    }
+    return as_float(x);
+#endif
+  }
+  /// A vector of numbers of a row, in the lower bits of each.
+  static SHUNT_LANES vh narrow(vu numbers) noexcept { return narrow_upper(numbers << 16); }
+  static SHUNT_LANES void count(vu, vu&) noexcept {}
+  static constexpr unsigned too_much = 0;  ///< what all sums are too large by, times `count`
+};
+
+/// Packed panels as they lie, and a place for their numbers; see right_packed.
+template <class Numbers> struct right_packed_int8 {
+  using sums = typename Numbers::sums;
   static constexpr bool runs_across = false;
   static constexpr bool pairs = false;
   unsigned char const* b;
@@ -75,12 +83,12 @@ struct right_packed_int8 {
   float* keep;
   std::int64_t keep_stride, keep_row;
   template <int K, int V> SHUNT_LANES vf get() const noexcept {
-    vf const x = pairs_of_bytes<V>(b + 2 * K * panel_columns, stride);
+    vf const x = Numbers::template weights<V>(b + Numbers::together * K * panel_columns, stride);
     store(keep + K * keep_row + vector_at<V>(keep_stride), x);
     return x;
   }
   SHUNT_LANES void advance(int k) noexcept {
-    b += 2 * k * panel_columns;
+    b += Numbers::together * k * panel_columns;
     keep += k * keep_row;
   }
 };
@@ -97,30 +105,39 @@ inline void scales_of_rows(gemm_format_job const& job, gemm_segment const& segme
   });
 }
 
-/// Pairs [k, k + depth) of rows [row, row + rows) of the left operand; see scales_of_rows.
-inline void left_integers(gemm_format_job const& job, gemm_segment const& segment, std::int64_t row,
-                          std::int64_t rows, std::int64_t k, std::int64_t depth,
-                          int8_scale const* scale, float* block, tile_at& at) noexcept {
-  std::int64_t const first = 2 * k,
-                     there = job.ins - first < 2 * depth ? job.ins - first : 2 * depth;
+/// Numbers [k, k + depth) of rows [row, row + rows) of the left operand, in the place of floats; see
+/// scales_of_rows.
+template <class Numbers>
+void left_integers(gemm_format_job const& job, gemm_segment const& segment, std::int64_t row,
+                   std::int64_t rows, std::int64_t k, std::int64_t depth, int8_scale* scale,
+                   float* block, tile_at& at) noexcept {
+  constexpr int together = Numbers::together;
+  std::int64_t const first = together * k, all = together * depth,
+                     there = job.ins - first < all ? job.ins - first : all;
   with_stored(job.a.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < rows; ++r) {
       element const* const from = row_of<element>(job.a, segment.first + row + r);
       float* const to = block + r * depth;
-      if (there < 2 * depth || from == nullptr) zero_row(to, depth);
+      if (there < all || from == nullptr) zero_row(to, depth);
       if (from == nullptr) continue;
       vf const inverse = fill(scale[r].inverse);
+      vu sum = {};
       for (std::int64_t i = 0; i < there; i += lanes) {
         std::int64_t const left = there - i;
         vf const x = left < lanes ? load_first(from + first + i, left) : load(from + first + i);
-        vh const number = narrow_upper(rounded(x, inverse) << 16);
-        auto* const out = reinterpret_cast<char*>(to) + i * 2;
+        vu const number = rounded(x, inverse);
+        Numbers::count(number, sum);
+        auto const narrow = Numbers::narrow(number);
+        auto* const out = reinterpret_cast<char*>(to) + i * 4 / together;
         if (left < lanes) {
-          __builtin_memcpy(out, &number, static_cast<std::size_t>(left) * 2);
+          __builtin_memcpy(out, &narrow, static_cast<std::size_t>(left * 4 / together));
         } else {
-          __builtin_memcpy(out, &number, sizeof number);
+          __builtin_memcpy(out, &narrow, sizeof narrow);
         }
+      }
+      if constexpr (Numbers::too_much != 0) {
+        for (int i = 0; i < lanes; ++i) scale[r].offset += Numbers::too_much * sum[i];
       }
     }
   });
@@ -129,51 +146,62 @@ inline void left_integers(gemm_format_job const& job, gemm_segment const& segmen
   at.a_stride = depth;
 }
 
-/// All rows of a block times a piece of the right operand, packed weights as they lie; behind an odd K there is
-/// nothing, so its panels are made first.
-inline void multiply_integers(gemm_format_job const& job, gemm_segment const& segment,
-                              std::int64_t rows, gemm_piece const& piece, float* keep,
-                              tile_at const& at, gemm_ahead& next) noexcept {
+/// All rows of a block times a piece of the right operand, packed weights as they lie; where the last k fill no
+/// float's place there is nothing behind them, so panels are made first.
+template <class Numbers>
+void multiply_integers(gemm_format_job const& job, gemm_segment const& segment, std::int64_t rows,
+                       gemm_piece const& piece, float* keep, tile_at const& at,
+                       gemm_ahead& next) noexcept {
   using place = format_place<int8_channel>;
+  using ready = right_ready<typename Numbers::sums>;
+  constexpr std::int64_t together = Numbers::together, one = together * panel_columns;
   std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
   std::int64_t const stride = place::panel_bytes(job.ins);
   unsigned char const* const from = expert_of<unsigned char const>(job.w, segment.expert) +
                                     packed_panel(job.w.pairs, n) * stride +
-                                    place::place(2 * piece.k);
+                                    place::place(together * piece.k);
   gemm_right right{};
   right.panels = (piece.columns + panel_columns - 1) / panel_columns;
   right.data = keep;
   right.stride = piece.depth * panel_columns;
-  if (job.ins % 2 == 0) {
+  if (job.ins % together == 0) {
     std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
     auto const first = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
-      return right_packed_int8{from + p * stride + v, last ? 0 : stride, keep + v, right.stride,
-                               keep_row};
+      return right_packed_int8<Numbers>{from + p * stride + v, last ? 0 : stride, keep + v,
+                                        right.stride, keep_row};
     };
     auto const kept = [&](std::int64_t, int v, bool) __attribute__((always_inline)) {
-      return right_int8{keep + v, right.stride};
+      return ready{keep + v, right.stride};
     };
     tile_panels_of<1, tile_rows>(rows, right, at, next, first, kept);
     return;
   }
   for (std::int64_t p = 0; p < right.panels; ++p) {
     for (std::int64_t i = 0; i < piece.depth; ++i) {
-      bool const whole = 2 * (piece.k + i) + 1 < job.ins;
-      unsigned char two[2 * panel_columns] = {};
-      __builtin_memcpy(two, from + p * stride + 2 * i * panel_columns,
-                       static_cast<std::size_t>(whole ? 2 * panel_columns : panel_columns));
-      for (int j = 0; j < panel_columns; ++j) {
-        unsigned const first = static_cast<unsigned>(static_cast<signed char>(two[j])) & 0xffffu;
-        auto const second = static_cast<unsigned>(static_cast<signed char>(two[j + panel_columns]));
-        unsigned const pair = first | second << 16;
-        __builtin_memcpy(keep + p * right.stride + i * panel_columns + j, &pair, sizeof pair);
-      }
+      std::int64_t const k = together * (piece.k + i), left = job.ins - k;
+      unsigned char bytes[one] = {};
+      __builtin_memcpy(
+          bytes, from + p * stride + i * one,
+          static_cast<std::size_t>((left < together ? left : together) * panel_columns));
+      unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+        store(keep + p * right.stride + i * panel_columns + v.value * lanes,
+              Numbers::template weights<v.value>(bytes, 0));
+      });
     }
   }
-  auto const ready = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
-    return right_int8{keep + p * right.stride + v, last ? 0 : right.stride};
+  auto const made = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
+    return ready{keep + p * right.stride + v, last ? 0 : right.stride};
   };
-  tile_panels_of<1, tile_rows>(rows, right, at, next, ready, ready);
+  tile_panels_of<1, tile_rows>(rows, right, at, next, made, made);
+}
+
+/// body(Numbers) of a job's.
+template <class Body> void with_numbers(gemm_format_job const& job, Body&& body) noexcept {
+#if SHUNT_REGION == 512
+  if (job.together == 4) return body(int8_fours{});
+#endif
+  static_cast<void>(job);
+  body(int8_pairs{});
 }
 
 /// Sums of integers to what they mean: times the row's scale times the column's, rounded in that order.
@@ -193,7 +221,7 @@ inline void sums_from_integers(gemm_format_job const& job, gemm_segment const& s
         float* const at = sums + r * halves * half_stride + half * half_stride + j;
         unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
           vf const factor = fill(scale[r].scale) * of_column[v.value];
-          vf const x = to_float_lanes(as_bits(load(at + v.value * lanes)));
+          vf const x = to_float_lanes(as_bits(load(at + v.value * lanes)) - scale[r].offset);
           store(at + v.value * lanes, fma(x, factor, vf{}));
         });
       }

@@ -6,6 +6,7 @@ inline constexpr int int8_group = 32;  ///< numbers rounded together
 
 struct int8_scale {
   float scale, inverse;
+  unsigned offset = 0;  ///< what sums of the row are too large by; see int8_fours
 };
 
 struct larger_bits {

@@ -27,11 +27,17 @@
 //
 #include "shunt/backend/host/gemm_int8_rows.inl"
 //
+#include "shunt/backend/host/gemm_int8_sums.inl"
+//
+#if SHUNT_REGION == 512
+#include "shunt/backend/host/gemm_int8_fours.inl"
+#endif
+//
 #include "shunt/backend/host/gemm_int8.inl"
 //
 #include "shunt/backend/host/gemm_int8_groups.inl"
 
-/// Where a job may say `dot`: k of it are pairs then, each in the place of one float.
+/// Where a job may say `together`.
 template <class Job> inline constexpr bool has_dot = SHUNT_REGION == 512 || has_formats<Job>;
 
 /// What a worker computes in: 246 KB of its stack.
@@ -74,10 +80,11 @@ template <class Job>
 void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segment, std::int64_t row,
                std::int64_t rows, std::int64_t column, std::int64_t columns) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
-  bool const dot = has_dot<Job> && job.dot;
+  int const together = has_dot<Job> ? job.together : 1;
+  bool const dot = together > 1;
   std::int64_t const depth = wgrad                            ? segment.rows
                              : job.kind != gemm_kind::forward ? job.outs
-                             : dot                            ? (job.ins + 1) / 2
+                             : dot                            ? (job.ins + together - 1) / together
                                                               : job.ins;
   constexpr std::int64_t wide = 2 * gemm_panel;  // what a tile writes at most
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
@@ -107,8 +114,10 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   if constexpr (has_formats<Job>) {
     if (dot) scales_of_rows(job, segment, row, rows, scratch.scale);
     if (job.int8_rows && !dot) {
-      sums_of_groups(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
-                     half_stride);
+      with_groups(job, [&](auto arithmetic) {
+        sums_of_groups<decltype(arithmetic)>(job, segment, row, rows, column, columns, scratch.left,
+                                             scratch.sums, half_stride);
+      });
       summed = true;
     }
   }
@@ -129,7 +138,10 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
         std::int64_t const deep = rest < walk.left_depth ? rest : walk.left_depth;
         if constexpr (has_formats<Job>) {
           if (dot) {
-            left_integers(job, segment, row, rows, start, deep, scratch.scale, scratch.left, at);
+            with_numbers(job, [&](auto numbers) {
+              left_integers<decltype(numbers)>(job, segment, row, rows, start, deep, scratch.scale,
+                                               scratch.left, at);
+            });
           }
         } else if constexpr (has_dot<Job>) {
           if (dot) left_pairs(job, segment, row, rows, start, deep, scratch.left, at);
@@ -146,8 +158,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
       ahead = written_of(job, segment, row + done, written_rows - done, column, columns);
     } else if (next.depth > 0) {
       gemm_piece in_elements = next;
-      in_elements.k *= dot ? 2 : 1;
-      in_elements.depth *= dot ? 2 : 1;
+      in_elements.k *= together;
+      in_elements.depth *= together;
       ahead = ahead_of(job, segment, in_elements);
     } else {
       ahead = output_of(job, segment.first + row, rows, column, columns);
@@ -159,7 +171,9 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     part.c = scratch.sums + now.half * half_stride + (now.column - column);
     if constexpr (has_formats<Job>) {
       if (dot) {
-        multiply_integers(job, segment, rows, now, scratch.right, part, ahead);
+        with_numbers(job, [&](auto numbers) {
+          multiply_integers<decltype(numbers)>(job, segment, rows, now, scratch.right, part, ahead);
+        });
         continue;
       }
     } else if constexpr (has_dot<Job>) {

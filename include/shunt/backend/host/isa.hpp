@@ -35,9 +35,11 @@ inline isa detect_isa() noexcept {
   bool const wide = (b & (f | dq | bw | vl)) == (f | dq | bw | vl) && (low & 0xe0u) == 0xe0u;
   if (!wide || SHUNT_WIDEST_REGION < 512) return isa::avx2;
   unsigned const leaves = a;  // of 7, behind the first
+  constexpr unsigned vnni = 1u << 11;
+  if ((c & vnni) == 0) return isa::avx512;
   constexpr unsigned bf16 = 1u << 5;
   bool const dots = leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & bf16) != 0;
-  return dots ? isa::avx512_bf16 : isa::avx512;
+  return dots ? isa::avx512_bf16 : isa::avx512_vnni;
 #else
   return isa::portable;
 #endif
@@ -49,7 +51,8 @@ inline isa available_isa() noexcept {
     isa const detected = detect_isa();
     char const* const asked = std::getenv("SHUNT_ISA");
     if (asked == nullptr) return detected;
-    for (isa const which : {isa::portable, isa::avx2, isa::avx512, isa::avx512_bf16}) {
+    for (isa const which :
+         {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
       if (std::strcmp(asked, to_string(which)) == 0) return which < detected ? which : detected;
     }
     return detected;

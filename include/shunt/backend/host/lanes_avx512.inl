@@ -29,6 +29,15 @@ SHUNT_LANES void add_dots(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) n
       : "m"(*pair), "v"(b0), "v"(b1));
 #endif
 }
+/// To each 32 bits of the sum the four products of its bytes, of weights 0 to 255 and rows' numbers -128 to 127. For
+/// processors of isa::avx512_vnni alone, and in assembly, as above.
+SHUNT_LANES void add_fours(vu& sum, vu weights, vu numbers) noexcept {
+#if defined(SHUNT_EMULATE_AVX512)
+  sum = (vu)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)numbers);
+#else
+  __asm__("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(weights), "v"(numbers));
+#endif
+}
 SHUNT_LANES vf sqrt(vf x) noexcept { return (vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
 SHUNT_LANES vf widen_half(vh h) noexcept { return (vf)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h); }
 SHUNT_LANES vh narrow_half(vf x) noexcept {
