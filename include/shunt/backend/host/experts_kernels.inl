@@ -22,10 +22,10 @@ void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_
 
 /// Rounds a piece of a row to T and back: what a reader of the stored row would see.
 template <class T> SHUNT_LANES void round_row(float* value, std::int64_t count) noexcept {
-  T piece[gemm_strip_panels * gemm_panel];
+  T piece[lanes];
   for (std::int64_t i = 0; i < count; i += lanes) {
-    store(piece + i, load(value + i));
-    store(value + i, load(piece + i));
+    store(piece, load(value + i));
+    store(value + i, load(piece));
   }
 }
 

@@ -51,7 +51,8 @@ struct gemm_job : shunt::detail::gemm_product {
   /// integers (see gemm_int8.inl).
   int together = 1;
   bool past_caches = false;  ///< `finish` writes whole lines that no cache needs
-  int strip = 16;            ///< panels a task computes at most, and
+  int strip = 16;            ///< panels a task computes at most,
+  bool wide = false;         ///< whether its sums may take more room (gemm_wide_sums), and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
 };
 
@@ -72,6 +73,9 @@ inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every r
 inline constexpr std::int64_t gemm_tall_rows = 144;   ///< where no block of sums is kept
 inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
 inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
+/// Of a task whose sums may take more room, as each task rounds its rows anew. A power of two, see gemm().
+inline constexpr std::int64_t gemm_wide_panels = 64;
+inline constexpr std::int64_t gemm_wide_sums = gemm_block_rows * gemm_depth;
 
 /// A weight gradient whose sums are at hand at once: finished by a few rows, see gemm_wgrad.inl.
 SHUNT_LANES bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) noexcept {
@@ -90,7 +94,7 @@ SHUNT_LANES gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows,
   std::int64_t const blocks = (rows + highest - 1) / highest;
   if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
   std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
-  std::int64_t const most = gemm_sums / gemm_panel / height;
+  std::int64_t const most = (job.wide ? gemm_wide_sums : gemm_sums) / gemm_panel / height;
   std::int64_t const panels = (most < job.strip ? most : job.strip) / (job.paired ? 2 : 1);
   return {blocks, panels / 2 * 2 * gemm_panel};
 }
@@ -128,7 +132,8 @@ inline bool multiplies_pairs(on_host const& on, gemm_product const& product) noe
 /// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
-  job.strip = static_cast<int>(gemm_strip_panels);
+  if constexpr (has_formats<Job>) job.wide = job.int8_rows && job.together == 1;
+  job.strip = static_cast<int>(job.wide ? gemm_wide_panels : gemm_strip_panels);
   std::int64_t const enough = workers > 1 ? 4 * workers : 0;
   std::int64_t tasks = gemm_tasks(job);
   if (tasks < enough) {

@@ -57,11 +57,10 @@ void add_groups(group_streams to, row_group const* a, std::int64_t rows, std::in
 }
 
 /// All sums of a task.
-template <class Groups>
+template <class Groups, std::size_t Floats>
 void sums_of_groups(gemm_format_job const& job, gemm_segment const& segment, std::int64_t row,
                     std::int64_t rows, std::int64_t column, std::int64_t columns,
-                    float (&block)[gemm_block_rows * gemm_depth], float* sums,
-                    std::int64_t half_stride) noexcept {
+                    float (&block)[Floats], float* sums, std::int64_t half_stride) noexcept {
   using place = format_place<mxfp4>;
   constexpr std::int64_t bytes = sizeof(block), one = sizeof(row_group), room = bytes / one;
   std::int64_t const halves = job.paired ? 2 : 1, stride = halves * half_stride;

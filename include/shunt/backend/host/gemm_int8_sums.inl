@@ -23,8 +23,8 @@ SHUNT_LANES void add_scaled_group(row_group const& a, vf const (&sum)[panel_vect
 SHUNT_LANES int sum_of_numbers(signed char const* number) noexcept {
   __m256i sums = _mm256_setzero_si256();
   for (int i = 0; i < int8_group; i += 16) {
-    sums = _mm256_add_epi16(sums,
-                            _mm256_cvtepi8_epi16(_mm_loadu_si128((__m128i const*)(number + i))));
+    sums =
+        _mm256_add_epi16(sums, _mm256_cvtepi8_epi16(_mm_loadu_si128((__m128i const*)(number + i))));
   }
   __m256i const wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
@@ -82,9 +82,8 @@ struct groups_by_bytes {
     }
   }
   static SHUNT_LANES int place(signed char const* number, signed char* to) noexcept {
-    __m256i const in_fours =
-        _mm256_setr_epi8(0, 2, 0, 2, 1, 3, 1, 3, 4, 6, 4, 6, 5, 7, 5, 7, 8, 10, 8, 10, 9, 11, 9, 11,
-                         12, 14, 12, 14, 13, 15, 13, 15);
+    __m256i const in_fours = _mm256_setr_epi8(0, 2, 0, 2, 1, 3, 1, 3, 4, 6, 4, 6, 5, 7, 5, 7, 8, 10,
+                                              8, 10, 9, 11, 9, 11, 12, 14, 12, 14, 13, 15, 13, 15);
     for (int i = 0; i < int8_group; i += 16) {
       __m128i const half = _mm_loadu_si128((__m128i const*)(number + i));
       _mm256_storeu_si256((__m256i*)(to + 2 * i),

@@ -111,12 +111,13 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   tile_at at{};
   at.c_row = stride;
   bool summed = false;
+  float* const sums = job.wide ? scratch.left : scratch.sums;
   if constexpr (has_formats<Job>) {
     if (dot) scales_of_rows(job, segment, row, rows, scratch.scale);
-    if (job.int8_rows && !dot) {
+    if (job.wide) {
       with_groups(job, [&](auto arithmetic) {
-        sums_of_groups<decltype(arithmetic)>(job, segment, row, rows, column, columns, scratch.left,
-                                             scratch.sums, half_stride);
+        sums_of_groups<decltype(arithmetic)>(job, segment, row, rows, column, columns,
+                                             scratch.right, sums, half_stride);
       });
       summed = true;
     }
@@ -186,7 +187,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
              ahead);
   }
   if (depth == 0) {
-    for (std::int64_t r = 0; r < rows; ++r) zero_row(scratch.sums + r * stride, stride);
+    for (std::int64_t r = 0; r < rows; ++r) zero_row(sums + r * stride, stride);
   }
   if constexpr (has_formats<Job>) {
     if (dot) {
@@ -195,8 +196,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     }
   }
   gemm_block block{};
-  block.first = scratch.sums;
-  block.second = job.paired ? scratch.sums + half_stride : nullptr;
+  block.first = sums;
+  block.second = job.paired ? sums + half_stride : nullptr;
   block.stride = stride;
   block.row = wgrad ? row : segment.first + row;
   block.rows = rows;
