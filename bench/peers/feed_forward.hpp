@@ -8,6 +8,7 @@
 
 #include <shunt/core/numeric.hpp>
 #include <shunt/core/shape.hpp>
+#include <shunt/experts/formats.hpp>
 
 #include "support/pages.hpp"
 
@@ -18,15 +19,24 @@ namespace bench::peers {
 using shunt::bf16;
 using shunt::index_t;
 
+/// How tokens were routed, and the rows that this makes of them.
+template <class T> struct batch {
+  std::vector<index_t> chosen;  ///< [T,K] experts
+  std::vector<index_t> offset;  ///< [E+1] the rows of each
+  std::vector<index_t> slot;    ///< [R] which of [T,K] a row is of
+  std::vector<T> x;             ///< [R,H], the rows in the order of the experts
+};
+
 /// Weights, and the batches that go through them one after another: set_tokens() makes others, no
 /// larger than the first. y[r] = down[e] · (silu(gate[e] · x[r]) ∘ (up[e] · x[r])) for the rows r of each expert e.
 template <class T> struct problem {
   shunt::shape s;
   int threads;
-  paged<T> up;       ///< [E, 2I, H], an expert's gate rows before its up rows
-  paged<T> down;     ///< [E, H, I]
-  std::vector<T> x;  ///< [R, H], the rows in the order of the experts
-  std::vector<std::vector<index_t>> offset;  ///< [E+1] for each batch of a cycle
+  paged<T> up;            ///< [E, 2I, H], an expert's gate rows before its up rows
+  paged<T> down;          ///< [E, H, I]
+  std::vector<T> tokens;  ///< [T, H]
+  std::vector<batch<T>> batches;
+  int repeats = 1;  ///< how often they are gone through in a turn
 
   problem(shunt::shape const& s, int threads);  ///< weights, and batches of s.tokens
   void set_tokens(index_t tokens);
@@ -53,8 +63,10 @@ template <class T> class contestant {
   [[nodiscard]] layout weights() const { return weights_; }
   /// Called when the batches have changed.
   virtual void prepare() {}
-  /// y [R,H] of the batch whose segments are `offset`.
-  virtual void run(index_t const* offset, T* y) = 0;
+  /// y [R,H] of the batch, a row for each of its rows.
+  virtual void run(batch<T> const& in, T* y) = 0;
+  /// Puts into y what run() had to leave elsewhere, in an order or type of the library's own. Not timed.
+  virtual void finish(batch<T> const&, T*) {}
 
  protected:
   problem<T> const& p;
@@ -69,10 +81,18 @@ template <class T> using contestants = std::vector<std::unique_ptr<contestant<T>
 
 /// What a library can do with T here; `left_out` gets a line for each way that it cannot.
 template <class T> contestants<T> of_shunt(problem<T> const&);
+/// Weights as they lie: what all others are compared with.
+template <class T> std::unique_ptr<contestant<T>> reference(problem<T> const&);
+/// The weights rounded to a format: rows kept, and rows rounded to int8 too.
+template <shunt::quantised F> contestants<float> of_shunt_as(problem<float> const&);
 template <class T>
 contestants<T> of_openblas(problem<T> const&, std::vector<std::string>& left_out);
 template <class T> contestants<T> of_onednn(problem<T> const&, std::vector<std::string>& left_out);
 template <class T> contestants<T> of_libxsmm(problem<T> const&, std::vector<std::string>& left_out);
+template <class T> contestants<T> of_ggml(problem<T> const&, std::vector<std::string>& left_out);
+/// The weights rounded to the library's format beside Shunt's F.
+template <shunt::quantised F>
+contestants<float> of_ggml_as(problem<float> const&, std::vector<std::string>& left_out);
 
 /// out [rows,width] = silu(gate) ∘ up of pre [rows, 2·width], gate columns first, on the calling
 /// thread. None of the libraries has it for rows like these: all of them are given Shunt's.

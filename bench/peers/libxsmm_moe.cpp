@@ -56,7 +56,8 @@ class strips : public contestant<float> {
     pack(of.down, down_, of.E() * of.H(), of.I(), h_);
   }
 
-  void run(index_t const* offset, float* y) override {
+  void run(batch<float> const& in, float* y) override {
+    auto const& offset = in.offset;
     std::size_t const H = p.H(), I = p.I(), first = I / i_, second = H / h_;
 #pragma omp parallel num_threads(p.threads)
     {
@@ -66,7 +67,7 @@ class strips : public contestant<float> {
         std::size_t const at = std::size_t(offset[e]), rows = std::size_t(offset[e + 1]) - at;
         if (rows == 0) continue;
         float* const pre = pre_[std::size_t(omp_get_thread_num())].data();
-        float const* const x = p.x.data() + at * H;
+        float const* const x = in.x.data() + at * H;
         float const* const w = up_.data() + (e * 2 * I + i) * H;
         multiply(w, i_, x, H, pre, 2 * i_, i_, rows, H);
         multiply(w + I * H, i_, x, H, pre + i_, 2 * i_, i_, rows, H);
@@ -111,7 +112,8 @@ class transposed_rows : public contestant<float> {
         piece_(std::size_t(of.threads),
                std::vector<float>((of.R() + lane) * std::max(2 * i_, h_))) {}
 
-  void run(index_t const* offset, float* y) override {
+  void run(batch<float> const& in, float* y) override {
+    auto const& offset = in.offset;
     std::size_t const H = p.H(), I = p.I(), first = I / i_, second = H / h_;
     auto const at = [&](std::size_t e) { return std::size_t(offset[e]); };
     auto const rows = [&](std::size_t e) { return at(e + 1) - at(e); };
@@ -123,7 +125,7 @@ class transposed_rows : public contestant<float> {
 #pragma omp for schedule(dynamic)
       for (std::size_t e = 0; e < p.E(); ++e) {
         if (rows(e) == 0) continue;
-        libxsmm_otrans(x_.data() + from(e) * H, p.x.data() + at(e) * H, sizeof(float), int(H),
+        libxsmm_otrans(x_.data() + from(e) * H, in.x.data() + at(e) * H, sizeof(float), int(H),
                        int(rows(e)), int(H), int(round(e)));
       }
 #pragma omp for schedule(dynamic)

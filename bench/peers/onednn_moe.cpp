@@ -100,10 +100,10 @@ template <class T> class onednn : public per_expert<T> {
   }
 
   void prepare() override {
-    for (auto const& offset : p.offset) {
+    for (auto const& in : p.batches) {
       for (std::size_t e = 0; e < p.E(); ++e) {
-        first_.prepare(offset[e + 1] - offset[e]);
-        second_.prepare(offset[e + 1] - offset[e]);
+        first_.prepare(in.offset[e + 1] - in.offset[e]);
+        second_.prepare(in.offset[e + 1] - in.offset[e]);
       }
     }
   }

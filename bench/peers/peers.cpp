@@ -1,9 +1,8 @@
-// The routed feed-forward beside OpenBLAS, oneDNN and libxsmm: in turns in one process, each output
+// The routed feed-forward beside OpenBLAS, oneDNN, libxsmm and ggml: in turns in one process, each output
 // compared before anything is timed. bench/run --peers starts it; docs/benchmarks.md tells more.
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -13,6 +12,7 @@
 
 #include "peers/feed_forward.hpp"
 #include "peers/results.hpp"
+#include "peers/verify.hpp"
 #include "support/bench.hpp"
 
 namespace bench::peers {
@@ -21,7 +21,7 @@ namespace {
 using clock = std::chrono::steady_clock;
 
 struct options {
-  std::string libraries = "openblas,onednn,libxsmm", json;
+  std::string libraries = "openblas,onednn,libxsmm,ggml", json;
   std::regex filter{"."};
   int rounds = 7;
 };
@@ -36,73 +36,31 @@ bool fits(shunt::shape const& s, double bytes_each) {
   return 3.3 * weights < 0.8 * double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGE_SIZE));
 }
 
-/// The first and last row of the first batch against double, or what is wrong.
-template <class T> std::string against_double(problem<T> const& p, std::vector<T> const& y) {
-  std::size_t const H = p.H(), I = p.I();
-  auto const dot = [](T const* w, auto const& v, std::size_t n) {
-    double sum = 0;
-    for (std::size_t i = 0; i < n; ++i) sum += double(shunt::to_float(w[i])) * v[i];
-    return sum;
-  };
-  for (std::size_t const row : {std::size_t{0}, p.R() - 1}) {
-    std::size_t e = 0;
-    while (std::size_t(p.offset[0][e + 1]) <= row) ++e;
-    std::vector<double> x(H), act(I), want(H);
-    std::vector<float> got(H);
-    for (std::size_t h = 0; h < H; ++h) x[h] = shunt::to_float(p.x[row * H + h]);
-    for (std::size_t i = 0; i < I; ++i) {
-      double const gate = dot(p.up_of(e) + i * H, x, H);
-      act[i] = gate / (1 + std::exp(-gate)) * dot(p.up_of(e) + (I + i) * H, x, H);
-    }
-    for (std::size_t h = 0; h < H; ++h) {
-      want[h] = dot(p.down_of(e) + h * I, act, I);
-      got[h] = shunt::to_float(y[row * H + h]);
-    }
-    double const bound = std::is_same_v<T, float> ? 2e-5 : 2e-2;
-    if (auto const bad = compare(got.data(), want.data(), H, bound); !bad.empty()) return bad;
-  }
-  return {};
-}
+/// A kind of weights: how many bytes a weight takes at least, and what an output may be off by.
+struct kind {
+  char const* name;
+  double bytes;
+  tolerance allowed;
+};
 
-/// Every element of the first two batches against Shunt's on plain weights, or what is wrong.
-template <class T>
-std::string against(problem<T> const& p, contestant<T>& ours, contestant<T>& other) {
-  std::vector<T> y(p.R() * p.H()), z(y.size());
-  std::vector<double> want(y.size());
-  std::vector<float> got(y.size());
-  for (auto const& offset : p.offset) {
-    if (&offset == &p.offset[0] + 2) break;
-    ours.run(offset.data(), y.data());
-    other.run(offset.data(), z.data());
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      want[i] = shunt::to_float(y[i]);
-      got[i] = shunt::to_float(z[i]);
-    }
-    double const bound = std::is_same_v<T, float> ? 2e-5 : 4e-2;
-    if (auto const bad = compare(got.data(), want.data(), y.size(), bound); !bad.empty()) {
-      return bad;
-    }
-    if (&offset == &p.offset[0]) {
-      if (auto const bad = against_double(p, y); !bad.empty()) return "shunt: " + bad;
-    }
-  }
-  return {};
-}
-
-/// One call of each batch of the cycle; seconds a call. The other libraries' idle threads are given
-/// time to stop spinning first.
+/// One turn; seconds a call. The other libraries' idle threads are given time to stop spinning first.
 template <class T> double one_turn(problem<T> const& p, contestant<T>& who, std::vector<T>& y) {
   std::this_thread::sleep_for(std::chrono::milliseconds(60));
   auto const start = clock::now();
-  for (auto const& offset : p.offset) who.run(offset.data(), y.data());
-  return std::chrono::duration<double>(clock::now() - start).count() / double(p.offset.size());
+  for (int i = 0; i < p.repeats; ++i) {
+    for (auto const& in : p.batches) who.run(in, y.data());
+  }
+  return std::chrono::duration<double>(clock::now() - start).count() /
+         double(p.batches.size() * std::size_t(p.repeats));
 }
 
+/// `who`: Shunt's two ways first. Theirs are timed beside the first where weights lie plain in both,
+/// beside the second otherwise.
 template <class T>
-void compete(problem<T> const& p, std::string const& base, std::vector<contestant<T>*> const& who,
-             int rounds, results& to) {
+void compete(problem<T> const& p, std::string const& base, contestant<T>& reference,
+             std::vector<contestant<T>*> const& who, kind const& of, int rounds, results& to) {
   for (auto* const one : who) {
-    if (auto const bad = against(p, *who[0], *one); !bad.empty()) {
+    if (auto const bad = against(p, reference, *one, of.allowed); !bad.empty()) {
       to.add_wrong(base + "/" + one->name(), bad);
       return;
     }
@@ -113,18 +71,19 @@ void compete(problem<T> const& p, std::string const& base, std::vector<contestan
     for (std::size_t i = 0; i < who.size(); ++i) seconds[i].push_back(one_turn(p, *who[i], y));
   }
   double touched = 0;
-  for (auto const& offset : p.offset) {
-    for (std::size_t e = 0; e < p.E(); ++e) touched += offset[e + 1] > offset[e];
+  for (auto const& in : p.batches) {
+    for (std::size_t e = 0; e < p.E(); ++e) touched += in.offset[e + 1] > in.offset[e];
   }
   double const expert = 3 * double(p.H()) * double(p.I()), rows = double(p.R());
-  work const each{
-      .flops = 2 * rows * expert,
-      .bytes = (touched / double(p.offset.size()) * expert + 2 * rows * double(p.H())) * sizeof(T)};
+  work const each{.flops = 2 * rows * expert,
+                  .bytes = touched / double(p.batches.size()) * expert * of.bytes +
+                           2 * rows * double(p.H()) * sizeof(T)};
   for (std::size_t i = 0; i < who.size(); ++i) {
     bool const packed = who[i]->weights() == layout::packed;
-    bool const ours = i < 2;  // plain, packed
+    bool const plain = !packed && who[0]->weights() == layout::plain;
+    bool const ours = i < 2;
     to.add(base + "/" + who[i]->name() + (packed ? "_packed" : ""), p.threads, each, seconds[i],
-           ours ? std::vector<double>{} : seconds[packed ? 1 : 0]);
+           ours ? std::vector<double>{} : seconds[plain ? 0 : 1]);
   }
 }
 
@@ -132,31 +91,55 @@ template <class T> struct library {
   char const* name;
   contestants<T> (*of)(problem<T> const&, std::vector<std::string>& left_out);
 };
-template <class T>
-constexpr library<T> libraries[] = {
+/// Weights of a kind: Shunt's ways, and the libraries beside them.
+template <class T> struct contest {
+  kind of;
+  contestants<T> (*ours)(problem<T> const&);
+  std::vector<library<T>> others;
+};
+
+template <class T> std::vector<library<T>> libraries() {
+  return {
 #ifdef PEERS_OPENBLAS
-    {"openblas", of_openblas<T>},
+      {"openblas", of_openblas<T>},
 #endif
 #ifdef PEERS_ONEDNN
-    {"onednn", of_onednn<T>},
+      {"onednn", of_onednn<T>},
 #endif
 #ifdef PEERS_LIBXSMM
-    {"libxsmm", of_libxsmm<T>},
+      {"libxsmm", of_libxsmm<T>},
 #endif
-    {"", nullptr}};
+#ifdef PEERS_GGML
+      {"ggml", of_ggml<T>},
+#endif
+  };
+}
 
-/// One model's weights; `tokens` in falling order.
+contest<float> const f32{{"f32", 4, {2e-5, 2e-5, 2e-5}}, of_shunt<float>, libraries<float>()};
+contest<bf16> const bf16s{{"bf16", 2, {2e-2, 4e-2, 4e-2}}, of_shunt<bf16>, libraries<bf16>()};
+/// The weights of f32 rounded by each library to its format, and compared as they were.
+std::vector<contest<float>> const formats = {
+#ifdef PEERS_GGML
+    {{"int8", 1, {0.08, 0.08, 0.08}},
+     of_shunt_as<shunt::int8_channel>,
+     {{"ggml", of_ggml_as<shunt::int8_channel>}}},
+    {{"mxfp4", 4.25 / 8, {0.35, 0.35, 0.3}},
+     of_shunt_as<shunt::mxfp4>,
+     {{"ggml", of_ggml_as<shunt::mxfp4>}}},
+#endif
+};
+
+/// One contest over one model's weights, made where they are needed; `tokens` in falling order.
 template <class T>
-void run(shunt::shape s, std::vector<index_t> const& tokens, int threads, char const* type,
-         options const& o, results& to) {
+void run(contest<T> const& in, std::unique_ptr<problem<T>>& p, shunt::shape s,
+         std::vector<index_t> const& tokens, int threads, options const& o, results& to) {
   auto const base = [&](index_t t, library<T> const& beside) {
     s.tokens = t;
-    return bench::name("feed_forward", s, type, threads) + "/" + beside.name;
+    return bench::name("feed_forward", s, in.of.name, threads) + "/" + beside.name;
   };
-  std::unique_ptr<problem<T>> p;
   contestants<T> ours;
-  for (auto const& one : libraries<T>) {
-    if (one.of == nullptr || !asked_for(o, one.name)) continue;
+  for (auto const& one : in.others) {
+    if (!asked_for(o, one.name)) continue;
     std::vector<index_t> wanted;
     for (index_t const t : tokens) {
       if (std::regex_search(base(t, one), o.filter)) wanted.push_back(t);
@@ -164,7 +147,7 @@ void run(shunt::shape s, std::vector<index_t> const& tokens, int threads, char c
     if (wanted.empty()) continue;
     s.tokens = tokens[0];  // the scratch of all is made for the most
     if (!fits(s, sizeof(T))) {
-      to.leave_out(shape_name(s) + ", " + type + ": the weights take too much memory");
+      to.leave_out(shape_name(s) + ", " + in.of.name + ": the weights take too much memory");
       return;
     }
     if (!p) p = std::make_unique<problem<T>>(s, threads);
@@ -173,7 +156,8 @@ void run(shunt::shape s, std::vector<index_t> const& tokens, int threads, char c
     auto const theirs = one.of(*p, left_out);
     for (auto const& line : left_out) to.leave_out(line);
     if (theirs.empty()) continue;
-    if (ours.empty()) ours = of_shunt(*p);
+    if (ours.empty()) ours = in.ours(*p);
+    auto const judge = reference(*p);
     std::vector<contestant<T>*> who;
     for (auto const& each : ours) who.push_back(each.get());
     for (auto const& each : theirs) who.push_back(each.get());
@@ -181,7 +165,7 @@ void run(shunt::shape s, std::vector<index_t> const& tokens, int threads, char c
       p->set_tokens(t);
       for (auto* const each : who) each->prepare();
       std::fprintf(stderr, "running %s\n", base(t, one).c_str());
-      compete(*p, base(t, one), who, o.rounds, to);
+      compete(*p, base(t, one), *judge, who, in.of, o.rounds, to);
     }
   }
 }
@@ -192,15 +176,22 @@ int main_of(options const& o) {
     shunt::shape s;
     std::vector<index_t> tokens;
     int threads;
+    bool formats = false;
   } const works[] = {
       // One expert again and again, on one core: weights stay in the caches.
       {{.hidden = 512, .intermediate = 128, .experts = 1, .top_k = 1}, {48}, 1},
       {{.hidden = 512, .intermediate = 384, .experts = 64, .top_k = 6}, {512}, cores()},
-      {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}, cores()},
+      {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}, cores(), true},
       {shunt::presets::qwen3_30b_a3b.sizes, {512}, cores()}};
   for (auto const& work : works) {
-    run<float>(work.s, work.tokens, work.threads, "f32", o, to);
-    run<bf16>(work.s, work.tokens, work.threads, "bf16", o, to);
+    std::unique_ptr<problem<float>> floats;
+    run(f32, floats, work.s, work.tokens, work.threads, o, to);
+    for (auto const& format : formats) {
+      if (work.formats) run(format, floats, work.s, work.tokens, work.threads, o, to);
+    }
+    floats.reset();
+    std::unique_ptr<problem<bf16>> halves;
+    run(bf16s, halves, work.s, work.tokens, work.threads, o, to);
   }
   if (to.empty()) return 0;
   to.write(o.json);

@@ -17,20 +17,20 @@ template <class T> class per_expert : public contestant<T> {
         pre_(of.R() * 2 * of.I()),
         act_(of.R() * of.I()) {}
 
-  void run(index_t const* offset, T* y) override {
+  void run(batch<T> const& in, T* y) override {
     use_threads(by_expert_ ? 1 : p.threads);
     if (by_expert_) {
 #pragma omp parallel for schedule(dynamic) num_threads(p.threads)
       for (std::size_t e = 0; e < p.E(); ++e) {
-        auto const first = std::size_t(offset[e]), rows = std::size_t(offset[e + 1]) - first;
-        up_rows(e, offset);
+        auto const first = std::size_t(in.offset[e]), rows = std::size_t(in.offset[e + 1]) - first;
+        up_rows(e, in);
         if (rows > 0) swiglu_rows(pre_of(first), act_of(first), p.I(), rows, p.I());
-        down_rows(e, offset, y);
+        down_rows(e, in, y);
       }
     } else {
-      for (std::size_t e = 0; e < p.E(); ++e) up_rows(e, offset);
+      for (std::size_t e = 0; e < p.E(); ++e) up_rows(e, in);
       swiglu_all(pre_.data(), act_.data(), p.R(), p.I(), p.threads);
-      for (std::size_t e = 0; e < p.E(); ++e) down_rows(e, offset, y);
+      for (std::size_t e = 0; e < p.E(); ++e) down_rows(e, in, y);
     }
   }
 
@@ -45,13 +45,13 @@ template <class T> class per_expert : public contestant<T> {
  private:
   T* pre_of(std::size_t row) { return pre_.data() + row * 2 * p.I(); }
   T* act_of(std::size_t row) { return act_.data() + row * p.I(); }
-  void up_rows(std::size_t e, index_t const* offset) {
-    auto const first = std::size_t(offset[e]);
-    up(e, std::size_t(offset[e + 1]) - first, p.x.data() + first * p.H(), pre_of(first));
+  void up_rows(std::size_t e, batch<T> const& in) {
+    auto const first = std::size_t(in.offset[e]);
+    up(e, std::size_t(in.offset[e + 1]) - first, in.x.data() + first * p.H(), pre_of(first));
   }
-  void down_rows(std::size_t e, index_t const* offset, T* y) {
-    auto const first = std::size_t(offset[e]);
-    down(e, std::size_t(offset[e + 1]) - first, act_of(first), y + first * p.H());
+  void down_rows(std::size_t e, batch<T> const& in, T* y) {
+    auto const first = std::size_t(in.offset[e]);
+    down(e, std::size_t(in.offset[e + 1]) - first, act_of(first), y + first * p.H());
   }
 
   bool by_expert_;

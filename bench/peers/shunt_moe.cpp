@@ -21,44 +21,71 @@ void must(shunt::status const& done) {
   std::exit(1);
 }
 
-template <class T> class ours : public contestant<T> {
+/// Rows of T, weights of W.
+template <class T, class W = T> class ours : public contestant<T> {
   using contestant<T>::p;
 
  public:
-  ours(problem<T> const& of, layout weights)
-      : contestant<T>(of, "shunt", weights), act_(of.R() * of.I()) {
+  ours(problem<T> const& of, layout weights, bool int8_rows = false)
+      : contestant<T>(of, int8_rows ? "shunt_int8_rows" : "shunt", weights),
+        act_(of.R() * of.I()),
+        options_{.int8_rows = int8_rows} {
     auto const& s = of.s;
-    up_ = {view<T const, 3>(of.up.data(), {{s.experts, 2 * s.intermediate, s.hidden}}),
-           shunt::pair_layout{}};
-    down_ = view<T const, 3>(of.down.data(), {{s.experts, s.hidden, s.intermediate}});
-    if (weights == layout::plain) return;
-    pack(up_, packed_up_);
-    pack(down_, packed_down_);
-    up_ = expert_matrix<T>::packed(packed_up_.data(), s.experts, 2 * s.intermediate, s.hidden,
-                                   shunt::pair_layout{});
-    down_ = expert_matrix<T>::packed(packed_down_.data(), s.experts, s.hidden, s.intermediate);
+    expert_matrix<T> const up{
+        view<T const, 3>(of.up.data(), {{s.experts, 2 * s.intermediate, s.hidden}}),
+        shunt::pair_layout{}};
+    expert_matrix<T> const down =
+        view<T const, 3>(of.down.data(), {{s.experts, s.hidden, s.intermediate}});
+    if constexpr (std::same_as<T, W>) {
+      up_ = up;
+      down_ = down;
+      if (weights == layout::plain) return;
+    }
+    packed_up_.resize(std::size_t(packed_first(nullptr).packed_elements()));
+    packed_down_.resize(std::size_t(packed_second(nullptr).packed_elements()));
+    pack(up, packed_up_);
+    pack(down, packed_down_);
+    up_ = packed_first(packed_up_.data());
+    down_ = packed_second(packed_down_.data());
   }
-  void run(index_t const* offset, T* y) override {
+  void run(batch<T> const& in, T* y) override {
     on_host const on{.threads = p.threads};
     auto const R = offset_t(p.R());
-    shunt::segments<> const rows{view<index_t const, 1>(offset, {{p.s.experts + 1}})};
+    shunt::segments<> const rows{in.offset};
     view<T, 2> const act(act_.data(), {{R, p.s.intermediate}});
-    must(grouped_gemm(on, view<T const, 2>(p.x.data(), {{R, p.s.hidden}}), up_, rows, act,
-                      shunt::swiglu{}));
-    must(grouped_gemm(on, act, down_, rows, view<T, 2>(y, {{R, p.s.hidden}})));
+    must(grouped_gemm(on, view<T const, 2>(in.x.data(), {{R, p.s.hidden}}), up_, rows, act,
+                      shunt::swiglu{}, options_));
+    must(grouped_gemm(on, act, down_, rows, view<T, 2>(y, {{R, p.s.hidden}}), {}, options_));
   }
 
  private:
-  static void pack(expert_matrix<T> const& from, paged<T>& to) {
-    to.resize(std::size_t(from.packed_elements()));
-    must(shunt::pack_weights(on_host{}, from, view<T, 1>(to)));
+  expert_matrix<W> packed_first(W const* data) const {
+    return expert_matrix<W>::packed(data, p.s.experts, 2 * p.s.intermediate, p.s.hidden,
+                                    shunt::pair_layout{});
+  }
+  expert_matrix<W> packed_second(W const* data) const {
+    return expert_matrix<W>::packed(data, p.s.experts, p.s.hidden, p.s.intermediate);
+  }
+  static void pack(expert_matrix<T> const& from, paged<W>& to) {
+    if constexpr (std::same_as<T, W>) {
+      must(shunt::pack_weights(on_host{}, from, view<W, 1>(to)));
+    } else {
+      must(shunt::quantise_weights(on_host{}, from, view<W, 1>(to)));
+    }
   }
   std::vector<T> act_;
-  paged<T> packed_up_, packed_down_;
-  expert_matrix<T> up_, down_;
+  shunt::gemm_options<> options_;
+  paged<W> packed_up_, packed_down_;
+  expert_matrix<W> up_, down_;
 };
 
 }  // namespace
+
+template <class T> std::unique_ptr<contestant<T>> reference(problem<T> const& p) {
+  return std::make_unique<ours<T>>(p, layout::plain);
+}
+template std::unique_ptr<contestant<float>> reference(problem<float> const&);
+template std::unique_ptr<contestant<bf16>> reference(problem<bf16> const&);
 
 template <class T> contestants<T> of_shunt(problem<T> const& p) {
   contestants<T> all;
@@ -68,6 +95,16 @@ template <class T> contestants<T> of_shunt(problem<T> const& p) {
 }
 template contestants<float> of_shunt(problem<float> const&);
 template contestants<bf16> of_shunt(problem<bf16> const&);
+
+template <shunt::quantised F> contestants<float> of_shunt_as(problem<float> const& p) {
+  contestants<float> all;
+  for (bool const int8_rows : {false, true}) {
+    all.push_back(std::make_unique<ours<float, F>>(p, layout::packed, int8_rows));
+  }
+  return all;
+}
+template contestants<float> of_shunt_as<shunt::int8_channel>(problem<float> const&);
+template contestants<float> of_shunt_as<shunt::mxfp4>(problem<float> const&);
 
 template <class T>
 void swiglu_rows(T const* pre, T* out, std::size_t out_stride, std::size_t rows,

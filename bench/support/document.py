@@ -47,12 +47,26 @@ def ceilings(context: dict) -> tuple[float, float]:
     return of("fma_gflops"), of("read_gbytes")
 
 
+def feed_forwards(document: dict, ggml: bool) -> list[dict]:
+    """What ran beside ggml has tables of its own, and is in no picture."""
+    return [b for b in document["benchmarks"] if b["name"].startswith("feed_forward/")
+            and not b.get("error_occurred") and ("/ggml/" in b["name"]) == ggml]  # fmt: skip
+
+
 def peers_tables(document: dict) -> None:
     """A table for each stage: a row for each way of each work."""
-    groups = {"feed_forward": {}, "experts": {}, "train_step": {}}
-    for b in document["benchmarks"]:
-        stage = b["name"].split("/", 1)[0].replace("_training", "")
-        if stage in groups and not b.get("error_occurred"):
+    beside = feed_forwards(document, True)
+    fork = any("/ggml_fork" in b["name"] for b in beside)
+    stages = {
+        "feed_forward": feed_forwards(document, False),
+        "ggml_fork" if fork else "ggml": beside,
+        **{stage: [b for b in document["benchmarks"] if re.match(f"{stage}(_training)?/", b["name"])
+                   and not b.get("error_occurred")] for stage in ("experts", "train_step")},
+    }  # fmt: skip
+    groups: dict[str, dict[str, list[dict]]] = {}
+    for stage, found in stages.items():
+        groups[stage] = {}
+        for b in found:
             groups[stage].setdefault(b["name"].rsplit("/", 1)[0], []).append(b)
     for stage, works in groups.items():
         lines = ["| work | way | ms, min · median · max | of roofline | times Shunt's |",
@@ -85,8 +99,8 @@ def roofline(document: dict) -> None:
     panel.note(corner, peak * 1.05, f"{peak:.0f} GFLOP/s, {read:.1f} GB/s")
     ways = {"shunt": "#1f6fb4", "shunt_packed": "#2f8f5b", "best of the others": "#d1603d"}
     best: dict[str, dict] = {}
-    for b in document["benchmarks"]:
-        if not b["name"].startswith("feed_forward/") or b.get("error_occurred") or "/f32/" not in b["name"]:
+    for b in feed_forwards(document, False):
+        if "/f32/" not in b["name"]:
             continue
         work, _, way = b["name"].rsplit("/", 2)
         name = way if way in ways else "best of the others"
@@ -150,7 +164,7 @@ def main() -> None:
     if asked.peers:
         document = json.loads(pathlib.Path(asked.peers).read_text(encoding="utf-8"))
         peers_tables(document)
-        if any(b["name"].startswith("feed_forward/") for b in document["benchmarks"]):
+        if feed_forwards(document, False):
             roofline(document)
     if asked.scaling:
         scaling(json.loads(pathlib.Path(asked.scaling).read_text(encoding="utf-8")))
