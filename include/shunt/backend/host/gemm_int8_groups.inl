@@ -21,6 +21,20 @@ struct group_streams {
   float* c[4];
   int count;
 };
+/// The sums of a group of `rows` rows, at most Most, with one panel that is decoded.
+template <class Groups, int Most>
+SHUNT_LANES void add_rest(row_group const* a, std::int64_t rows,
+                          typename Groups::decoded const& weights, vf const (&scale)[panel_vectors],
+                          float* c, std::int64_t c_row) noexcept {
+  if constexpr (Most > 0) {
+    if (rows == Most) {
+      Groups::template add<Most>(a, weights, scale, c, c_row);
+    } else {
+      add_rest<Groups, Most - 1>(a, rows, weights, scale, c, c_row);
+    }
+  }
+}
+
 /// `count` groups of the panels with all rows of a block; Rows of them, or (0) more: bytes are decoded as they are
 /// used, or once for all.
 template <class Groups, int Rows>
@@ -48,9 +62,8 @@ void add_groups(group_streams to, row_group const* a, std::int64_t rows, std::in
         for (; r + together <= rows; r += together) {
           Groups::template add<together>(a + r, decoded, weights.scale, to.c[i] + r * c_row, c_row);
         }
-        for (; r < rows; ++r) {
-          Groups::template add<1>(a + r, decoded, weights.scale, to.c[i] + r * c_row, c_row);
-        }
+        add_rest<Groups, together - 1>(a + r, rows - r, decoded, weights.scale, to.c[i] + r * c_row,
+                                       c_row);
       }
     }
   }
