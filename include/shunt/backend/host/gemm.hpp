@@ -70,7 +70,7 @@ inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packe
 inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1
 inline constexpr std::int64_t gemm_group_panels = 4;  ///< made together where rows run along them
 inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every region's tile
-inline constexpr std::int64_t gemm_tall_rows = 144;   ///< where no block of sums is kept
+inline constexpr std::int64_t gemm_tall_rows = 576;   ///< where no block of sums is kept, at most
 inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
 inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
 /// Of a task whose sums may take more room, as each task rounds its rows anew. A power of two, see gemm().
@@ -82,6 +82,13 @@ SHUNT_LANES bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) no
   return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
 }
 
+/// What its blocks may be high: the rows of its left operand, all sums deep, are kept. The higher, the less often
+/// the right one is read from its rows, which costs a tile three times its time.
+SHUNT_LANES std::int64_t gemm_tallest(std::int64_t depth) noexcept {
+  std::int64_t const fit = gemm_block_rows * gemm_depth / depth / 16 * 16;
+  return fit < gemm_tall_rows ? fit : gemm_tall_rows;
+}
+
 /// How the `rows` output rows of a segment are cut into tasks: `blocks` times so many columns of each
 /// half, pairs of panels.
 struct gemm_cut {
@@ -90,7 +97,7 @@ struct gemm_cut {
 SHUNT_LANES gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows,
                                  std::int64_t rows) noexcept {
   bool const by_rows = gemm_by_rows(job, segment_rows);
-  std::int64_t const highest = by_rows && job.tall ? gemm_tall_rows : gemm_block_rows;
+  std::int64_t const highest = by_rows && job.tall ? gemm_tallest(segment_rows) : gemm_block_rows;
   std::int64_t const blocks = (rows + highest - 1) / highest;
   if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
   std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;

@@ -49,7 +49,6 @@ struct gemm_scratch {
   int8_scale scale[gemm_block_rows];
 };
 static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
-static_assert(gemm_block_rows * gemm_depth >= gemm_tall_rows * gemm_made_depth);
 //
 #include "shunt/backend/host/gemm_wgrad.inl"
 

@@ -30,7 +30,7 @@ template <class Job>
 void left_operand(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
                   std::int64_t k, std::int64_t depth, float* block, tile_at& at) noexcept {
   if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
-    at.a_stride = rows <= gemm_block_rows ? gemm_block_rows : gemm_tall_rows;
+    at.a_stride = (rows + 15) / 16 * 16;
     copy_rows(job.a, segment.first + k, depth, row, rows, block, at.a_stride);
     at.across = true;
     at.a = block;
