@@ -181,7 +181,9 @@ TEST(ExpertsFormatsPublished, ANumberOrAScaleThatIsNone) {
 }
 
 /// Forward with all that can be fused to it, of quantised weights and of floats.
-template <class T, class W> struct outputs { guarded<T> act, pre, plain; };
+template <class T, class W> struct outputs {
+  guarded<T> act, pre, plain;
+};
 template <class T, class W>
 outputs<T, W> run(on_host const& on, product_case<T> const& x, expert_matrix<W> const& w,
                   guarded<index_t> const& slot, guarded<float> const& gate,

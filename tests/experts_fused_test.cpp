@@ -194,7 +194,7 @@ TEST_F(ExpertsErrors, PointersAndOverlap) {
 TEST_F(ExpertsErrors, HalvesApart) {
   float* halves[] = {x.w.data(), x.w.data()};
   using gradient = expert_gradient<>;
-  view<float*const, 1> const two(halves, {{2}}), one(halves, {{1}}), none(nullptr, {{2}});
+  view<float* const, 1> const two(halves, {{2}}), one(halves, {{1}}), none(nullptr, {{2}});
   view<float const* const, 1> const both(halves, {{2}});
   using weights = expert_matrix<float>;
   auto const forward = [&](weights const& w) {

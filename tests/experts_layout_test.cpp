@@ -14,7 +14,9 @@ TYPED_TEST_SUITE(ExpertsLayout, storage_types);
 
 /// Forward (gated and not), dgrad and wgrad of one product, with weights and gradients that lie as
 /// given.
-template <class T> struct results { guarded<float> act, plain, da; };
+template <class T> struct results {
+  guarded<float> act, plain, da;
+};
 template <class T>
 results<T> run_all(on_host const& on, product_case<T> const& x, expert_matrix<T> const& w,
                    expert_vector<> const& bias) {

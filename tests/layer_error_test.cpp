@@ -169,11 +169,8 @@ TEST(LayerErrors, CombinationsWithoutMeaning) {
 TEST(LayerErrors, MemoryThatIsMissingOrShared) {
   using enum error;
   refuses(
-      "olmoe",
-      [](attempt& a) {
-        a.x = view<float const, 2>(nullptr, {{13, 19}});
-      },
-      null_pointer, "moe_layer.x: the pointer is null; it must point to 247 elements");
+      "olmoe", [](attempt& a) { a.x = view<float const, 2>(nullptr, {{13, 19}}); }, null_pointer,
+      "moe_layer.x: the pointer is null; it must point to 247 elements");
   refuses(
       "olmoe", [](attempt& a) { a.w.up = {}; }, bad_argument,
       "moe_layer.weights.up: extent 0 (experts) is 0; it must be from 1 to 7");

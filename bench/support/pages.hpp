@@ -10,7 +10,9 @@ namespace bench {
 
 /// Memory for gigabytes: huge pages where the system gives them, whoever computes with it.
 template <class T> struct huge_pages : std::allocator<T> {
-  template <class U> struct rebind { using other = huge_pages<U>; };
+  template <class U> struct rebind {
+    using other = huge_pages<U>;
+  };
   T* allocate(std::size_t count) {
     constexpr std::size_t page = std::size_t{2} << 20;
     std::size_t const bytes = (count * sizeof(T) + page - 1) / page * page;

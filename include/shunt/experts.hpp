@@ -33,7 +33,7 @@ namespace shunt {
 /// Source  MegaBlocks (Gale et al., 2022) for the grouping; GotoBLAS (Goto & van de Geijn, 2008) for
 ///         the blocking.
 template <execution P, input<P, 2> A, class W, output<P, 2> C, any_activation Act = identity>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] status grouped_gemm(P const& on, A a, W const& w,
                                   std::type_identity_t<segments<P::memory>> rows, C c,
                                   Act const& act = {},
@@ -82,7 +82,7 @@ requires expert_weights<W, P>
 /// Errors  as grouped_gemm.
 /// Cost    2·R·N·K flops. Never allocates, never syncs.
 template <execution P, input<P, 2> D, class W, output<P, 2> A>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] status grouped_dgrad(P const& on, D dc, W const& w,
                                    std::type_identity_t<segments<P::memory>> rows, A da,
                                    dgrad_options<P::memory> const& options = {}) noexcept {
@@ -125,9 +125,10 @@ requires expert_weights<W, P>
 /// Cost    2·R·N·K flops. An expert without rows gets zeros, or (add) is left alone; a frozen one is
 ///         never written. Never allocates, never syncs.
 template <execution P, input<P, 2> D, input<P, 2> A, class G>
-requires std::constructible_from<expert_gradient<P::memory>, G const&> [[nodiscard]] status
-grouped_wgrad(P const& on, D dc, A a, std::type_identity_t<segments<P::memory>> rows, G const& dw,
-              wgrad_options<P::memory> const& options = {}) noexcept {
+  requires std::constructible_from<expert_gradient<P::memory>, G const&>
+[[nodiscard]] status grouped_wgrad(P const& on, D dc, A a,
+                                   std::type_identity_t<segments<P::memory>> rows, G const& dw,
+                                   wgrad_options<P::memory> const& options = {}) noexcept {
   static_assert(storage<element_t<D>> && storage<element_t<A>>,
                 "shunt::grouped_wgrad: dc and a must be float, shunt::bf16 or shunt::fp16");
   auto const left = as_input<P, 2>(dc);
@@ -163,7 +164,7 @@ grouped_wgrad(P const& on, D dc, A a, std::type_identity_t<segments<P::memory>> 
 /// Errors  too few elements; weights that are packed already.
 /// Cost    reads and writes the weights once. Never allocates.
 template <execution P, class W, output<P, 1> Packed>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] status pack_weights(P const& on, W const& w, Packed&& packed) noexcept {
   auto const from = as_experts<P>(w);
   auto const to = as_output<P, 1>(packed);

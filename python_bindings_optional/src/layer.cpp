@@ -123,8 +123,7 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     }
     auto from_bytes = saved->arena<S>();
     auto const keep = shunt::carve_moe_saved(from_bytes, tokens, weights, o);
-    run_with_scratch(
-        x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
+    run_with_scratch(x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
     saved->key = key;
     saved->filled = true;
   });

@@ -186,8 +186,7 @@ nb::object moe_experts(maybe x, maybe expert, maybe gate, nb::tuple experts, may
     }
     auto from = saved->arena<S>();
     kept<T> const keep(from, c, true);
-    run_with_scratch(
-        x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
+    run_with_scratch(x, [&](auto work) { return go(work, &keep); }, [&] { return bytes(true); });
     saved->key = c.key();
     saved->filled = true;
   });

@@ -19,7 +19,7 @@ template <class T> class on_device {
     EXPECT_EQ(cudaMalloc(&data_, bytes()), cudaSuccess);
   }
   template <class C>
-  requires requires(C const& c) { c.begin(), c.data(), c.size(); }
+    requires requires(C const& c) { c.begin(), c.data(), c.size(); }
   explicit on_device(C const& from) : on_device(static_cast<offset_t>(from.size())) {
     copy(data_, from.data(), cudaMemcpyHostToDevice);
   }

@@ -18,7 +18,9 @@ namespace checkpoint {
 
 /// Pointers to matrices per expert, of no format: to gate matrices in `first` where `up` has those of
 /// up, else to whole ones.
-template <shunt::weight_format W> struct expert_pointers { std::vector<W const*> first, up; };
+template <shunt::weight_format W> struct expert_pointers {
+  std::vector<W const*> first, up;
+};
 
 /// The weights of one layer and the memory of what could not be used where it lies. The rest lies in
 /// the files.

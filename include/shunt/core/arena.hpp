@@ -22,10 +22,10 @@ template <space S = space::host> class arena {
       : base_(static_cast<std::byte*>(bytes)), size_(size) {}
   /// From any contiguous container of bytes.
   template <class C>
-  requires requires(C& c) {
-    c.data();
-    sizeof(typename C::value_type) == 1;
-  }
+    requires requires(C& c) {
+      c.data();
+      sizeof(typename C::value_type) == 1;
+    }
   constexpr arena(C& bytes) noexcept : arena(bytes.data(), bytes.size()) {}
 
   [[nodiscard]] static constexpr arena measuring() noexcept {

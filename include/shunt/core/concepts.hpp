@@ -13,25 +13,22 @@ template <class V> using element_t = typename std::remove_cvref_t<V>::value_type
 
 /// V can be read as a rank-Rank array of memory that policy P can reach.
 template <class V, class P, int Rank>
-concept input = execution<P> && requires {
-  typename element_t<V>;
-} && std::constructible_from < view < element_t<V>
-const, Rank, P::memory >, V& > ;
+concept input = execution<P> && requires { typename element_t<V>; } &&
+                std::constructible_from<view<element_t<V> const, Rank, P::memory>, V&>;
 
 /// V can be written as a rank-Rank array of memory that policy P can reach.
 template <class V, class P, int Rank>
-concept output = execution<P> && requires {
-  typename element_t<V>;
-} && std::constructible_from<view<element_t<V>, Rank, P::memory>, V&>;
+concept output = execution<P> && requires { typename element_t<V>; } &&
+                 std::constructible_from<view<element_t<V>, Rank, P::memory>, V&>;
 
 /// The one view type that a backend sees, whatever the caller passed.
 template <class P, int Rank, class V>
-requires input<V, P, Rank>
+  requires input<V, P, Rank>
 [[nodiscard]] constexpr auto as_input(V& v) noexcept {
   return view<element_t<V> const, Rank, P::memory>(v);
 }
 template <class P, int Rank, class V>
-requires output<V, P, Rank>
+  requires output<V, P, Rank>
 [[nodiscard]] constexpr auto as_output(V& v) noexcept {
   return view<element_t<V>, Rank, P::memory>(v);
 }

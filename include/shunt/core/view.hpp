@@ -44,19 +44,19 @@ template <class T, int Rank, space S = space::host> class view {
 
   /// A view of const elements from one of mutable ones.
   template <class U>
-  requires(!std::same_as<U, T> &&
-           std::is_convertible_v<U (*)[], T (*)[]>) constexpr view(view<U, Rank, S> other) noexcept
+    requires(!std::same_as<U, T> && std::is_convertible_v<U (*)[], T (*)[]>)
+  constexpr view(view<U, Rank, S> other) noexcept
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   /// From std::mdspan, cuda::std::mdspan, Kokkos' or raft's: data_handle(), extent(d), stride(d).
   template <class M>
-  requires(M::rank() == static_cast<std::size_t>(Rank) &&
-           requires(M const& m) {
-             { m.data_handle() } -> std::convertible_to<T*>;
-             m.extent(0);
-             m.stride(0);
-           }) constexpr view(M const& m) noexcept
-      : data_(m.data_handle()) {
+    requires(M::rank() == static_cast<std::size_t>(Rank) &&
+             requires(M const& m) {
+               { m.data_handle() } -> std::convertible_to<T*>;
+               m.extent(0);
+               m.stride(0);
+             })
+  constexpr view(M const& m) noexcept : data_(m.data_handle()) {
     for (std::size_t d = 0; d < Rank; ++d) {
       extents_[d] = static_cast<offset_t>(m.extent(d));
       strides_[d] = static_cast<offset_t>(m.stride(d));
@@ -65,12 +65,13 @@ template <class T, int Rank, space S = space::host> class view {
 
   /// From std::vector, std::array, std::span: rank 1 and host memory only.
   template <class C>
-  requires(
-      Rank == 1 && S == space::host && !requires { C::rank(); } &&
-      requires(C & c) {
-        { c.data() } -> std::convertible_to<T*>;
-        { c.size() } -> std::convertible_to<std::size_t>;
-      }) constexpr view(C& c) noexcept
+    requires(
+                Rank == 1 && S == space::host && !requires { C::rank(); } &&
+                requires(C& c) {
+                  { c.data() } -> std::convertible_to<T*>;
+                  { c.size() } -> std::convertible_to<std::size_t>;
+                })
+  constexpr view(C& c) noexcept
       : data_(c.data()), extents_{{static_cast<offset_t>(c.size())}}, strides_{{1}} {}
 
   [[nodiscard]] SHUNT_HD constexpr T* data() const noexcept { return data_; }
@@ -94,19 +95,23 @@ template <class T, int Rank, space S = space::host> class view {
   }
 
   template <class... Index>
-  requires(sizeof...(Index) == static_cast<std::size_t>(Rank)) [[nodiscard]] SHUNT_HD constexpr T&
-  operator()(Index... index) const noexcept {
+    requires(sizeof...(Index) == static_cast<std::size_t>(Rank))
+  [[nodiscard]] SHUNT_HD constexpr T& operator()(Index... index) const noexcept {
     offset_t at = 0;
     int d = 0;
     ((at += static_cast<offset_t>(index) * stride(d++)), ...);
     return data_[at];
   }
-  [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept requires(Rank == 1) {
+  [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept
+    requires(Rank == 1)
+  {
     return data_[i * stride(0)];
   }
 
   /// The view of rank one less at index i of the first axis.
-  [[nodiscard]] constexpr auto operator[](offset_t i) const noexcept requires(Rank > 1) {
+  [[nodiscard]] constexpr auto operator[](offset_t i) const noexcept
+    requires(Rank > 1)
+  {
     axes<Rank - 1> extents{}, strides{};
     for (std::size_t d = 1; d < Rank; ++d) {
       extents[d - 1] = extents_[d];

@@ -26,16 +26,14 @@ using slopes_of_pair = math::slopes_of_pair;  ///< .value .gate .up
 /// the same bits on every instruction set and backend. Mark the functions SHUNT_HD to have them on a
 /// device too. Shunt's own are the structs below.
 template <class A>
-concept activation_function = std::is_trivially_copyable_v<A> &&
-    ((!A::gated &&
-      requires(A const& a, float x) {
-        { a.value(x) } -> std::same_as<float>;
-        { a.slope(x) } -> std::same_as<slope_of_one>;
-      }) ||
-     (A::gated && requires(A const& a, float x) {
-       { a.value(x, x) } -> std::same_as<float>;
-       { a.slopes(x, x) } -> std::same_as<slopes_of_pair>;
-     }));
+concept activation_function =
+    std::is_trivially_copyable_v<A> && ((!A::gated && requires(A const& a, float x) {
+                                          { a.value(x) } -> std::same_as<float>;
+                                          { a.slope(x) } -> std::same_as<slope_of_one>;
+                                        }) || (A::gated && requires(A const& a, float x) {
+                                          { a.value(x, x) } -> std::same_as<float>;
+                                          { a.slopes(x, x) } -> std::same_as<slopes_of_pair>;
+                                        }));
 
 /// x: no activation.
 struct identity {
@@ -134,7 +132,7 @@ struct activation {
     if (which == activation_kind::situ_glu) *this = situ_glu{};
   }
   template <activation_function A>
-  requires requires { A::kind; }
+    requires requires { A::kind; }
   constexpr activation(A own) noexcept : kind(A::kind) {
     if constexpr (requires { own.b1; }) {
       a = own.b1;

@@ -36,7 +36,7 @@ template <quantised F, space S>
 /// Cost    reads the weights two or three times, writes packed twice. Never allocates.
 /// Source  DeepSeek-V3, 2024 (fp8); OCP Microscaling Formats 1.0, 2023
 template <execution P, class W, output<P, 1> Packed>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] status quantise_weights(P const& on, W const& w, Packed&& packed) noexcept {
   using F = element_t<Packed>;
   static_assert(
@@ -162,7 +162,7 @@ template <execution P, input<P, 4> Blocks, input<P, 3> Scales, output<P, 1> Pack
 /// Errors  extents that do not fit.
 /// Cost    reads w and writes out once. Never allocates.
 template <execution P, class W, output<P, 3> Out>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] status dequantise_weights(P const& on, W const& w, Out out) noexcept {
   static_assert(quantised<element_t<W>> && std::same_as<element_t<Out>, float>,
                 "shunt::dequantise_weights: w must be of a weight format, and out float");

@@ -36,8 +36,8 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged. Quantised
   /// weights are packed always.
   template <class V>
-  requires(storage<value_type>&& std::constructible_from<
-           view<Element, 3, S>, V&>) constexpr basic_expert_matrix(V&& weights) noexcept {
+    requires(storage<value_type> && std::constructible_from<view<Element, 3, S>, V&>)
+  constexpr basic_expert_matrix(V&& weights) noexcept {
     view<Element, 3, S> const w(weights);
     data_ = w.data();
     extents_ = w.extents();
@@ -45,36 +45,40 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   }
   /// The same, of rows in pairs.
   template <class V>
-  requires(storage<value_type>&& std::constructible_from<
-           view<Element, 3, S>, V&>) constexpr basic_expert_matrix(V&& weights,
-                                                                   pair_layout pairs) noexcept
+    requires(storage<value_type> && std::constructible_from<view<Element, 3, S>, V&>)
+  constexpr basic_expert_matrix(V&& weights, pair_layout pairs) noexcept
       : basic_expert_matrix(weights) {
     set_pairs(pairs);
   }
 
   /// One pointer per expert, each to N rows of K, `row_stride` elements apart (0: K). A null pointer
   /// is legal for an expert without rows.
-  static constexpr basic_expert_matrix each(
-      view<Element* const, 1, S> pointers, offset_t rows, offset_t columns,
-      offset_t row_stride = 0) noexcept requires storage<value_type> {
+  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
+                                            offset_t columns, offset_t row_stride = 0) noexcept
+    requires storage<value_type>
+  {
     basic_expert_matrix m;
     m.each_ = pointers.data();
     m.extents_ = {{pointers.extent(0), rows, columns}};
     m.strides_ = {{0, row_stride == 0 ? columns : row_stride, 1}};
     return m;
   }
-  static constexpr basic_expert_matrix each(
-      view<Element* const, 1, S> pointers, offset_t rows, offset_t columns, pair_layout pairs,
-      offset_t row_stride = 0) noexcept requires storage<value_type> {
+  static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
+                                            offset_t columns, pair_layout pairs,
+                                            offset_t row_stride = 0) noexcept
+    requires storage<value_type>
+  {
     basic_expert_matrix m = each(pointers, rows, columns, row_stride);
     m.set_pairs(pairs);
     return m;
   }
   /// A gated first matrix whose halves lie apart: two pointers per expert, to `half_rows` rows of gate
   /// and as many of up. For all else it is pairs, as if each up half stood behind its gate half.
-  static constexpr basic_expert_matrix each(
-      view<Element* const, 1, S> gates, view<Element* const, 1, S> ups, offset_t half_rows,
-      offset_t columns, offset_t row_stride = 0) noexcept requires storage<value_type> {
+  static constexpr basic_expert_matrix each(view<Element* const, 1, S> gates,
+                                            view<Element* const, 1, S> ups, offset_t half_rows,
+                                            offset_t columns, offset_t row_stride = 0) noexcept
+    requires storage<value_type>
+  {
     basic_expert_matrix m = each(gates, 2 * half_rows, columns, pair_layout{}, row_stride);
     m.each_second_ = ups.data();
     m.missing_ = gates.extent(0) - ups.extent(0);
@@ -125,7 +129,8 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   }
   /// Where row n of expert e begins, n counted as the caller's rows lie; not of packed weights.
   [[nodiscard]] constexpr Element* row(offset_t e, offset_t n) const noexcept
-      requires(S == space::host && storage<value_type>) {
+    requires(S == space::host && storage<value_type>)
+  {
     offset_t const half = extents_[1] / 2;
     if (apart_ && n >= half) return each_second_[e] + (n - half) * strides_[1];
     return (each_ != nullptr ? each_[e] : data_ + e * strides_[0]) + n * strides_[1];
@@ -185,13 +190,14 @@ template <space S = space::host> using expert_gradient = basic_expert_matrix<flo
 
 /// Whatever names weights: an expert_matrix, or anything a view<T const, 3> can be made from.
 template <class W, class P>
-concept expert_weights = execution<P> &&
+concept expert_weights =
+    execution<P> &&
     (std::same_as<std::remove_cvref_t<W>,
                   expert_matrix<typename std::remove_cvref_t<W>::value_type, P::memory>> ||
      input<W, P, 3>);
 
 template <class P, class W>
-requires expert_weights<W, P>
+  requires expert_weights<W, P>
 [[nodiscard]] constexpr auto as_experts(W const& weights) noexcept {
   return expert_matrix<typename W::value_type, P::memory>(weights);
 }
@@ -201,9 +207,8 @@ template <space S = space::host> class expert_vector {
  public:
   constexpr expert_vector() noexcept = default;
   template <class V>
-  requires(storage<element_t<V>>&& std::constructible_from<
-           view<element_t<V> const, 2, S>, V&>) constexpr expert_vector(V&& v) noexcept
-      : type_(stored_as<element_t<V>>) {
+    requires(storage<element_t<V>> && std::constructible_from<view<element_t<V> const, 2, S>, V&>)
+  constexpr expert_vector(V&& v) noexcept : type_(stored_as<element_t<V>>) {
     view<element_t<V> const, 2, S> const b(v);
     data_ = b.data();
     extents_ = b.extents();
@@ -243,9 +248,8 @@ template <space S = space::host> class any_rows {
  public:
   constexpr any_rows() noexcept = default;
   template <class V>
-  requires(storage<element_t<V>>&& std::constructible_from<view<element_t<V>, 2, S>,
-                                                           V&>) constexpr any_rows(V&& v) noexcept
-      : type_(stored_as<element_t<V>>) {
+    requires(storage<element_t<V>> && std::constructible_from<view<element_t<V>, 2, S>, V&>)
+  constexpr any_rows(V&& v) noexcept : type_(stored_as<element_t<V>>) {
     view<element_t<V>, 2, S> const rows(v);
     data_ = rows.data();
     extents_ = rows.extents();

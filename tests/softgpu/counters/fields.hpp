@@ -11,8 +11,7 @@ struct field {
 };
 
 inline constexpr field fields[] = {
-#define SOFTGPU_FIELD(name) \
-  { #name, &launch_counts::name }
+#define SOFTGPU_FIELD(name) {#name, &launch_counts::name}
     SOFTGPU_FIELD(launches),
     SOFTGPU_FIELD(warp_instructions),
     SOFTGPU_FIELD(lane_instructions),

@@ -52,8 +52,7 @@ cudaError_t cudaPeekAtLastError() { return sticky() != cudaSuccess ? sticky() : 
 char const* cudaGetErrorName(cudaError_t e) {
   switch (e) {
 #define SOFTGPU_ERROR(name, text) \
-  case name:                      \
-    return #name;
+  case name: return #name;
 #include "runtime/errors.inc"
 #undef SOFTGPU_ERROR
     default: return "unrecognized error code";
@@ -63,8 +62,7 @@ char const* cudaGetErrorName(cudaError_t e) {
 char const* cudaGetErrorString(cudaError_t e) {
   switch (e) {
 #define SOFTGPU_ERROR(name, text) \
-  case name:                      \
-    return text;
+  case name: return text;
 #include "runtime/errors.inc"
 #undef SOFTGPU_ERROR
     default: return "unrecognized error code";

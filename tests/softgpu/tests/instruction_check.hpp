@@ -125,7 +125,10 @@ template <class T> bool same(T a, T b) {
   return bits_of(a) == bits_of(b);
 }
 template <class T>
-requires(std::is_enum_v<T>) bool same(T a, T b) { return a == b; }
+  requires(std::is_enum_v<T>)
+bool same(T a, T b) {
+  return a == b;
+}
 
 template <class D, class... A, class Model, std::size_t... K>
 verdict judge(Model model, u64 got, u64 const* sources, std::index_sequence<K...>) {
@@ -170,9 +173,12 @@ bool lane_is_right(check const& of, u64 got, u64 before, bool part, char const* 
 #define IN_f16x2 "r"
 #define IN_bf16x2 "r"
 #define IN_count "r"
-template <class T> struct raw { using type = T; };
+template <class T> struct raw {
+  using type = T;
+};
 template <class T>
-requires(std::is_enum_v<T>) struct raw<T> {
+  requires(std::is_enum_v<T>)
+struct raw<T> {
   using type = std::underlying_type_t<T>;
 };
 template <class T> using raw_t = typename raw<T>::type;

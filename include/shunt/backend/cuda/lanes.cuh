@@ -28,7 +28,9 @@ __device__ inline offset_t grid_warps() { return grid_threads() / warp_lanes; }
 __device__ inline unsigned lanes_below() { return (1u << lane_of_thread()) - 1; }
 
 /// V elements that are read or written at once.
-template <class T, int V> struct alignas(sizeof(T) * V) pack { T at[V]; };
+template <class T, int V> struct alignas(sizeof(T) * V) pack {
+  T at[V];
+};
 
 template <int V, class T> __device__ void load(T const* from, float (&to)[V]) {
   auto const p = *reinterpret_cast<pack<T, V> const*>(from);

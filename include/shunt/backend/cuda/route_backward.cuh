@@ -64,8 +64,8 @@ template <class Rows>
 __device__ void gate_slopes(route_rule const& rule, Rows& r, float peak, float total) {
   if (rule.gates == gate_kind::raw) return;
   make_gates(rule, r, 1.0f, peak, total);
-  float const mean = dot_of(
-      r.slope, [&](int i) { return r.slope[i]; }, [&](int i) { return r.gate[i]; });
+  float const mean =
+      dot_of(r.slope, [&](int i) { return r.slope[i]; }, [&](int i) { return r.gate[i]; });
   if (rule.gates == gate_kind::softmax_chosen || rule.chosen_logits) {
     for_strips(r.slope,
                [&](int i) { r.slope[i] = __fmul_rn(r.gate[i], __fadd_rn(r.slope[i], -mean)); });
@@ -108,8 +108,8 @@ __device__ void scores_to_logits(route_rule const& rule, Rows& r, bool dense_sof
       r.key[i] = __fmul_rn(r.key[i], math::sqrt_softplus_slope(r.z[i], r.s[i]));
     });
   } else if (dense_softmax) {
-    float const mean = dot_of(
-        r.key, [&](int i) { return r.key[i]; }, [&](int i) { return r.s[i]; });
+    float const mean =
+        dot_of(r.key, [&](int i) { return r.key[i]; }, [&](int i) { return r.s[i]; });
     for_strips(r.key, [&](int i) { r.key[i] = __fmul_rn(r.s[i], __fadd_rn(r.key[i], -mean)); });
   }
 }

@@ -59,8 +59,7 @@ inline status make_choice_plan(on_host const& on, view<index_t const, 2, space::
   }
   offset_t const parts = std::max<offset_t>(experts, 1);
   parallel(on, parts, [&](offset_t part, int) {
-    mark_rowless(
-        plan, [&](offset_t e) { return w.wanted[e]; }, part, parts);
+    mark_rowless(plan, [&](offset_t e) { return w.wanted[e]; }, part, parts);
     if (part >= experts) return;
     index_t const first = plan.offset[part];
     index_t* const slots = plan.row_slot.data() + first;

@@ -19,7 +19,9 @@ using namespace words;
 enum class operation : std::uint8_t { add, min, max, inc, dec, and_, or_, xor_, exch, cas };
 
 /// One half or a pair of them, by its bits.
-template <class Fmt, class Bits> struct halves { Bits bits; };
+template <class Fmt, class Bits> struct halves {
+  Bits bits;
+};
 template <class Fmt> u32 apply_to_half(operation f, u32 old, u32 b) {
   double const x = decode<Fmt>(old), y = decode<Fmt>(b);
   if (f == operation::add) return encode<Fmt>(fma_to_odd(x, 1, y));
@@ -36,7 +38,8 @@ halves<Fmt, Bits> apply(operation f, halves<Fmt, Bits> old, halves<Fmt, Bits> b,
 }
 
 template <class T>
-requires std::is_arithmetic_v<T> T apply(operation f, T old, T b, T c) {
+  requires std::is_arithmetic_v<T>
+T apply(operation f, T old, T b, T c) {
   using u = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
   if constexpr (std::is_floating_point_v<T>) {
     T const sum = old + b;
@@ -182,7 +185,7 @@ void build_atomic(builder& b) {
 #define SOFTGPU_TAIL "{.relaxed|acquire|release|acq_rel}{.cta|cluster|gpu|sys}{.L2::cache_hint}"
 
 #define SOFTGPU_ATOMIC(opcode, operation, types, operands) \
-  { opcode SOFTGPU_WHERE operation SOFTGPU_TAIL types operands, kind::memory, build_atomic }
+  {opcode SOFTGPU_WHERE operation SOFTGPU_TAIL types operands, kind::memory, build_atomic}
 #define SOFTGPU_BOTH(operation, types)                              \
   SOFTGPU_ATOMIC("atom", operation, types, " d, [a], b{, policy}"), \
       SOFTGPU_ATOMIC("red", operation, types, " [a], b{, policy}")

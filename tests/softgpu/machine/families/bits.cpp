@@ -175,7 +175,7 @@ constexpr auto find_set = [](u32 mask, u32 base, s32 n) {
   if (base > 31) return ~u32{0};
   if (n == 0) return (mask >> base & 1) != 0 ? base : ~u32{0};
   s64 left = n > 0 ? n : -s64{n};
-  for (int i = static_cast<int>(base); i >= 0 && i<32; i += n> 0 ? 1 : -1)
+  for (int i = static_cast<int>(base); i >= 0 && i < 32; i += n > 0 ? 1 : -1)
     if ((mask >> i & 1) != 0 && --left == 0) return static_cast<u32>(i);
   return ~u32{0};
 };

@@ -51,11 +51,9 @@ instruction_set chosen() {
 
 }  // namespace
 
-#define SOFTGPU_ROWS(isa)                                                                  \
-  {                                                                                        \
-    isa::integer(), isa::bits(), isa::real(), isa::compare(), isa::convert(), isa::move(), \
-        isa::mma()                                                                         \
-  }
+#define SOFTGPU_ROWS(isa)                                    \
+  {isa::integer(), isa::bits(), isa::real(), isa::compare(), \
+   isa::convert(), isa::move(), isa::mma()}
 
 std::vector<std::span<form const>> all_families() {
   using rows = std::vector<std::span<form const>>;

@@ -244,12 +244,12 @@ void build_store(builder& b) { build_access(b, false); }
 #define SOFTGPU_TYPES ".b8|b16|b32|b64|b128|u8|u16|u32|u64|s8|s16|s32|s64|f32|f64"
 
 constexpr form rows[] = {
-    {"ld{.mmio}{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES
-         SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}",
+    {"ld{.mmio}{.weak|relaxed|acquire|volatile}{.mmio}{.cta|cluster|gpu|"
+     "sys}" SOFTGPU_SPACES SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " d, [a]{, p}",
      kind::memory, build_load},
     {"ldu{.global}{.v2|v4}" SOFTGPU_TYPES " d, [a]", kind::memory, build_load},
-    {"st{.mmio}{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|sys}" SOFTGPU_SPACES
-         SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}",
+    {"st{.mmio}{.weak|relaxed|release|volatile}{.mmio}{.cta|cluster|gpu|"
+     "sys}" SOFTGPU_SPACES SOFTGPU_HINTS "{.v2|v4|v8}" SOFTGPU_TYPES " [a], b{, p}",
      kind::memory, build_store},
 };
 

@@ -29,7 +29,9 @@ struct alignas(16) tile_memory {
 };
 
 /// Where the 64 vectors of a side begin; null where there is none (it reads as zeros).
-template <class T> struct tile_vectors { T const* at[tile_side]; };
+template <class T> struct tile_vectors {
+  T const* at[tile_side];
+};
 
 /// A side whose vectors are contiguous, each times a factor.
 template <class T> class tile_rows {
