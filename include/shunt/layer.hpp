@@ -185,7 +185,57 @@ status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens
   return step.outcome();
 }
 
+/// moe_layer for views: checks, scratch, the call. Not inline: see layer/once.inl.
+template <execution P, storage T, storage G, weight_format W, any_activation A>
+status run_layer(P const& on, view<T const, 2, P::memory> x,
+                 moe_weights<T, G, P::memory, W> const& weights, view<T, 2, P::memory> y,
+                 arena<P::memory> work, layer_options<A, P::memory> const& options,
+                 moe_saved<T, P::memory> const* saved) noexcept {
+  if (status bad = check::moe_layer(on, x, weights, y, options, saved); !bad.ok()) return bad;
+  moe_sizes const n(x.extent(0), weights, options);
+  moe_saved<T, P::memory> keep;
+  if (saved != nullptr) {
+    keep = *saved;
+  } else {
+    keep = carve_saved<T>(work, n, options, false);
+  }
+  auto const scratch = carve_forward<T>(on, work, n, options);
+  if (status bad = work.check("moe_layer.work"); !bad.ok()) return bad;
+  moe_call<P, T, G, A, W> const call{on, n, x, weights, options, keep, scratch.everyone};
+  return call.forward(scratch, y);
+}
+
+/// moe_layer_backward for views.
+template <execution P, storage T, storage G, storage D, any_activation A>
+status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
+                          moe_weights<T, G, P::memory> const& weights,
+                          view<T const, 2, P::memory> d_y, moe_saved<T, P::memory> const& saved,
+                          view<D, 2, P::memory> d_x, moe_gradients<P::memory> const& gradients,
+                          arena<P::memory> work,
+                          layer_options<A, P::memory> const& options) noexcept {
+  if (status bad = check::moe_layer_backward(on, x, weights, d_y, saved, d_x, gradients, options);
+      !bad.ok()) {
+    return bad;
+  }
+  moe_sizes const n(x.extent(0), weights, options);
+  auto const scratch =
+      carve_backward<T>(on, work, n, bool(weights.down_bias), !std::same_as<D, float>, options);
+  if (status bad = work.check("moe_layer_backward.work"); !bad.ok()) return bad;
+  moe_call<P, T, G, A> const call{on, n, x, weights, options, saved, scratch.everyone};
+  if constexpr (std::same_as<D, float>) {
+    return call.backward(scratch, d_y, gradients, d_x);
+  } else {
+    status const done = call.backward(scratch, d_y, gradients, scratch.d_x);
+    if (!done.ok()) return done;
+    return layer_on<P>::round(on, view<float const, 2, P::memory>(scratch.d_x), d_x);
+  }
+}
+
 }  // namespace detail
+
+#if defined(SHUNT_ONCE)
+#include "shunt/layer/once.inl"
+#endif
 
 /// A mixture-of-experts layer: logits → choice → plan → experts → combine, with what the family has
 /// beside: shared experts, latents, zero experts, gates on the input, biases.
@@ -210,20 +260,8 @@ template <execution P, input<P, 2> X, storage T, storage G, weight_format W, out
                 "shunt::moe_layer: x and y must have the weights' storage type");
   static_assert(storage<W> || P::memory == space::host,
                 "shunt::moe_layer: weight formats run on the host only");
-  auto const in = as_input<P, 2>(x);
-  auto const out = as_output<P, 2>(y);
-  if (status bad = check::moe_layer(on, in, weights, out, options, saved); !bad.ok()) return bad;
-  detail::moe_sizes const n(in.extent(0), weights, options);
-  moe_saved<T, P::memory> keep;
-  if (saved != nullptr) {
-    keep = *saved;
-  } else {
-    keep = detail::carve_saved<T>(work, n, options, false);
-  }
-  auto const scratch = detail::carve_forward<T>(on, work, n, options);
-  if (status bad = work.check("moe_layer.work"); !bad.ok()) return bad;
-  detail::moe_call<P, T, G, A, W> const call{on, n, in, weights, options, keep, scratch.everyone};
-  return call.forward(scratch, out);
+  return detail::run_layer<P, T, G, W, A>(on, as_input<P, 2>(x), weights, as_output<P, 2>(y), work,
+                                          options, saved);
 }
 
 /// The gradients of moe_layer to its input and its weights, from what forward saved. The experts'
@@ -254,25 +292,9 @@ template <execution P, input<P, 2> X, storage T, storage G, weight_format W, inp
   using D = element_t<DX>;
   static_assert(std::same_as<D, T> || std::same_as<D, float>,
                 "shunt::moe_layer_backward: d_x must have the weights' storage type, or float");
-  auto const in = as_input<P, 2>(x);
-  auto const back = as_input<P, 2>(d_y);
-  auto const out = as_output<P, 2>(d_x);
-  if (status bad = check::moe_layer_backward(on, in, weights, back, saved, out, gradients, options);
-      !bad.ok()) {
-    return bad;
-  }
-  detail::moe_sizes const n(in.extent(0), weights, options);
-  auto const scratch = detail::carve_backward<T>(on, work, n, bool(weights.down_bias),
-                                                 !std::same_as<D, float>, options);
-  if (status bad = work.check("moe_layer_backward.work"); !bad.ok()) return bad;
-  detail::moe_call<P, T, G, A> const call{on, n, in, weights, options, saved, scratch.everyone};
-  if constexpr (std::same_as<D, float>) {
-    return call.backward(scratch, back, gradients, out);
-  } else {
-    status const done = call.backward(scratch, back, gradients, scratch.d_x);
-    if (!done.ok()) return done;
-    return detail::layer_on<P>::round(on, view<float const, 2, P::memory>(scratch.d_x), out);
-  }
+  return detail::run_layer_backward<P, T, G, D, A>(on, as_input<P, 2>(x), weights,
+                                                   as_input<P, 2>(d_y), saved, as_output<P, 2>(d_x),
+                                                   gradients, work, options);
 }
 
 }  // namespace shunt

@@ -22,10 +22,11 @@
 //   auto* kernel = SHUNT_ISA_PICK(on, sum_rows<T>);
 #define SHUNT_LANES inline __attribute__((always_inline))
 
-// The kernels that no user's type enters (<room>_once.inl) can be compiled in one translation unit of
-// a program: that one defines SHUNT_KERNELS_HERE before it includes shunt.hpp; all others define
-// SHUNT_KERNELS_ELSEWHERE, and compile in some two thirds of the time. Units of another
-// SHUNT_WIDEST_REGION or -march do not link with it: see abi.hpp.
+// The kernels that no user's type enters (<room>_once.inl), and the layer of each storage type
+// (layer/once.inl), can be compiled in one translation unit of a program: that one defines
+// SHUNT_KERNELS_HERE before it includes shunt.hpp; all others define SHUNT_KERNELS_ELSEWHERE. CMake's
+// target shunt::kernels does both. Units of another SHUNT_WIDEST_REGION or -march do not link with it:
+// see abi.hpp.
 #if defined(SHUNT_KERNELS_HERE)
 #define SHUNT_ONCE
 #elif defined(SHUNT_KERNELS_ELSEWHERE)
