@@ -113,6 +113,39 @@ TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
   }
 }
 
+// A row of int8 whose largest number is the largest float: 127 times its scale was infinite.
+TYPED_TEST(ExpertsFormats, Battery41_TheLargestFloatsDecodeToFiniteNumbers) {
+  using F = typename TypeParam::format;
+  constexpr int N = 37, K = 40;
+  float const largest = std::numeric_limits<float>::max();
+  guarded<float> w(static_cast<std::size_t>(N * K));
+  for (int n = 0; n < N; ++n) {  // each row begins with another of the largest floats
+    float most = largest;
+    for (int i = 0; i < n; ++i) most = std::nextafter(most, 0.0f);
+    for (int k = 0; k < K; ++k) {
+      w[static_cast<std::size_t>(n * K + k)] =
+          (k % 2 == 0 ? 1.0f : -1.0f) * most / float(1 + k % 9);
+    }
+  }
+  w[static_cast<std::size_t>((N - 1) * K)] = to_float(bf16{0x7f7f});  // that of bf16
+  published const want = quantised_naively<TypeParam>(w, 1, N, K);
+  std::vector<float> const meant = decoded_naively<TypeParam>(want);
+  for (on_host const& on : host_worlds()) {
+    auto bytes = room_for<F>(1, N, K);
+    fine(quantise_weights(on, w.as(1, N, K), bytes));
+    auto const got = decoded(on, bytes, 1, N, K);
+    EXPECT_TRUE(same_bits(got, meant)) << name_of(on);
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      double const x = static_cast<double>(w[i]), m = static_cast<double>(largest);
+      double const bound = std::same_as<F, int8_channel> ? m / 254
+                           : std::same_as<F, mxfp4>      ? m / 4
+                                                         : std::abs(x) / 16;
+      ASSERT_TRUE(std::isfinite(got[i])) << name_of(on) << " " << i << " " << x;
+      ASSERT_LE(std::abs(static_cast<double>(got[i]) - x), bound * (1 + 1e-4)) << i;
+    }
+  }
+}
+
 TYPED_TEST(ExpertsFormats, WhatIsNotFiniteTakesItsOwnGroupOfItsRow) {
   using F = typename TypeParam::format;
   constexpr int N = 40, K = 300;

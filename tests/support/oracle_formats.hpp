@@ -17,7 +17,10 @@ struct int8_oracle {
   static constexpr int codes = 256, rows = 1, columns = 1 << 30;
   static double value(int code) { return code < 128 ? code : code - 256; }
   static bool counts(int code) { return code != 128; }  // -128 is not used
-  static float scale_of(double most) { return static_cast<float>(most) / 127.0f; }
+  static float scale_of(double most) {
+    float const scale = static_cast<float>(most) / 127.0f;
+    return std::isinf(scale * 127.0f) ? std::nextafter(scale, 0.0f) : scale;
+  }
 };
 struct fp8_oracle {
   using format = fp8_block;

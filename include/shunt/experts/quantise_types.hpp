@@ -16,6 +16,14 @@ template <class P> struct quantise_on;
   return static_cast<std::uint8_t>(static_cast<std::int8_t>((inside + room) - room));
 }
 
+/// The scale of an int8 row whose largest magnitude is `most`: most / 127, but no larger than what
+/// 127 times is finite. For the largest float the rounded quotient is.
+[[nodiscard]] constexpr float int8_row_scale(float most) noexcept {
+  constexpr float largest = 0x1.020406p121f;
+  float const scale = most / 127.0f;
+  return scale > largest ? largest : scale;
+}
+
 /// Ties to the even code, at most 6.
 [[nodiscard]] constexpr std::uint8_t e2m1_nearest(float x) noexcept {
   std::uint32_t const bits = bit_copy<std::uint32_t>(x);

@@ -160,7 +160,7 @@ template <> struct quantise_on<on_host> {
             to.scale_bits(block, e8m0);
             if (m.finite) host::round_row(to, row, k, end, e8m0_value(254 - e8m0));
           } else {
-            float const scale = std::same_as<F, fp8_block> ? most / 448.0f : m.most / 127.0f;
+            float const scale = std::same_as<F, fp8_block> ? most / 448.0f : int8_row_scale(m.most);
             to.scale(block, m.finite ? scale : nan);
             if (m.finite && scale > 0.0f) host::round_row(to, row, k, end, scale);
           }
