@@ -265,6 +265,7 @@ TEST_F(CheckpointFormats, WhatDoesNotFitIsRefusedWithASentence) {
   in_fp8<float>(mixed);
   std::string const shared = "model.layers.2.mlp.shared_experts.down_proj.weight";
   mixed.tensors.remove(shared);
+  mixed.tensors.remove(shared + "_scale_inv");
   mixed.tensors.add(shared, {200, 150}, std::vector<bf16>(200 * 150));
   refusal(mixed, "tensor " + shared + " is BF16; as stored, fp8 experts are all F8_E4M3");
 

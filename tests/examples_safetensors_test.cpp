@@ -178,7 +178,6 @@ TEST_F(Safetensors, HostileHeadersAreRefusedWithASentence) {
        file_of(tensor("\"U8\"", "[9223372036854775812,2]", "[0,8]"), 8)},
       {"a size that the shape does not give", "not give",
        file_of(tensor("\"F32\"", "[3]", "[0,8]"), 8)},
-      {"an unknown type", "unknown type", file_of(tensor("\"F33\"", "[2]", "[0,8]"), 8)},
       {"a type that is no string", "must have dtype", file_of(tensor("32", "[2]", "[0,8]"), 8)},
       {"three offsets", "two data_offsets", file_of(tensor("\"U8\"", "[8]", "[0,4,8]"), 8)},
       {"a shape that is no list", "not a list", file_of(tensor("\"U8\"", "8", "[0,8]"), 8)},
@@ -283,6 +282,43 @@ TEST_F(Safetensors, EveryTypeOfTheFormat) {
     EXPECT_EQ(file.find(k.kind)->bytes, k.bytes) << k.kind;
     EXPECT_TRUE(file.find(k.kind)->aligned()) << k.kind;
   }
+}
+
+TEST_F(Safetensors, Battery40_ATypeThatIsNotKnownIsRefusedWhereItIsAskedFor) {
+  for (std::string const kind : {"C64", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F33", "", "\\u001b[2J"}) {
+    std::string const header = R"({"t":{"dtype":")" + kind +
+                               R"(","shape":[2,7],"data_offsets":[0,5]},"w":{"dtype":"U8",)" +
+                               R"("shape":[3],"data_offsets":[5,8]}})";
+    ASSERT_EQ(refusal(file_of(header, 8)), "") << kind;
+    checkpoint::safetensors_file const file(place("hostile"));
+    char bytes[3];
+    file.read("w", "U8", std::vector<std::uint64_t>{3}, bytes);
+    EXPECT_EQ(std::string(bytes, 3), "xxx");
+    ASSERT_NE(file.find("t"), nullptr);
+    EXPECT_EQ(file.find("t")->bytes, 5u);
+    EXPECT_TRUE(file.find("t")->aligned());
+    try {
+      file.read("t", "F32", std::vector<std::uint64_t>{2, 7}, bytes);
+      ADD_FAILURE() << kind << " was read";
+    } catch (lm::problem const& refused) {
+      EXPECT_NE(std::string(refused.what()).find("tensor t is " + kind + "; it must be F32"),
+                std::string::npos)
+          << refused.what();
+    }
+    // Its bytes are its own all the same.
+    for (char const* place : {"[0,4]", "[0,6]", "[1,5]", "[0,9]", "[5,0]"}) {
+      std::string other = header;
+      other.replace(other.find("[0,5]"), 5, place);
+      EXPECT_NE(refusal(file_of(other, 8)), "") << kind << " at " << place;
+    }
+  }
+}
+
+TEST_F(Safetensors, Battery36_PythonsNumbersStandInNoHeaderAndNoIndex) {
+  EXPECT_NE(refusal(file_of(R"({"__metadata__":{"n":NaN}})", 0)).find("not a JSON object"),
+            std::string::npos);
+  EXPECT_THROW((void)checkpoint::read_index("i", R"({"metadata":{"n":Infinity},"weight_map":{}})"),
+               lm::problem);
 }
 
 TEST_F(Safetensors, ShardsAreFoundByTheirIndex) {

@@ -1,15 +1,17 @@
 // libFuzzer's target (and, with replay.cpp, an ordinary test) of what reads published checkpoints: a
-// file of these bytes, a file with this header, this index or this config.json is refused with a
-// sentence, or every byte of its tensors can be read. The first byte says which.
+// file of these bytes, a file with this header, this index, this config.json or layer 0 of a file with
+// both is refused with a sentence, or every byte of its tensors and every weight can be read. The
+// first byte says which.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "../../examples/support/checkpoint/family.hpp"
+#include "../../examples/support/checkpoint/loaded_layer.hpp"
 #include "../../examples/support/checkpoint/safetensors.hpp"
 #include "../../examples/support/checkpoint/shards.hpp"
 
@@ -28,8 +30,10 @@ void read_file(std::vector<std::byte> const& bytes) {
   volatile unsigned sum = 0;
   for (auto const& [name, t] : file.tensors()) {
     std::uint64_t size = 0;
-    must(checkpoint::size_of(t.shape, checkpoint::bits_of_kind(t.kind), size), "sizes fit");
-    must(size == t.bytes, "a tensor has the bytes of its shape");
+    if (std::uint64_t const bits = checkpoint::bits_of_kind(t.kind); bits != 0) {
+      must(checkpoint::size_of(t.shape, bits, size), "sizes fit");
+      must(size == t.bytes, "a tensor has the bytes of its shape");
+    }
     for (std::uint64_t i = 0; i < t.bytes; ++i) sum = sum + std::to_integer<unsigned>(t.data[i]);
     total += t.bytes;
   }
@@ -53,21 +57,59 @@ void read_config(std::string_view text) {
        "no width or block is negative or nothing");
 }
 
+/// The bytes of a file with this header and this data, in memory of exactly their size.
+std::vector<std::byte> file_of(std::span<std::byte const> header, std::span<std::byte const> data) {
+  std::vector<std::byte> bytes;
+  bytes.reserve(8 + header.size() + data.size());
+  for (std::size_t i = 0; i < 8; ++i) {
+    bytes.push_back(static_cast<std::byte>(header.size() >> 8 * i));
+  }
+  bytes.insert(bytes.end(), header.begin(), header.end());
+  bytes.insert(bytes.end(), data.begin(), data.end());
+  return bytes;
+}
+
+/// config.json, a zero, a header, a zero, data.
+void read_layer(std::span<std::byte const> in) {
+  auto const next = [&] {
+    std::size_t end = 0;
+    while (end < in.size() && in[end] != std::byte{0}) ++end;
+    std::span<std::byte const> const piece = in.first(end);
+    in = in.subspan(end < in.size() ? end + 1 : end);
+    return piece;
+  };
+  auto const about = next(), header = next();
+  std::vector<std::byte> const bytes = file_of(header, in);
+  checkpoint::shards files(checkpoint::safetensors_file("input", bytes));
+  std::string_view const text(reinterpret_cast<char const*>(about.data()), about.size());
+  checkpoint::loaded_layer const layer(std::move(files), checkpoint::config("input", text), 0);
+  volatile float sum = 0;
+  layer.visit([&](auto const& w) {
+    for (auto const* m : {&w.up, &w.down, &w.shared_up, &w.shared_down}) {
+      for (shunt::offset_t e = 0; e < m->experts(); ++e) {
+        for (shunt::offset_t n = 0; n < m->rows(); ++n) {
+          for (shunt::offset_t k = 0; k < m->columns(); ++k) {
+            sum = sum + shunt::to_float(m->row(e, n)[k * m->stride(2)]);
+          }
+        }
+      }
+    }
+  });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size) {
   if (size == 0) return 0;
   std::span<std::byte const> const in = std::as_bytes(std::span(data, size)).subspan(1);
   try {
-    if (data[0] % 4 == 0) {
+    if (data[0] == 'L') {
+      read_layer(in);
+    } else if (data[0] % 4 == 0) {
       read_file({in.begin(), in.end()});
     } else if (data[0] % 4 == 1 && in.size() >= 1) {  // the header, with the right length before it
-      std::size_t const header = in.size() - 1, behind = std::to_integer<std::size_t>(in[0]);
-      std::vector<std::byte> bytes(8);
-      for (std::size_t i = 0; i < 8; ++i) bytes[i] = static_cast<std::byte>(header >> 8 * i);
-      bytes.insert(bytes.end(), in.begin() + 1, in.end());
-      bytes.resize(bytes.size() + behind);
-      read_file(bytes);
+      read_file(
+          file_of(in.subspan(1), std::vector<std::byte>(std::to_integer<std::size_t>(in[0]))));
     } else {
       std::string_view const text(reinterpret_cast<char const*>(in.data()), in.size());
       data[0] % 4 == 2 ? read_index(text) : read_config(text);

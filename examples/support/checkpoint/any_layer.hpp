@@ -55,8 +55,9 @@ class any_layer {
     bool const wide = t.kind == "I64";
     if ((!wide && t.kind != "I32") || t.shape.size() != 2 || t.shape[1] != chosen ||
         t.shape[0] == 0 || t.shape[0] * chosen >= std::uint64_t{1} << 31) {
-      tensors.refuse("tensor " + quotable(t.name) + " is " + t.kind + " " + shape_text(t.shape) +
-                     "; it must be I64 or I32 [vocabulary," + std::to_string(chosen) + "]");
+      tensors.refuse("tensor " + quotable(t.name) + " is " + quotable(t.kind) + " " +
+                     shape_text(t.shape) + "; it must be I64 or I32 [vocabulary," +
+                     std::to_string(chosen) + "]");
     }
     table_.resize(static_cast<std::size_t>(t.shape[0] * chosen));
     for (std::size_t i = 0; i < table_.size(); ++i) {

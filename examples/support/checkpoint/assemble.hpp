@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -114,6 +115,13 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     bool const there = lies_well<U>(t);
     used_.note(t, there);
     if (there) return at<U>(t);
+    if constexpr (shunt::quantised<W> && !std::is_same_v<U, float>) {
+      if (t.kind != kind_of<U>) {
+        tensors_.refuse("tensor " + quotable(t.name) + " is " + t.kind + "; next to " +
+                        std::string(name_of_format<W>) + " experts as stored it must be " +
+                        std::string(kind_of<U>) + ". Load the layer as bf16 or float instead");
+      }
+    }
     std::uint64_t const n = t.bytes * 8 / bits_of_kind(t.kind);
     U* const to = to_.own.template take<U>(n);
     convert(t, 0, n, to);

@@ -32,14 +32,14 @@ inline constexpr std::array<element_kind, 19> element_kinds = {{{"F64", 64},
                                                                 {"U8", 8},
                                                                 {"BOOL", 8}}};
 
-/// 0 for a type that nobody knows.
+/// 0 for a type that is not in the table.
 [[nodiscard]] constexpr std::uint64_t bits_of_kind(std::string_view name) noexcept {
   for (element_kind const& kind : element_kinds) {
     if (kind.name == name) return kind.bits;
   }
   return 0;
 }
-/// What an address of such elements should be a multiple of.
+/// What an address of such elements should be a multiple of; 1 for a type of unknown size.
 [[nodiscard]] constexpr std::uint64_t alignment_of_kind(std::string_view name) noexcept {
   std::uint64_t const bits = bits_of_kind(name);
   return bits < 16 ? 1 : bits / 8;
@@ -62,6 +62,11 @@ inline constexpr std::array<element_kind, 19> element_kinds = {{{"F64", 64},
   }
   size = total / 8;
   return total % 8 == 0;
+}
+
+/// ceil(n / size), where n + size may not fit.
+[[nodiscard]] constexpr std::uint64_t blocks_of(std::uint64_t n, std::uint64_t size) noexcept {
+  return n / size + (n % size != 0 ? 1 : 0);
 }
 
 /// [2,3]

@@ -1,10 +1,13 @@
 #pragma once
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -12,6 +15,7 @@
 #include "family.hpp"
 #include "shards.hpp"
 #include "stored_matrix.hpp"
+#include "used_tensors.hpp"
 
 namespace checkpoint {
 
@@ -27,6 +31,10 @@ class layer_tensors {
         std::string block =
             std::string(prefix) + "layers." + std::to_string(layer) + "." + std::string(n.block);
         if (!all.has(block + std::string(n.gate))) continue;
+        for (naming const& any : plan.namings) {
+          blocks_.push_back(block.substr(0, block.size() - n.block.size()) +
+                            std::string(any.block));
+        }
         block_ = std::move(block);
         names_ = n;
         return;
@@ -64,6 +72,37 @@ class layer_tensors {
     return *t;
   }
 
+  /// What shares a type in moe_weights, experts and all that is of the tokens' type: every tensor of
+  /// the layer but those of the router and the scales of blocks.
+  [[nodiscard]] std::vector<tensor const*> of_one_type() const {
+    std::string_view const of_router[] = {names_.gate, names_.choice_bias, "router.bias",
+                                          "gate.tid2eid"};
+    std::vector<tensor const*> all;
+    for (std::string_view const name : all_.names(block_)) {
+      std::string_view const rest = name.substr(block_.size());
+      bool const scales = rest.ends_with(".scale") || rest.ends_with(".weight_scale_inv") ||
+                          rest.ends_with("_scales");
+      bool const routes =
+          std::find(std::begin(of_router), std::end(of_router), rest) != std::end(of_router);
+      if (!scales && !routes && !unread(rest)) all.push_back(all_.find(name));
+    }
+    return all;
+  }
+  /// Refuses a layer of which something was not used: the configuration must say something else than
+  /// the model that was saved.
+  void must_be_all(used_tensors const& used) const {
+    std::vector<std::string_view> left;
+    for (std::string const& block : blocks_) {
+      for (std::string_view const name : all_.names(block)) {
+        if (!used.has(name) && !unread(name.substr(block.size()))) left.push_back(name);
+      }
+    }
+    if (left.empty()) return;
+    refuse("tensor " + quotable(left[0]) +
+           " is one of the layer, but config.json describes a layer without it" +
+           (left.size() > 1 ? ", as without " + std::to_string(left.size() - 1) + " more" : ""));
+  }
+
   /// The matrix [rows,columns] `base`.weight, plain or in scaled blocks.
   [[nodiscard]] stored_matrix matrix(std::string const& base, std::uint64_t rows,
                                      std::uint64_t columns) const {
@@ -87,8 +126,7 @@ class layer_tensors {
       refuse_type(t);
     }
     std::string const scale = has(base + ".scale") ? base + ".scale" : base + ".weight_scale_inv";
-    m.scales = &need(scale, {(rows + m.block_rows - 1) / m.block_rows,
-                             (columns + m.block_columns - 1) / m.block_columns});
+    m.scales = &need(scale, {blocks_of(rows, m.block_rows), blocks_of(columns, m.block_columns)});
     if (m.scales->kind != "F32" && m.scales->kind != "BF16" && m.scales->kind != "F8_E8M0") {
       refuse_type(*m.scales);
     }
@@ -128,13 +166,26 @@ class layer_tensors {
   }
 
  private:
+  /// What the reference does not compute with either: a tensor that the family names, and the room
+  /// that transformers' modules have for experts that are the identity.
+  [[nodiscard]] bool unread(std::string_view rest) const noexcept {
+    if (!plan_.unread.empty() && rest == plan_.unread) return true;
+    constexpr std::string_view expert = "experts.";
+    if (!rest.starts_with(expert)) return false;
+    shunt::index_t const all = plan_.preset.sizes.experts;
+    shunt::index_t const first_zero = all - plan_.preset.route.zero_experts;
+    shunt::index_t e = -1;
+    char const* const end = rest.data() + rest.size();
+    auto const [stop, bad] = std::from_chars(rest.data() + expert.size(), end, e);
+    return bad == std::errc() && stop != end && *stop == '.' && e >= first_zero && e < all;
+  }
   void check_shape(tensor const& t, extents const& shape) const {
     if (t.shape == shape) return;
     refuse("tensor " + quotable(t.name) + " has shape " + shape_text(t.shape) + "; it must be " +
            shape_text(shape));
   }
   [[noreturn]] void refuse_type(tensor const& t) const {
-    refuse("tensor " + quotable(t.name) + " is " + t.kind +
+    refuse("tensor " + quotable(t.name) + " is " + quotable(t.kind) +
            "; known here are F32, BF16 and F16, fp8 with a scale a block, and mxfp4");
   }
   void mxfp4_columns(tensor const& t, std::uint64_t columns) const {
@@ -169,6 +220,7 @@ class layer_tensors {
   shards& all_;
   layer_plan const& plan_;
   std::string block_;
+  std::vector<std::string> blocks_;  ///< of the layer, under any name of the family's
   naming names_{};
 };
 

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -6,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "any_layer.hpp"
 #include "assemble.hpp"
@@ -15,8 +17,9 @@
 
 namespace checkpoint {
 
-/// Storage type of tokens and experts, and of the gate: its own where that is the experts' or float,
-/// else float (widening is exact).
+/// Storage type of tokens, experts and all else but the router: float where these are not all of one
+/// type (widening is exact). And of the gate: its own where that is the experts' or float, else
+/// float.
 using plain_weights =
     std::variant<layer_weights<float, float>, layer_weights<shunt::bf16, shunt::bf16>,
                  layer_weights<shunt::bf16, float>, layer_weights<shunt::fp16, shunt::fp16>,
@@ -47,6 +50,7 @@ template <class Weights> class basic_loaded_layer : public any_layer {
     layer_tensors const tensors(files_, plan_, static_cast<std::uint64_t>(layer));
     load(tensors, settings);
     if (tensors.has("gate.tid2eid")) read_table(tensors);
+    tensors.must_be_all(used_);
   }
 
   /// Calls f with the moe_weights, of whatever types.
@@ -56,18 +60,36 @@ template <class Weights> class basic_loaded_layer : public any_layer {
 
  private:
   void load(layer_tensors const& tensors, load_settings const& settings) {
-    tensor const& first = first_of_experts(tensors);
-    bool const plain = layer_tensors::plain(first);
+    std::vector<tensor const*> const all = tensors.of_one_type();
+    auto const stored = std::find_if(all.begin(), all.end(), in_blocks);
     if constexpr (std::is_same_v<Weights, stored_weights>) {
-      if (first.kind.starts_with("F8"))
-        return with_gate<shunt::bf16, shunt::fp8_block>(tensors, settings);
-      if (!plain) return with_gate<shunt::bf16, shunt::mxfp4>(tensors, settings);
+      tensor const& first = first_of_experts(tensors);
+      if (in_blocks(&first)) {
+        if (first.kind.starts_with("F8"))
+          return with_gate<shunt::bf16, shunt::fp8_block>(tensors, settings);
+        return with_gate<shunt::bf16, shunt::mxfp4>(tensors, settings);
+      }
+      if (stored != all.end()) {
+        tensors.refuse("tensor " + quotable((*stored)->name) + " is " + (*stored)->kind +
+                       "; as stored, experts are all of one format, as tensor " +
+                       quotable(first.name) + ", " + quotable(first.kind) +
+                       ". Load the layer as bf16 or float instead");
+      }
     }
-    std::string_view const decoded = settings.widen ? "F32" : "BF16";
-    std::string_view const kind = plain ? std::string_view(first.kind) : decoded;
-    if (kind == "F32") return with_gate<float>(tensors, settings);
-    if (kind == "BF16") return with_gate<shunt::bf16>(tensors, settings);
-    with_gate<shunt::fp16>(tensors, settings);
+    // One type for all: their own, what blocks are decoded to, or float, which holds all of them.
+    std::string_view kind;
+    if (stored != all.end()) kind = settings.widen ? kind_of<float> : kind_of<shunt::bf16>;
+    for (tensor const* t : all) {
+      if (!layer_tensors::plain(*t)) continue;
+      kind = kind.empty() || kind == t->kind ? std::string_view(t->kind) : kind_of<float>;
+    }
+    if (kind == kind_of<shunt::bf16>) return with_gate<shunt::bf16>(tensors, settings);
+    if (kind == kind_of<shunt::fp16>) return with_gate<shunt::fp16>(tensors, settings);
+    with_gate<float>(tensors, settings);
+  }
+  [[nodiscard]] static bool in_blocks(tensor const* t) noexcept {
+    std::string_view const k = t->kind;
+    return k == "F8_E4M3" || k == "F8_E5M2" || k == "I8" || k == "U8" || k == "F4";
   }
   template <class T, class W = T>
   void with_gate(layer_tensors const& tensors, load_settings const& settings) {
@@ -79,7 +101,7 @@ template <class Weights> class basic_loaded_layer : public any_layer {
     bool const same = tensors.any(std::string(tensors.names().gate)).kind == kind_of<T>;
     same ? make(T{}) : make(0.0f);
   }
-  /// Its type is that of all experts.
+  /// Its format is to be that of all experts.
   [[nodiscard]] tensor const& first_of_experts(layer_tensors const& tensors) const {
     std::string const fused = shunt::gated(plan_.act) ? "experts.gate_up_proj" : "experts.up_proj";
     for (std::string const& name : {fused + "_blocks", fused, std::string("experts.0.w1.weight")}) {
@@ -95,7 +117,7 @@ using loaded_layer = basic_loaded_layer<plain_weights>;
 using stored_layer = basic_loaded_layer<stored_weights>;
 
 /// Layer `layer` of the checkpoint in `folder`: config.json beside its safetensors. Weights in scaled
-/// blocks are decoded.
+/// blocks are decoded. Refused: a layer of which a tensor would not be used.
 [[nodiscard]] inline loaded_layer load_layer(std::filesystem::path const& folder,
                                              shunt::index_t layer,
                                              load_settings const& settings = {}) {

@@ -46,7 +46,7 @@ class safetensors_file {
     tensor const* const t = find(name);
     if (t == nullptr) refuse("it has no tensor " + name);
     if (t->kind != kind) {
-      refuse("tensor " + name + " is " + t->kind + "; it must be " + std::string(kind));
+      refuse("tensor " + name + " is " + quotable(t->kind) + "; it must be " + std::string(kind));
     }
     if (!std::equal(shape.begin(), shape.end(), t->shape.begin(), t->shape.end())) {
       refuse("tensor " + name + " has shape " + shape_text(t->shape) + "; it must be " +

@@ -64,6 +64,13 @@ class shards {
     }
   }
 
+  /// One file's tensors.
+  explicit shards(safetensors_file file) : folder_(file.path()) {
+    std::string const name = file.path().string();
+    for (auto const& [tensor, t] : file.tensors()) map_.emplace(tensor, name);
+    files_.emplace(name, std::move(file));
+  }
+
   [[nodiscard]] bool has(std::string_view name) const noexcept {
     return map_.find(name) != map_.end();
   }
@@ -71,6 +78,15 @@ class shards {
   [[nodiscard]] tensor const* find(std::string_view name) {
     auto const entry = map_.find(name);
     return entry == map_.end() ? nullptr : open(entry->second).find(name);
+  }
+  /// Those that begin so, in alphabetical order.
+  [[nodiscard]] std::vector<std::string_view> names(std::string_view beginning) const {
+    std::vector<std::string_view> all;
+    for (auto at = map_.lower_bound(beginning); at != map_.end(); ++at) {
+      if (!std::string_view(at->first).starts_with(beginning)) break;
+      all.push_back(at->first);
+    }
+    return all;
   }
   /// In alphabetical order, of all shards.
   [[nodiscard]] std::vector<std::string_view> names() const {

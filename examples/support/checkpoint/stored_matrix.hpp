@@ -87,12 +87,13 @@ template <shunt::storage T> void decode(stored_matrix const& m, T* to) noexcept 
     return;
   }
   auto const eight = detail::meanings(m.values->kind);
-  std::uint64_t const scales_a_row = (m.columns + m.block_columns - 1) / m.block_columns;
+  std::uint64_t const scales_a_row = blocks_of(m.columns, m.block_columns);
   for (std::uint64_t r = 0; r < m.rows; ++r) {
     for (std::uint64_t block = 0; block < scales_a_row; ++block) {
       float const scale = detail::scale_at(*m.scales, r / m.block_rows * scales_a_row + block);
-      std::uint64_t const end = std::min(m.columns, (block + 1) * m.block_columns);
-      for (std::uint64_t c = block * m.block_columns; c < end; ++c) {
+      std::uint64_t const first = block * m.block_columns;
+      std::uint64_t const count = std::min(m.columns - first, m.block_columns);
+      for (std::uint64_t c = first; c < first + count; ++c) {
         std::uint64_t const i = r * m.columns + c;
         float number = 0;
         if (m.packed) {

@@ -2,9 +2,12 @@
 #include <cctype>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <new>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "safetensors_header.hpp"
@@ -42,6 +45,7 @@ struct used_tensor {
 class used_tensors {
  public:
   void note(tensor const& t, bool in_place) {
+    names_.insert(t.name);
     std::string const name = without_number(t.name);
     used_tensor* entry = nullptr;
     for (used_tensor& u : all_) {
@@ -57,6 +61,7 @@ class used_tensors {
     (in_place ? bytes_in_place_ : bytes_copied_) += t.bytes;
   }
   [[nodiscard]] std::vector<used_tensor> const& all() const noexcept { return all_; }
+  [[nodiscard]] bool has(std::string_view name) const { return names_.find(name) != names_.end(); }
   /// In the files, of tensors that are used where they lie, and of the others.
   [[nodiscard]] std::uint64_t bytes_in_place() const noexcept { return bytes_in_place_; }
   [[nodiscard]] std::uint64_t bytes_copied() const noexcept { return bytes_copied_; }
@@ -74,6 +79,7 @@ class used_tensors {
   }
 
   std::vector<used_tensor> all_;
+  std::set<std::string, std::less<>> names_;
   std::uint64_t bytes_in_place_ = 0, bytes_copied_ = 0;
 };
 
