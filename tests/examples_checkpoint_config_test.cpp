@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../examples/support/checkpoint/family.hpp"
+#include "../examples/support/config.hpp"
 #include "support/published_families.hpp"
 
 namespace shunt::test {
@@ -325,6 +326,36 @@ TEST(CheckpointConfig, Battery31_BlocksOfAnySizeDoNotWrap) {
   EXPECT_EQ(checkpoint::blocks_of(0, most), 0u);
   EXPECT_EQ(checkpoint::blocks_of(257, 128), 3u);
   EXPECT_EQ(checkpoint::blocks_of(256, 128), 2u);
+}
+
+// What train_lm keeps in its own checkpoints: generate sizes its memory by them.
+TEST(CheckpointConfig, Battery31_SettingsOfATrainedModelDoNotWrap) {
+  auto const refusal = [](lm::settings const& s, bool mixed) -> std::string {
+    try {
+      nn::model_config const c = lm::config_of(s, mixed);
+      EXPECT_NEAR(
+          nn::detail::approximate_parameters(c) / static_cast<double>(nn::parameter_count(c)), 1.0,
+          1e-12);
+    } catch (lm::problem const& refused) { return refused.what(); }
+    return {};
+  };
+  for (bool const mixed : {false, true}) EXPECT_EQ(refusal({}, mixed), "");
+  lm::settings huge;
+  huge.experts = huge.intermediate = huge.width = 1 << 24;
+  huge.heads = huge.kv_heads = 1;
+  EXPECT_PRED2(says, refusal(huge, true), "parameters; there must be fewer than 2^58");
+  huge.width =
+      1 << 12;  // the experts of a layer are 2^60, 2^61 and 2^36 numbers; of 32, as good as 0
+  huge.layers = 32;
+  EXPECT_PRED2(says, refusal(huge, true), "parameters; there must be fewer than 2^58");
+  huge.experts = 1 << 16;
+  huge.layers = 3;
+  EXPECT_EQ(refusal(huge, true), "") << "2^52 and more do not wrap";
+  lm::settings wide;
+  wide.top_k = wide.experts = 1 << 24;
+  wide.intermediate = 256;  // 2^32 wide
+  EXPECT_PRED2(says, refusal(wide, false), "4300559702 wide; it must be 1 to 2^24");
+  EXPECT_EQ(lm::dense_with_all(lm::config_of({}, true)).intermediate, 16 * 128 + 6);
 }
 
 TEST(CheckpointConfig, Battery42_GroupsThatDoNotFitAreRefusedWhenLoaded) {

@@ -1,4 +1,7 @@
 #pragma once
+#include <cstdint>
+#include <string>
+
 #include "problem.hpp"
 #include "settings.hpp"
 #include "shunt/nn/model_config.hpp"
@@ -8,6 +11,18 @@ namespace lm {
 /// Throws the sentence of a status that is not ok.
 inline void require(shunt::status const& answer) {
   if (!answer.ok()) throw problem(answer.message());
+}
+
+/// Of a dense network as wide as `matrices` experts, and what their gate costs on top. In 64 bits: a
+/// checkpoint's settings may be any numbers.
+[[nodiscard]] inline int dense_intermediate(std::int64_t matrices, std::int64_t each,
+                                            std::int64_t experts) {
+  std::int64_t const wide = matrices * each + (experts + 2) / 3;
+  if (wide < 1 || wide > std::int64_t{1} << 24) {
+    throw problem("a dense model as wide as the experts is " + std::to_string(wide) +
+                  " wide; it must be 1 to 2^24");
+  }
+  return static_cast<int>(wide);
 }
 
 /// The library's configuration of a run's model: the mixture of experts, or the dense one.
@@ -30,7 +45,7 @@ inline void require(shunt::status const& answer) {
     // As wide as the active experts together, and what the gate costs on top: the dense model has no
     // fewer parameters than one byte meets in the mixture.
     c.dense = true;
-    c.intermediate = s.top_k * s.intermediate + (s.experts + 2) / 3;
+    c.intermediate = dense_intermediate(s.top_k, s.intermediate, s.experts);
     c.experts = c.top_k = 1;
     c.balance_loss = 0;
   }
@@ -41,7 +56,7 @@ inline void require(shunt::status const& answer) {
 /// A dense model with as many parameters as the mixture has in all: each byte meets all of them.
 [[nodiscard]] inline shunt::nn::model_config dense_with_all(shunt::nn::model_config c) {
   c.dense = true;
-  c.intermediate = c.experts * c.intermediate + (c.experts + 2) / 3;
+  c.intermediate = dense_intermediate(c.experts, c.intermediate, c.experts);
   return c;
 }
 

@@ -35,8 +35,9 @@ template <class T, class P = shunt::on_host> class network : public any_network 
         gradients_(count()),
         first_(count()),
         second_(count()),
-        counts_(mixed ? static_cast<std::size_t>(s.layers * s.experts) : 0),
-        tokens_(static_cast<std::size_t>(s.batch * (s.sequence + 1))),
+        counts_(mixed ? static_cast<std::size_t>(s.layers) * static_cast<std::size_t>(s.experts)
+                      : 0),
+        tokens_(static_cast<std::size_t>(s.batch) * (static_cast<std::size_t>(s.sequence) + 1)),
         scratch_(std::max(shunt::nn::model_train_bytes<T>(on_, config(), s.batch, s.sequence),
                           shunt::nn::model_evaluate_bytes<T>(on_, config(), s.batch, s.sequence))) {
     parameters_.initialise(on_, s.seed);

@@ -26,7 +26,9 @@ template <class T, class P = shunt::on_host> class parameters {
         biased_(mixed && s.balance == "bias"),
         values_(static_cast<std::size_t>(shunt::nn::parameter_count(config_))),
         copy_(rounded ? values_.size() : 0),
-        bias_(biased_ ? static_cast<std::size_t>(config_.layers * config_.experts) : 0) {}
+        bias_(biased_ ? static_cast<std::size_t>(config_.layers) *
+                            static_cast<std::size_t>(config_.experts)
+                      : 0) {}
 
   [[nodiscard]] shunt::nn::model_config const& config() const noexcept { return config_; }
   [[nodiscard]] shunt::view<float, 1, S> values() noexcept { return values_.view(); }

@@ -131,7 +131,17 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
   return 2.0 * (matrices + scores);
 }
 
-/// Whether the numbers fit each other.
+namespace detail {
+/// parameter_count in double: close, and right where the count does not fit 64 bits.
+[[nodiscard]] inline double approximate_parameters(model_config const& c) noexcept {
+  double const w = c.width, i = c.intermediate, e = c.experts, s = c.shared_intermediate;
+  double const attention = (w + c.qkv_width()) * w;
+  double const feed = c.dense ? 3 * i * w : e * w + 3 * e * i * w + 3 * s * w;
+  return (c.tied_head ? 1.0 : 2.0) * c.vocabulary * w + c.layers * (attention + feed + 2 * w) + w;
+}
+}  // namespace detail
+
+/// Whether the numbers fit each other, and all offsets and bytes of the parameters 63 bits.
 [[nodiscard]] inline status check_config(model_config const& c) noexcept {
   constexpr offset_t most = 1 << 24;
   if (status bad = first_of(check::between("model_config.vocabulary", c.vocabulary, 1, most),
@@ -150,11 +160,19 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
                         "the next",
                         c.width, c.heads, c.kv_heads);
   }
-  if (c.dense) return {};
-  return first_of(
-      check::between("model_config.experts", c.experts, 1, most),
-      check::between("model_config.top_k", c.top_k, 1, c.experts),
-      check::between("model_config.shared_intermediate", c.shared_intermediate, 0, most));
+  if (status bad = c.dense ? status{}
+                           : first_of(check::between("model_config.experts", c.experts, 1, most),
+                                      check::between("model_config.top_k", c.top_k, 1, c.experts),
+                                      check::between("model_config.shared_intermediate",
+                                                     c.shared_intermediate, 0, most));
+      !bad.ok()) {
+    return bad;
+  }
+  if (double const all = detail::approximate_parameters(c); all >= 0x1p58) {
+    return status::fail(error::too_large,
+                        "model_config has %g parameters; there must be fewer than 2^58", all);
+  }
+  return {};
 }
 
 }  // namespace SHUNT_HOST_ABI
