@@ -162,6 +162,23 @@ static_assert(activation_function<soft_gate> && activation_function<softplus_uni
 struct no_activation {};
 static_assert(!any_activation<no_activation> && any_activation<activation>);
 
+/// ⟨a, b⟩ as the gate's gradient has it: of each 32 columns the products, rounded, by halves (16 with 16, 8 with 8,
+/// …), and these sums in ascending order. Zeros stand behind the last column.
+float dot_by_strips(std::vector<float> const& a, std::vector<float> const& b) {
+  float dot = 0.0f;
+  for (std::size_t first = 0; first < a.size(); first += 32) {
+    float part[32] = {};
+    for (std::size_t j = 0; j < 32 && first + j < a.size(); ++j) {
+      part[j] = std::fmaf(a[first + j], b[first + j], 0.0f);  // no * that could be fused with the +
+    }
+    for (std::size_t half = 16; half > 0; half /= 2) {
+      for (std::size_t j = 0; j < half; ++j) part[j] += part[j + half];
+    }
+    dot += part[0];
+  }
+  return dot;
+}
+
 /// The passes by rows equal the scalar types, bit for bit, in every world.
 template <class A, class Scalar> void rows_are_the_scalars(A const& act, Scalar const& one) {
   auto const all = points();
@@ -190,6 +207,7 @@ template <class A, class Scalar> void rows_are_the_scalars(A const& act, Scalar 
     EXPECT_TRUE(same_bits(out, act_out)) << name_of(on);
     for (int r = 0; r < R; ++r) {
       double dot = 0, size = 0;
+      std::vector<float> values, gradients;
       for (int i = 0; i < I; ++i) {
         auto const [g, u] = all[static_cast<std::size_t>(i)];
         slopes_of_pair const s = scalar(one, g, u);
@@ -199,12 +217,16 @@ template <class A, class Scalar> void rows_are_the_scalars(A const& act, Scalar 
         if (halves == 2) {
           ASSERT_EQ(d_pre.as(R, halves * I)(r, I + i), given * s.up) << " at " << g << ", " << u;
         }
+        values.push_back(s.value);
+        gradients.push_back(d_act.as(R, I)(r, i));
         double const p = static_cast<double>(d_act.as(R, I)(r, i)) * static_cast<double>(s.value);
         dot += p;
         size += std::abs(p);
       }
       EXPECT_NEAR(static_cast<double>(d_scale[static_cast<std::size_t>(r)]), dot,
                   size * 0x1p-24 * (I / 32 + 8));
+      EXPECT_EQ(d_scale[static_cast<std::size_t>(r)], dot_by_strips(gradients, values))
+          << name_of(on);
     }
   }
 }

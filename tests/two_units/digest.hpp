@@ -85,10 +85,10 @@ bool rooms(shunt::on_host const& on, folder& digest) {
 
 // The layer, forward and backward: all rooms and the grouped products.
 bool layer(shunt::on_host const& on, folder& digest) {
-  constexpr shunt::index_t T = 43, H = 37, I = 29, E = 5, K = 2;
+  constexpr shunt::index_t T = 43, H = 37, I = 70, E = 5, K = 2;
   std::vector<float> x = numbers(T * H, 1), gate = numbers(E * H, 1),
                      up = numbers(E * 2 * I * H, 1), down = numbers(E * H * I, 1), y(T * H),
-                     d_x(T * H), d_up(up.size());
+                     d_x(T * H), d_up(up.size()), d_gate(gate.size());
   shunt::moe_weights<float> const weights{
       .gate = shunt::view<float const, 2>(gate.data(), {{E, H}}),
       .up = shunt::view<float const, 3>(up.data(), {{E, 2 * I, H}}),
@@ -102,12 +102,13 @@ bool layer(shunt::on_host const& on, folder& digest) {
   std::vector<std::byte> work(shunt::moe_layer_scratch_bytes(on, T, weights, options) +
                               shunt::moe_layer_backward_scratch_bytes(on, T, weights, options));
   shunt::moe_gradients<> d;
+  d.gate = shunt::view<float, 2>(d_gate.data(), {{E, H}});
   d.up = shunt::view<float, 3>(d_up.data(), {{E, 2 * I, H}});
   if (!shunt::moe_layer(on, in, weights, out, work, options, &saved).ok()) return false;
   if (!shunt::moe_layer_backward(on, in, weights, out, saved, back, d, work, options).ok()) {
     return false;
   }
-  for (auto const* result : {&y, &d_x, &d_up}) digest.add(*result);
+  for (auto const* result : {&y, &d_x, &d_up, &d_gate}) digest.add(*result);
   return true;
 }
 

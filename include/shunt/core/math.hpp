@@ -20,6 +20,10 @@ SHUNT_HD inline vf fma(vf a, vf b, vf c) noexcept {
   return __builtin_fmaf(a, b, c);
 #endif
 }
+/// a · b, rounded, for a product that feeds an addition: no compiler fuses the two into one
+/// multiply-add, as it may do with a * b + c. A zero is +0. (With -0.0f as the addend clang makes
+/// a * b of it again.)
+SHUNT_HD inline vf product(vf a, vf b) noexcept { return math::fma(a, b, 0.0f); }
 SHUNT_HD inline vf sqrt(vf x) noexcept {
 #if defined(__CUDA_ARCH__)
   return __fsqrt_rn(x);

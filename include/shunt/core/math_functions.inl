@@ -1,10 +1,12 @@
 // No include guard: the elementary functions, once, for whatever "lane" type the including
 // namespace defines. It supplies: vf (float, one or many lanes), vu (as many uint32), SHUNT_MATH
-// (the function prefix), and fma, select, as_bits, as_float, to_float_lanes(vu), sqrt on them.
+// (the function prefix), and fma, product, select, as_bits, as_float, to_float_lanes(vu), sqrt on
+// them.
 //
-// Every multiply-add is an explicit fma, and no product feeds a plain add: the bits are then the
-// same for every lane count, compiler flag and backend. Bounds in units in the last place were
-// measured over all floats (tests/math_test.cpp) and stand in docs/numerics.md.
+// Every multiply-add is an explicit fma, and no product feeds a plain add, in a caller neither (exp
+// ends with `product`, not with *): the bits are then the same for every lane count, compiler flag
+// and backend. Bounds in units in the last place were measured over all floats (tests/math_test.cpp)
+// and stand in docs/numerics.md.
 
 SHUNT_MATH vf abs(vf x) noexcept { return as_float(as_bits(x) & 0x7fffffffu); }
 /// max and min keep a NaN in `a` and ignore one in `b`.
@@ -29,7 +31,7 @@ SHUNT_MATH vf exp(vf x) noexcept {
   p = fma(p, r, fill(1.0f));
   p = fma(p, r, fill(1.0f));
   vu const half = ((n + 256u) >> 1) - 128u;  // n may leave the exponent's range: two factors
-  return p * as_float((half + 127u) << 23) * as_float((n - half + 127u) << 23);
+  return product(p * as_float((half + 127u) << 23), as_float((n - half + 127u) << 23));
 }
 
 /// Natural logarithm. log 0 is -Inf, of a negative number NaN, log Inf is Inf.

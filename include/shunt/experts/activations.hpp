@@ -22,9 +22,10 @@ using slopes_of_pair = math::slopes_of_pair;  ///< .value .gate .up
 ///     float value(float x) const;                   float value(float gate, float up) const;
 ///     slope_of_one slope(float x) const;            slopes_of_pair slopes(float gate, float up) const;
 ///   };                                            };
-/// Built from the functions of shunt::math, with math::fma for every multiply-add, its results are
-/// the same bits on every instruction set and backend. Mark the functions SHUNT_HD to have them on a
-/// device too. Shunt's own are the structs below.
+/// Built from the functions of shunt::math, with math::fma for every multiply-add and math::product
+/// for a product that feeds a plain addition, its results are the same bits on every instruction set
+/// and backend. Mark the functions SHUNT_HD to have them on a device too. Shunt's own are the structs
+/// below.
 template <class A>
 concept activation_function =
     std::is_trivially_copyable_v<A> && ((!A::gated && requires(A const& a, float x) {

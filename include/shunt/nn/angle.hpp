@@ -7,10 +7,13 @@
 
 /// Double arithmetic of our own for the few places that need it (rotary tables, schedules, first
 /// weights): the C library's differ in the last bit from machine to machine. Hosts and devices share
-/// it: no product feeds a plain addition but exact ones.
+/// it, so that a multiply-add is an explicit one and no product feeds a plain addition.
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
 namespace detail {
+
+/// a · b, rounded, for a product that feeds an addition: see math::product.
+SHUNT_HD inline double product(double a, double b) noexcept { return __builtin_fma(a, b, 0.0); }
 
 struct sine_cosine {
   double sine, cosine;
@@ -51,13 +54,14 @@ SHUNT_HD inline double exponential_of(double x) noexcept {
   double p = 1.0;
   for (int n = 17; n >= 1; --n) p = __builtin_fma(p, r / static_cast<double>(n), 1.0);
   std::uint64_t const bits = static_cast<std::uint64_t>(static_cast<std::int64_t>(k) + 1023) << 52;
-  return p * __builtin_bit_cast(double, bits);
+  return product(p, __builtin_bit_cast(double, bits));
 }
 
 /// Of x > 0: y with e^y = x, by Newton's steps.
 SHUNT_HD inline double logarithm_of(double x) noexcept {
   std::uint64_t const bits = __builtin_bit_cast(std::uint64_t, x);
-  double y = (static_cast<double>(bits) * 0x1p-52 - 1023.0) * 0.6931471805599453;
+  double y =
+      product(__builtin_fma(static_cast<double>(bits), 0x1p-52, -1023.0), 0.6931471805599453);
   for (int i = 0; i < 6; ++i) y += __builtin_fma(x, exponential_of(-y), -1.0);
   return y;
 }
@@ -76,7 +80,7 @@ SHUNT_HD inline float normal_at(std::uint64_t seed, std::uint64_t position,
 SHUNT_HD inline double power_of(double base, std::int64_t n) noexcept {
   double result = 1.0;
   for (; n > 0; n >>= 1, base *= base) {
-    if ((n & 1) != 0) result *= base;
+    if ((n & 1) != 0) result = product(result, base);
   }
   return result;
 }

@@ -96,15 +96,15 @@ status adamw(P const& on, adamw_state<T, P::memory> const& state,
     return static_cast<float>(1.0 /
                               (1.0 - detail::power_of(static_cast<double>(beta), options.step)));
   };
-  double const shrink =
-      static_cast<double>(options.rate) * static_cast<double>(options.weight_decay);
+  double const keep = __builtin_fma(-static_cast<double>(options.rate),
+                                    static_cast<double>(options.weight_decay), 1.0);
   return detail::optimiser_on<P>::adamw(
       on,
       detail::adamw_args<T>{
           state.gradient.data(), state.parameter.data(), state.first_moment.data(),
           state.second_moment.data(), state.copy.data(), norm.data(), options.clip, options.beta1,
           options.beta2, rest(options.beta1), rest(options.beta2), unbias(options.beta1),
-          unbias(options.beta2), options.epsilon, options.rate, static_cast<float>(1.0 - shrink)},
+          unbias(options.beta2), options.epsilon, options.rate, static_cast<float>(keep)},
       count);
 }
 

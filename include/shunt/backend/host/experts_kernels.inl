@@ -209,7 +209,7 @@ void activate_rows_backward(Job const& job, std::int64_t first, std::int64_t las
         for (std::int64_t i = 0; i < count; i += strip_width) {
           strip part;
           for (int s = 0; s < strip_vectors; ++s) {
-            part.part[s] = load(d_act + i + s * lanes) * load(value + i + s * lanes);
+            part.part[s] = product(load(d_act + i + s * lanes), load(value + i + s * lanes));
           }
           dot = dot + sum_of(part);
         }

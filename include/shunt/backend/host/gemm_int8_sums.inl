@@ -140,7 +140,7 @@ struct groups_by_floats {
       weights.each<false>(
           k, nullptr, [&](auto, vf const(&w)[panel_vectors]) __attribute__((always_inline)) {
             for (vf const& x : w) {
-              vf const halves = x * 2.0f + 12.0f;  // exact
+              vf const halves = x + x + 12.0f;  // exact
               __builtin_memcpy(to, &halves, sizeof halves);
               to += sizeof halves;
             }
@@ -162,7 +162,7 @@ struct groups_by_floats {
       for (int v = 0; v < panel_vectors; ++v) {
         vf w;
         __builtin_memcpy(&w, weights.at + (k * panel_columns + v * lanes) * 4, sizeof w);
-        sum[v] = sum[v] + w * number;
+        sum[v] = sum[v] + product(w, number);
       }
     }
     add_scaled_group(*a, sum, scale, c);

@@ -6,6 +6,8 @@ using vh = unsigned short __attribute__((vector_size(16)));
 SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
   return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
+/// a · b, rounded, for a product that feeds an addition: see math::product.
+SHUNT_LANES vf product(vf a, vf b) noexcept { return fma(a, b, vf{}); }
 SHUNT_LANES vf sqrt(vf x) noexcept { return (vf)_mm256_sqrt_ps((__m256)x); }
 SHUNT_LANES vf widen_half(vh h) noexcept { return (vf)_mm256_cvtph_ps((__m128i)h); }
 SHUNT_LANES vh narrow_half(vf x) noexcept {

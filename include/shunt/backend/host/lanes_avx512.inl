@@ -7,6 +7,8 @@ using vh = unsigned short __attribute__((vector_size(32)));
 SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
   return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
+/// a · b, rounded, for a product that feeds an addition: see math::product.
+SHUNT_LANES vf product(vf a, vf b) noexcept { return fma(a, b, vf{}); }
 /// A pair of bf16, in the place of one float, with the pairs that are the lanes of b0 and b1: to each sum
 /// the product of the upper halves, then that of the lower ones, each a fused multiply-add to nearest; what
 /// is smaller than 2^-126 counts as zero, as operand, sum and result. For processors of isa::avx512_bf16

@@ -32,6 +32,14 @@ SHUNT_LANES vf fma(vf a, vf b, vf c) noexcept {
   return fma_by_doubles(a, b, c);
 #endif
 }
+/// a · b, rounded, for a product that feeds an addition: see math::product.
+SHUNT_LANES vf product(vf a, vf b) noexcept {
+#if defined(__aarch64__) || defined(__FMA__)
+  return fma(a, b, vf{});
+#else
+  return a * b + vf{};  // nothing to fuse it with
+#endif
+}
 
 SHUNT_LANES vf sqrt(vf x) noexcept {
   vf y = x;
