@@ -81,9 +81,10 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
   if (!read && PyObject_CheckBuffer(object.ptr()) != 0 && kind_of(object) == "bfloat16") {
     read = read_buffer(object.attr("view")("uint16"));  // ml_dtypes: NumPy exports it as nothing
   }
+  if (!read) resolve_tensor(how);
   bool const tracked = !read && requires_gradient(object);
   if (!read && !tracked) {
-    read = read_exchange(object, how) || read_dlpack(object, how) || read_cuda_interface(object);
+    read = read_exchange(object_, how) || read_dlpack(object_, how) || read_cuda_interface(object_);
   }
   if (!read) {
     type_error(std::string(name) + " is " + kind_of(object) +
@@ -92,9 +93,46 @@ array::array(nb::handle object, char const* name, int rank, std::initializer_lis
                           "DLPack or the CUDA array interface"));
   }
   check(rank, types, how, where);
-  // A view without memory means "not given": an empty array is given all the same.
+  check_memory();
+}
+
+/// A torch tensor whose memory is not what its values are: a wrapper is refused, a negated view
+/// gives way to its values where it is only read, and only now.
+void array::resolve_tensor(access how) {
+  tensor_kind const kind = tensor_kind_of(object_);
+  if (kind == tensor_kind::not_torch) return;
+  if (kind == tensor_kind::wrapper) {
+    type_error(std::string(name_) + " is a " + Py_TYPE(object_.ptr())->tp_name +
+               ", which has no memory of its own; it must be a plain tensor (of a DTensor: "
+               "to_local())");
+  }
+  static nb::handle const is_neg = nb::str("is_neg").release();  // kept for good
+  nb::object const negated = nb::steal(PyObject_CallMethodNoArgs(object_.ptr(), is_neg.ptr()));
+  if (!negated.is_valid()) throw nb::python_error();
+  if (negated.ptr() != Py_True) return;
+  if (how != access::read) {
+    value_error(std::string(name_) +
+                " is a negated view, whose memory holds other values; it must be a tensor of its "
+                "own (resolve_neg())");
+  }
+  object_ = object_.attr("resolve_neg")();
+}
+
+/// Elements have memory: a tensor whose storage was freed, or that only stands for another, has an
+/// address on the first page, which is never mapped (0, and what a byte offset makes of it).
+void array::check_memory() {
   static std::max_align_t empty;
-  if (data_ == nullptr) data_ = &empty;
+  bool any = true;
+  for (int d = 0; d < rank_; ++d) any = any && extent(d) != 0;
+  if (!any) {
+    // A view without memory means "not given": an empty array is given all the same.
+    if (data_ == nullptr) data_ = &empty;
+    return;
+  }
+  if (reinterpret_cast<std::uintptr_t>(data_) >= 4096) return;
+  value_error(std::string(name_) +
+              " has elements and no memory: it was freed, or is a tensor that stands for another; "
+              "it must have memory of its own");
 }
 
 array::array(nb::object object, char const* name, element type, void* data,

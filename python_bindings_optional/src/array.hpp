@@ -99,6 +99,8 @@ class array {
   bool read_dlpack(nb::handle object, access how);
   bool read_cuda_interface(nb::handle object);
   void place_on(int device_type, int device);
+  void resolve_tensor(access how);
+  void check_memory();
   void check(int rank, std::initializer_list<element> types, access how, place where) const;
 
   struct release {

@@ -31,15 +31,37 @@ exchange const* find(nb::handle type) {
   return found;
 }
 
+/// A type of torch's is known by its base class, and only once torch is imported.
+tensor_kind kind_of_type(nb::handle type) {
+  nb::dict const modules = nb::borrow<nb::dict>(PyImport_GetModuleDict());
+  if (!modules.contains("torch")) return tensor_kind::not_torch;
+  nb::object const torch = modules["torch"];
+  nb::object const tensor = nb::getattr(torch, "Tensor", nb::none());
+  if (!PyType_Check(tensor.ptr()) || PyObject_IsSubclass(type.ptr(), tensor.ptr()) != 1) {
+    PyErr_Clear();
+    return tensor_kind::not_torch;
+  }
+  static constexpr char const* dispatch = "__torch_dispatch__";
+  bool const own = nb::getattr(type, dispatch, nb::none()).ptr() !=
+                   nb::getattr(tensor, dispatch, nb::none()).ptr();
+  return own ? tensor_kind::wrapper : tensor_kind::plain;
+}
+
+struct type_facts {
+  exchange const* api = nullptr;
+  tensor_kind kind = tensor_kind::not_torch;
+};
+
 /// Of a type; asked once. The types are kept, so that an address stands for one type only.
-exchange const* exchange_of(nb::handle object) {
-  static auto& known = *new std::unordered_map<PyTypeObject*, exchange const*>;
+type_facts const& facts_of(nb::handle object) {
+  static auto& known = *new std::unordered_map<PyTypeObject*, type_facts>;
   PyTypeObject* const type = Py_TYPE(object.ptr());
   if (auto const at = known.find(type); at != known.end()) return at->second;
   nb::handle const kept(reinterpret_cast<PyObject*>(type));
   kept.inc_ref();
-  return known.emplace(type, find(kept)).first->second;
+  return known.emplace(type, type_facts{find(kept), kind_of_type(kept)}).first->second;
 }
+exchange const* exchange_of(nb::handle object) { return facts_of(object).api; }
 
 /// A tensor and its elements in one allocation.
 struct host_block {
@@ -58,6 +80,8 @@ struct host_block {
 };
 
 }  // namespace
+
+tensor_kind tensor_kind_of(nb::handle object) { return facts_of(object).kind; }
 
 bool borrow_fast(nb::handle object, nb::dlpack::dltensor& out) {
   exchange const* const api = exchange_of(object);

@@ -42,6 +42,14 @@ struct host_tensor {
 [[nodiscard]] host_tensor make_on_host(nanobind::handle like, nanobind::dlpack::dtype type,
                                        int rank, std::int64_t const* extents);
 
+/// What the memory of a torch tensor says of it, by its type.
+enum class tensor_kind : std::uint8_t {
+  not_torch,
+  plain,   ///< torch.Tensor, or a subclass that only adds to it
+  wrapper  ///< a subclass that computes by a __torch_dispatch__ of its own: DTensor, FakeTensor, …
+};
+[[nodiscard]] tensor_kind tensor_kind_of(nanobind::handle object);
+
 /// What the object is while nobody changes it: cheaper than an export, which keeps the memory too.
 /// False, and no Python error, where its type does not say.
 [[nodiscard]] bool borrow_fast(nanobind::handle object, nanobind::dlpack::dltensor& out);

@@ -2,12 +2,14 @@
 
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "bind.hpp"
 #include "call.hpp"
 #include "maybe.hpp"
 #include "options.hpp"
 #include "plan.hpp"
+#include "shunt/dispatch.hpp"
 #include "weights.hpp"
 
 namespace bindings {
@@ -31,25 +33,39 @@ struct scale_argument {
   array factor;
   plan_state const* plan = nullptr;
 
-  scale_argument(nb::handle given, char const* name, segments_argument const& rows) {
+  scale_argument(policy const& on, nb::handle given, char const* name,
+                 segments_argument const& rows) {
     if (given.is_none()) return;
     factor = array(given, name, -1, {element::f32}, access::read, here);
     if (factor.rank() == 1) return;
     plan = rows.plan;
     bool const fits = plan != nullptr && factor.rank() == 2 && factor.extent(0) == plan->tokens &&
-                      factor.extent(1) == plan->top_k &&
-                      (factor.extent(1) <= 1 || factor.stride(1) == 1) &&
-                      (factor.extent(0) <= 1 || factor.stride(0) == factor.extent(1));
+                      factor.extent(1) == plan->top_k;
     if (!fits) {
       value_error(std::string(name) +
                   ": it must be a factor for each row [R], or with a shunt.Plan for rows "
-                  "contiguous gates [tokens, top_k]");
+                  "gates [tokens, top_k]");
     }
+    bool const dense = (factor.extent(1) <= 1 || factor.stride(1) == 1) &&
+                       (factor.extent(0) <= 1 || factor.stride(0) == factor.extent(1));
+    if (!dense) lay_out(on, given, name);
   }
   [[nodiscard]] shunt::row_scale<S> as() const noexcept {
     if (plan == nullptr) return {factor.as<float const, 1, S>(), {}};
     auto* const gates = static_cast<float const*>(factor.data());
     return {{gates, {{factor.extent(0) * factor.extent(1)}}}, plan->as<S>().row_slot};
+  }
+
+ private:
+  /// Gates of a wider array: products read them as one row of slots, so that each row gets its own.
+  void lay_out(policy const& on, nb::handle given, char const* name) {
+    array of_rows = output(nb::none(), given, name, {plan->rows}, {element::f32}, here);
+    run([&] {
+      return shunt::gates_to_rows(on, factor.as<float const, 2, S>(), plan->as<S>(),
+                                  of_rows.as<float, 1, S>());
+    });
+    factor = std::move(of_rows);
+    plan = nullptr;
   }
 };
 
@@ -83,7 +99,7 @@ nb::object grouped_gemm(maybe a_, maybe w_, maybe rows_, maybe act_, maybe pairs
   shunt::activation const act = activation_of(act_);
   array const bias = optional(bias_, "grouped_gemm.bias", 2, storage_types, read, here);
   array const pre = optional(pre_, "grouped_gemm.pre", 2, storage_types, write, here);
-  scale_argument const scale(scale_, "grouped_gemm.scale", rows);
+  scale_argument const scale(where, scale_, "grouped_gemm.scale", rows);
   shunt::gemm_options<S> options;
   options.gather = gathered_of(gather, rows, a);
   offset_t const width = shunt::gated(act) ? w.rows() / 2 : w.rows();
@@ -117,7 +133,7 @@ nb::object grouped_dgrad(maybe dc_, maybe w_, maybe rows_, maybe pairs, bool gat
   matrices const w(w_, "grouped_dgrad.w", storage_types, access::read, here, pairs);
   if (!w) throw nb::type_error("grouped_dgrad.w must be given");
   segments_argument const rows(rows_, "grouped_dgrad.rows", here);
-  scale_argument const scale(scale_, "grouped_dgrad.scale", rows);
+  scale_argument const scale(where, scale_, "grouped_dgrad.scale", rows);
   shunt::dgrad_options<S> options;
   options.gather = gathered_of(gather, rows, dc);
   options.scale = scale.as();
@@ -151,7 +167,7 @@ void grouped_wgrad(maybe dc_, maybe a_, maybe rows_, maybe dw_, maybe pairs, boo
   segments_argument const rows(rows_, "grouped_wgrad.rows", here);
   matrices const dw(dw_, "grouped_wgrad.dw", {element::f32}, write, here, pairs);
   if (!dw) throw nb::type_error("grouped_wgrad.dw must be given");
-  scale_argument const scale(scale_, "grouped_wgrad.scale", rows);
+  scale_argument const scale(where, scale_, "grouped_wgrad.scale", rows);
   array const d_bias = optional(d_bias_, "grouped_wgrad.d_bias", 2, {element::f32}, write, here);
   array const frozen = optional(frozen_, "grouped_wgrad.frozen", 1, {element::u8}, read, here);
   shunt::wgrad_options<S> options;
@@ -209,7 +225,7 @@ nb::object activation_forward(maybe pre_, maybe act_, maybe rows_, maybe scale_,
   array const pre(pre_, "activation_forward.pre", 2, storage_types, access::read, here);
   shunt::activation const act = activation_of(act_);
   segments_argument const rows(rows_, "activation_forward.rows", here);
-  scale_argument const scale(scale_, "activation_forward.scale", rows);
+  scale_argument const scale(where, scale_, "activation_forward.scale", rows);
   shunt::activation_options<S> options;
   options.rows = rows.as<S>();
   options.scale = scale.as();
@@ -238,7 +254,7 @@ nb::object activation_backward(maybe d_act_, maybe pre_, maybe act_, maybe rows_
   array const d_act(d_act_, "activation_backward.d_act", 2, {pre.type(), element::f32}, read, here);
   shunt::activation const act = activation_of(act_);
   segments_argument const rows(rows_, "activation_backward.rows", here);
-  scale_argument const scale(scale_, "activation_backward.scale", rows);
+  scale_argument const scale(where, scale_, "activation_backward.scale", rows);
   array const value =
       optional(act_out_, "activation_backward.act_out", 2, storage_types, write, here);
   array const d_scale =

@@ -43,6 +43,9 @@ struct experts_call {
     must_be("moe_experts.expert", "extent 0", expert.extent(0), T);
     must_be("moe_experts.gate", "extent 0", gate.extent(0), T);
     must_be("moe_experts.gate", "extent 1", gate.extent(1), expert.extent(1));
+    // Backward reads them as one row of T·K.
+    if (T > 1) must_be("moe_experts.gate", "stride 0", gate.stride(0), gate.extent(1));
+    if (gate.extent(1) > 1) must_be("moe_experts.gate", "stride 1", gate.stride(1), 1);
     if (expert.extent(1) < 1)
       value_error("moe_experts.expert: extent 1 is 0; it must be at least 1");
     if (up_bias) {

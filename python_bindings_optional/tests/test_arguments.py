@@ -365,3 +365,31 @@ def test_a_plan_is_not_for_writing():
             part[...] = 99
         with pytest.raises(ValueError):
             part.flags.writeable = True
+
+
+NO_IDS = (np.int64, np.uint32, np.uint16, np.uint8, np.bool_, np.float32, np.float16)
+
+
+@pytest.mark.parametrize("dtype", NO_IDS)
+def test_battery39_ids_of_another_type_are_refused(dtype):
+    """Never narrowed or rounded: 2^32 is no expert 0, and True no expert 1."""
+    ids, token = IDS.astype(dtype), zeros(T, dtype=dtype)
+    if dtype == np.int64:
+        ids[2, 1] = 2**32
+    saved = shunt.Saved()
+    shunt.moe_layer(X, W, OPTIONS, saved=saved)
+    for name, call in {
+        "route.ids": lambda: shunt.route(LOGITS, K, ids=ids),
+        "route.token": lambda: shunt.route(LOGITS, K, ids=IDS, token=token),
+        "route_backward.expert": lambda: shunt.route_backward(LOGITS, ids, GATES),
+        "plan_dispatch.expert": lambda: shunt.plan_dispatch(ids, E),
+        "plan_from_expert_choice.token": lambda: shunt.plan_from_expert_choice(ids, T),
+        "combine.zero.expert": lambda: shunt.combine(ROWS, PLAN, GATES, zero=(ids, X, 0, 1)),
+        "moe_layer.ids": layer(ids=ids),
+        "moe_layer.token": layer(ids=IDS, token=token),
+        "moe_layer_backward.ids": lambda: shunt.moe_layer_backward(
+            X, W, X, saved, OPTIONS, ids=ids
+        ),
+    }.items():
+        with pytest.raises(TypeError, match=rf"{name.split('.')[-1]}: its elements are"):
+            call()

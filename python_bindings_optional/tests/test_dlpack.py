@@ -90,3 +90,24 @@ def test_lanes_and_broken_exports_are_refused(rng):
     for wrong in (Broken(), Empty()):
         with pytest.raises(TypeError, match="route.logits is"):
             shunt.route(wrong, K)
+
+
+@pytest.mark.parametrize("address, offset", [(0, 0), (0, 16), (16, 16)])
+def test_battery30_elements_without_memory_are_refused(address, offset):
+    """A null address stands for an empty array only; a byte offset does not make it another."""
+
+    class Gone:
+        def __init__(self, shape):
+            self.export = Export(address + offset, shape, None, (HOST, 0), 2, 32, offset)
+
+        def __dlpack_device__(self):
+            return (HOST, 0)
+
+        def __dlpack__(self, **_):
+            return self.export.capsule()
+
+    with pytest.raises(ValueError, match="route.logits has elements and no memory"):
+        shunt.route(Gone((T, H)), K)
+    with pytest.raises(ValueError, match="route.gate has elements and no memory"):
+        shunt.route(np.zeros((T, H), np.float32), K, out=shunt.Routing(gate=Gone((T, K))))
+    assert shunt.route(Gone((0, H)), K).gate.shape == (0, K)
