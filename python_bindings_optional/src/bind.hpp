@@ -7,6 +7,7 @@ namespace bindings {
 void bind_combine(nanobind::module_& m);
 void bind_dispatch(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);
+void bind_ids(nanobind::module_& m);  ///< of the host alone
 void bind_layer(nanobind::module_& m);
 void bind_losses(nanobind::module_& m);
 void bind_moe_experts(nanobind::module_& m);

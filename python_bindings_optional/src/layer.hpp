@@ -24,7 +24,8 @@ struct saved_state {
   array memory;
   saved_key key;
   bool filled = false;
-  int users = 0;  ///< calls that have it in hand; -1: one that writes
+  int users = 0;      ///< calls that have it in hand; -1: one that writes
+  offset_t lent = 0;  ///< bytes of the memory that `lend` gave away
 
   template <shunt::space S> [[nodiscard]] shunt::arena<S> arena() const noexcept {
     return {memory.data(), static_cast<std::size_t>(memory.extent(0))};

@@ -17,5 +17,6 @@ NB_MODULE(_host, m) {
   bindings::bind_layer_types(m);
 
   bindings::bind_stages(m);
+  bindings::bind_ids(m);
   m.def("repeat", [](int times) { bindings::repeats() = times < 1 ? 1 : times; });
 }

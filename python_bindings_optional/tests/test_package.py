@@ -26,7 +26,7 @@ def test_stubs_and_marker_are_there():
     if (HOME / "_cuda.pyi").exists():
         of_cuda = {n.name for n in ast.parse((HOME / "_cuda.pyi").read_text()).body
                    if isinstance(n, ast.FunctionDef)}  # fmt: skip
-        of_host_alone = {"make_route_options", "make_layer_options", "presets", "repeat"}
+        of_host_alone = {"make_route_options", "make_layer_options", "presets", "repeat", "narrow_ids"}
         assert functions - of_cuda == of_host_alone
 
 

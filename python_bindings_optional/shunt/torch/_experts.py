@@ -10,55 +10,59 @@ from torch.autograd.function import once_differentiable
 from .._backend import backend
 from .._layer import Saved
 from .._options import act_of, activation
-from ._tensors import buffer_like, floats, of_types, policy, rows, trains
+from ._tensors import buffer_like, dense, floats, ids, of_types, plain, policy, rows, trains
 
 Tensor = torch.Tensor
 
 
 class _Call:
-    """One call's arguments, but for what has a gradient."""
+    """One call's arguments, but for its tensors."""
 
-    __slots__ = ("expert", "pairs", "act", "saved", "module", "on")
+    __slots__ = ("pairs", "act", "module", "on")
 
-    def __init__(self, x: Tensor, expert: Tensor, pairs: Any, act: Any, on: Any) -> None:
-        self.expert = expert.detach().to(torch.int32)
+    def __init__(self, x: Tensor, pairs: Any, act: Any, on: Any) -> None:
         self.pairs, self.act = pairs, act_of(act)
         self.module, self.on = backend(on, x)
-        self.saved: Optional[Saved] = None
 
     def experts(self, up: Tensor, down: Tensor, up_bias: Any, down_bias: Any) -> tuple[Any, ...]:
-        bias = [None if b is None else b.detach() for b in (up_bias, down_bias)]
-        return (up.detach(), down.detach(), *bias, self.pairs, self.act)
+        bias = [None if b is None else rows(b) for b in (up_bias, down_bias)]
+        return (plain(up), plain(down), *bias, self.pairs, self.act)
 
-    def forward(self, x: Tensor, gate: Tensor, *experts: Any) -> Tensor:
+    def forward(
+        self, expert: Tensor, x: Tensor, gate: Tensor, experts: Any, saved: Optional[Saved] = None
+    ) -> Tensor:
         return self.module.moe_experts(
-            rows(x), self.expert, floats(gate), self.experts(*experts), self.saved, None, self.on
+            rows(x), expert, floats(gate), self.experts(*experts), saved, None, self.on
         )
 
 
 class _Experts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, x: Tensor, gate: Tensor, *experts: Any) -> Tensor:
-        call.saved = Saved()
-        ctx.call = call
-        ctx.save_for_backward(x, gate, *experts)
-        return call.forward(x, gate, *experts)
+    def forward(
+        ctx: Any, call: _Call, expert: Tensor, x: Tensor, gate: Tensor, *experts: Any
+    ) -> Tensor:
+        saved = Saved()
+        y = call.forward(expert, x, gate, experts, saved)
+        ctx.call, ctx.saved = call, saved
+        # All memory goes to autograd, whose hooks may move it, or let it go and make it again.
+        ctx.save_for_backward(saved.lend(), expert, x, gate, *experts)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Any, ...]:
         call: _Call = ctx.call
-        x, gate, *experts = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        memory, expert, x, gate, *experts = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[3:]
         to = [
-            buffer_like(gate.contiguous() if t is gate else t) if want else None
+            buffer_like(t, strided=t.dim() == 3) if want else None
             for want, t in zip(wanted, (gate, *experts))
         ]
         d_x = call.module.moe_experts_backward(
-            rows(x), call.expert, floats(gate), call.experts(*experts),
-            d_y.detach().to(x.dtype).contiguous(), call.saved, tuple(to), None, call.on,
+            rows(x), expert, floats(gate), call.experts(*experts), dense(d_y, x.dtype),
+            ctx.saved.with_memory(memory), tuple(to), None, call.on,
         )  # fmt: skip
-        return (None, d_x, *of_types(to, (gate, *experts)))
+        return (None, None, d_x, *of_types(to, (gate, *experts)))
 
 
 def moe_experts(
@@ -77,10 +81,17 @@ def moe_experts(
     """y [T,H]: each token's experts weighted by its gates; gradients to all but `expert`.
 
     x [T,H] · expert [T,K] integers, one outside 0..E-1 is no expert · gate [T,K] · up [E,2I,H],
-    down [E,H,I] of x's type, with any strides · up_bias [E,2I], down_bias [E,H] · pairs: how the
-    rows of gate and up lie, as in shunt.Weights; None for an act without a gate half.
+    down [E,H,I] of x's type · up_bias [E,2I], down_bias [E,H] · pairs: how the rows of gate and up
+    lie, as in shunt.Weights; None for an act without a gate half.
+
+    Any strides. up and down are read where they lie; of the others those whose rows are not
+    contiguous, and ids and gates that are not int32 and float32 in one piece, are copied.
+    Errors: a TypeError for ids that are no integers; a ValueError for one beyond 32 bits (in CUDA
+    memory, which is not waited for, such an id is no expert).
     """
-    call = _Call(x, expert, pairs, act, policy(x, on))
-    if trains(x, gate, up, down, up_bias, down_bias):
-        return _Experts.apply(call, x, gate, up, down, up_bias, down_bias)
-    return call.forward(x, gate, up, down, up_bias, down_bias)
+    call = _Call(x, pairs, act, policy(x, on))
+    expert = ids(expert, "moe_experts.expert")
+    experts = (up, down, up_bias, down_bias)
+    if trains(x, gate, *experts):
+        return _Experts.apply(call, expert, x, gate, *experts)
+    return call.forward(expert, x, gate, experts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Sequence
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -12,7 +12,8 @@ from .._layer import moe_layer as _moe_layer
 from .._layer import moe_layer_backward as _moe_layer_backward
 from .._options import layer_options
 from .._routing import Routing
-from ._tensors import buffer_like, floats, of_types, policy, rows, trains
+from ._tensors import buffer_like, dense, floats, of_types, plain, policy, rows, trains
+from ._tensors import ids as ids_of
 
 Tensor = torch.Tensor
 
@@ -20,6 +21,8 @@ Tensor = torch.Tensor
 NAMES = ("gate", "up", "down", "gate_bias", "up_bias", "down_bias", "shared_up", "shared_down",
          "shared_gate", "latent_down", "latent_up")  # fmt: skip
 FLOAT = ("gate_bias",)
+MATRICES = ("up", "down", "shared_up", "shared_down")  # read, and their gradients written, anyhow
+OF_TOKENS = ("valid", "ids", "token")
 
 
 class LayerOutput(NamedTuple):
@@ -34,7 +37,8 @@ class LayerOutput(NamedTuple):
     def balance_loss(self) -> Tensor:
         """E Σ f P: f the share of slots, P the mean probability. 1 where the load is even."""
         assert self.counts is not None and self.importance is not None, "observe=True was not given"
-        share = self.counts / self.counts.sum().clamp(min=1)
+        counts = self.counts.to(torch.float32)  # a quotient of integers has torch's default type
+        share = counts / self.counts.sum().clamp(min=1).to(torch.float32)
         return len(share) * (share * self.importance).sum() / self.tokens.clamp(min=1)[0]
 
     def z_loss(self) -> Tensor:
@@ -44,47 +48,55 @@ class LayerOutput(NamedTuple):
 
 
 class _Call:
-    """One call's arguments, but for what has a gradient."""
+    """One call's arguments, but for its tensors."""
 
     def __init__(self, options: layer_options, choice_bias: Optional[Tensor], pairs: Any,
                  shared_pairs: Any, observe: bool, report: Optional[LayerReport],
-                 **of_tokens: Any) -> None:  # fmt: skip
+                 on: Any) -> None:  # fmt: skip
         self.options = options
+        # Not one of autograd's: a step of the bias between forward and backward is legal.
         self.of_weights = {"choice_bias": floats(choice_bias), "pairs": pairs,
                            "shared_pairs": shared_pairs}  # fmt: skip
-        self.observe, self.report = observe, report
-        self.of_tokens = of_tokens
-        self.saved: Optional[Saved] = None
+        self.observe, self.report, self.on = observe, report, on
 
-    def weights(self, tensors: tuple[Optional[Tensor], ...]) -> Weights:
+    def weights(self, tensors: Sequence[Optional[Tensor]]) -> Weights:
         given = {}
         for name, t in zip(NAMES, tensors):
-            given[name] = None if t is None else floats(t) if name in FLOAT else t.detach()
+            if t is not None:
+                t = plain(t) if name in MATRICES else floats(t) if name in FLOAT else rows(t)
+            given[name] = t
         return Weights(**given, **self.of_weights)
 
-    def forward(self, x: Tensor, tensors: tuple[Optional[Tensor], ...]) -> LayerOutput:
+    def of_tokens(self, tensors: Sequence[Optional[Tensor]]) -> dict[str, Any]:
+        return {**dict(zip(OF_TOKENS, tensors)), "on": self.on}
+
+    def forward(self, of_tokens: Sequence[Optional[Tensor]], x: Tensor,
+                tensors: Sequence[Optional[Tensor]], saved: Optional[Saved] = None
+                ) -> LayerOutput:  # fmt: skip
         load: dict[str, Tensor] = {}
         if self.observe:
             experts, tokens = len(tensors[0]), len(x)
-            load["counts"] = torch.empty(experts, dtype=torch.int32, device=x.device)
-            load["tokens"] = torch.empty(1, dtype=torch.int32, device=x.device)
-            load["importance"] = torch.empty(experts, device=x.device)
-            load["z"] = torch.empty(tokens, device=x.device)
+            for name, size, dtype in (("counts", experts, torch.int32), ("tokens", 1, torch.int32),
+                                      ("importance", experts, torch.float32),
+                                      ("z", tokens, torch.float32)):  # fmt: skip
+                load[name] = torch.empty(size, dtype=dtype, device=x.device)
         y = _moe_layer(
-            rows(x), self.weights(tensors), self.options, saved=self.saved, report=self.report,
-            observe=Routing(**load) if load else None, **self.of_tokens,
+            rows(x), self.weights(tensors), self.options, saved=saved, report=self.report,
+            observe=Routing(**load) if load else None, **self.of_tokens(of_tokens),
         )  # fmt: skip
         return LayerOutput(y, **load)
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, x: Tensor, *tensors: Optional[Tensor]) -> tuple[Any, ...]:
-        call.saved = Saved()
-        ctx.call = call
-        ctx.save_for_backward(x, *tensors)
+    def forward(ctx: Any, call: _Call, valid: Any, ids: Any, token: Any, x: Tensor,
+                *tensors: Optional[Tensor]) -> tuple[Any, ...]:  # fmt: skip
+        saved = Saved()
+        out = call.forward((valid, ids, token), x, tensors, saved)
+        ctx.call, ctx.saved = call, saved
+        # All memory goes to autograd, whose hooks may move it, or let it go and make it again.
+        ctx.save_for_backward(saved.lend(), valid, ids, token, x, *tensors)
         ctx.set_materialize_grads(False)
-        out = call.forward(x, tensors)
         if out.counts is not None:
             ctx.mark_non_differentiable(out.counts, out.tokens)
         return tuple(out)
@@ -93,25 +105,22 @@ class _Layer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_y: Any, _c: Any, _t: Any, d_importance: Any, d_z: Any) -> Any:
         call: _Call = ctx.call
-        x, *tensors = ctx.saved_tensors
-        d_y = torch.zeros_like(x) if d_y is None else d_y.detach().to(x.dtype).contiguous()
+        memory, valid, ids, token, x, *tensors = ctx.saved_tensors
+        d_y = torch.zeros_like(x) if d_y is None else d_y
         to = {
-            name: buffer_like(t)
-            for name, t, want in zip(NAMES, tensors, ctx.needs_input_grad[2:])
+            name: buffer_like(t, strided=name in MATRICES)
+            for name, t, want in zip(NAMES, tensors, ctx.needs_input_grad[5:])
             if want
         }
         losses = None
         if d_importance is not None or d_z is not None:
-            losses = (
-                None if d_importance is None else d_importance.detach().contiguous(),
-                None,
-                None if d_z is None else d_z.detach().contiguous(),
-            )
+            losses = (floats(d_importance), None, floats(d_z))
         d_x, _ = _moe_layer_backward(
-            rows(x), call.weights(tuple(tensors)), d_y, call.saved, call.options,
-            gradients=Gradients(**to), from_losses=losses, **call.of_tokens,
+            rows(x), call.weights(tensors), dense(d_y, x.dtype), ctx.saved.with_memory(memory),
+            call.options, gradients=Gradients(**to), from_losses=losses,
+            **call.of_tokens((valid, ids, token)),
         )  # fmt: skip
-        return (None, d_x, *of_types(map(to.get, NAMES), tensors))
+        return (None, None, None, None, d_x, *of_types(map(to.get, NAMES), tensors))
 
 
 def moe_layer(
@@ -141,6 +150,8 @@ def moe_layer(
 ) -> LayerOutput:
     """shunt.moe_layer with gradients to x and to every weight (shunt.Weights says how they lie).
 
+    Any strides. The matrices of experts are read where they lie; of the others those whose rows are
+    not contiguous are copied. ids and token: integers, as in moe_experts.
     Losses are the caller's, from what observe=True gives: `options` must have none of its own, and
     must not add to y or to gradients.
     """
@@ -150,10 +161,14 @@ def moe_layer(
             raise ValueError(
                 f"options.{name} is {getattr(options, name)!r}; under torch it must be {plain!r}"
             )
-    of_tokens = {"valid": valid, "ids": ids, "token": token, "on": policy(x, on)}
-    call = _Call(options, choice_bias, pairs, shared_pairs, observe, report, **of_tokens)
+    of_tokens = (
+        dense(valid),
+        None if ids is None else ids_of(ids, "moe_layer.ids"),
+        None if token is None else ids_of(token, "moe_layer.token"),
+    )
+    call = _Call(options, choice_bias, pairs, shared_pairs, observe, report, policy(x, on))
     tensors = (gate, up, down, gate_bias, up_bias, down_bias, shared_up, shared_down, shared_gate,
                latent_down, latent_up)  # fmt: skip
     if trains(x, *tensors):
-        return LayerOutput(*_Layer.apply(call, x, *tensors))
-    return call.forward(x, tensors)
+        return LayerOutput(*_Layer.apply(call, *of_tokens, x, *tensors))
+    return call.forward(of_tokens, x, tensors)

@@ -13,6 +13,7 @@ from .._losses import sign_step
 from .._options import layer_options
 from .._presets import preset, presets
 from ._layer import LayerOutput, moe_layer
+from ._tensors import STORAGE
 
 GATED = ("swiglu", "geglu", "swiglu_clamped", "swiglu_capped", "situ_glu")
 
@@ -22,7 +23,14 @@ class MoELayer(nn.Module):
 
     hidden: the width H of x · intermediate: of one expert · experts: E, zero experts included ·
     options: routing, activation, top_k, and the coefficients of the losses · latent: the width
-    that the experts see, where it is not H. Parameters lie as in shunt.Weights.
+    that the experts see, where it is not H. Parameters lie as in shunt.Weights. dtype: of the
+    parameters, float32, bfloat16 or float16; None: torch's default one, and float32 where that is
+    float64, of which x is then computed in float32.
+
+    choice_bias is a float32 buffer whatever the module is converted to, or loads: its steps are
+    smaller than what 16 bits tell apart. Random numbers (jitter, the random second expert) follow
+    torch's generator of the CPU: torch.manual_seed repeats them, and so does a recomputation under
+    torch.utils.checkpoint.
 
     After a call in training `aux_loss` is the sum of the losses that options have coefficients
     for: add it to the model's. `load` has figures of the last call, `counts` each expert's slots.
@@ -52,6 +60,11 @@ class MoELayer(nn.Module):
         self.options = options.replace(balance_loss=0.0, z_loss=0.0)
         self.pairs = None if halves == 1 else ("gate_up", 1 if interleaved else 0)
         real, seen = experts - options.route.zero_experts, latent or hidden
+        if dtype is None:
+            dtype = torch.get_default_dtype()
+            dtype = torch.float32 if dtype == torch.float64 else dtype
+        if dtype not in STORAGE:
+            raise TypeError(f"dtype is {dtype}; it must be float32, bfloat16 or float16")
         new = {"device": device, "dtype": dtype}
 
         def weight(name: str, *shape: int, fan: int = 0) -> None:
@@ -73,12 +86,11 @@ class MoELayer(nn.Module):
         weight("shared_gate", hidden if shared_gate else 0, fan=hidden)
         weight("latent_down", latent, hidden, fan=hidden)
         weight("latent_up", hidden, latent, fan=max(latent, 1))
-        bias = torch.zeros(experts, device=device) if choice_bias else None
+        bias = torch.zeros(experts, device=device, dtype=torch.float32) if choice_bias else None
         self.register_buffer("choice_bias", bias)
         self.aux_loss: Optional[torch.Tensor] = None
         self.counts: Optional[torch.Tensor] = None
         self._report: Optional[LayerReport] = None
-        self._drawn = 0
 
     @classmethod
     def from_preset(cls, name: Union[str, preset], **changes: Any) -> MoELayer:
@@ -116,9 +128,11 @@ class MoELayer(nn.Module):
     ) -> torch.Tensor:
         """x [..., H]; valid, ids, token as in shunt.moe_layer, of the flattened tokens."""
         self._report = LayerReport()
-        options = self._options_for(x.numel() // x.shape[-1])
+        tokens = x.reshape(-1, x.shape[-1])
+        if x.dtype == torch.float64:
+            tokens = tokens.to(self.up.dtype)
         out = moe_layer(
-            x.reshape(-1, x.shape[-1]), self.gate, self.up, self.down, options,
+            tokens, self.gate, self.up, self.down, self._call_options(),
             gate_bias=self.gate_bias, choice_bias=self.choice_bias, up_bias=self.up_bias,
             down_bias=self.down_bias, shared_up=self.shared_up, shared_down=self.shared_down,
             shared_gate=self.shared_gate, latent_down=self.latent_down, latent_up=self.latent_up,
@@ -128,17 +142,31 @@ class MoELayer(nn.Module):
         )  # fmt: skip
         self.counts = out.counts
         self.aux_loss = self._losses(out) if self.training else None
-        return out.y.reshape(x.shape)
+        return out.y.reshape(x.shape).to(x.dtype)
 
-    def _options_for(self, tokens: int) -> layer_options:
+    def _call_options(self) -> layer_options:
         """Jitter and the random second expert: in training, with new draws in each call."""
         route = self.options.route
         if not route.jitter and not route.random_second:
             return self.options
         if not self.training:
             return self.options.replace(route=replace(route, jitter=0.0, random_second=False))
-        first, self._drawn = self._drawn, self._drawn + tokens
-        return self.options.replace(route=replace(route, first_token=route.first_token + first))
+        # Of torch's own generator, whose state checkpointing restores before it runs a call again.
+        drawn = int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
+        return self.options.replace(route=replace(route, seed=(route.seed + drawn) % 2**64))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> MoELayer:
+        """Conversions pass by the bias of the choice; moves do not."""
+        before = self.choice_bias
+        super()._apply(fn, recurse)
+        if before is not None and self.choice_bias.dtype != torch.float32:
+            self.choice_bias = before.to(self.choice_bias.device)
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.choice_bias is not None and self.choice_bias.dtype != torch.float32:
+            self.choice_bias = self.choice_bias.to(torch.float32)  # what assign=True brought
 
     def _losses(self, out: LayerOutput) -> torch.Tensor:
         loss = out.importance.new_zeros(())
