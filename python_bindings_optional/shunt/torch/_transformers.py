@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Optional
+import warnings
+from typing import Optional
 
 import torch
 
-from .._experts import activation_forward
 from .._options import activation
+from ._activations import activation_of
 from ._experts import moe_experts
-
-_KNOWN: dict[Any, activation] = {}  # of each kind of experts module that was met
+from ._tensors import STORAGE
 
 
 def register(name: str = "shunt") -> None:
@@ -29,10 +28,17 @@ def experts_forward(
     top_k_index: torch.Tensor,
     top_k_weights: torch.Tensor,
 ) -> torch.Tensor:
-    """What transformers calls in the place of an experts module's own forward."""
-    if getattr(self, "has_post_expert_norm", False):
-        raise NotImplementedError(f"{_who(self)} norms each expert's output, which Shunt does not")
+    """What transformers calls in the place of an experts module's own forward, which computes what
+    Shunt does not: a RuntimeWarning then says so. Where the module has none, a
+    NotImplementedError."""
     up = self.gate_up_proj if self.has_gate else self.up_proj
+    act, missing = _what_shunt_needs(self, up)
+    if act is None:
+        own = getattr(type(self).forward, "__wrapped__", None)  # of use_experts_implementation
+        if own is None:
+            raise NotImplementedError(missing)
+        warnings.warn(f"{missing}; the module's own forward runs", RuntimeWarning, stacklevel=2)
+        return own(self, hidden_states, top_k_index, top_k_weights)
     down = self.down_proj
     if self.is_transposed:
         up, down = up.transpose(1, 2), down.transpose(1, 2)
@@ -43,58 +49,19 @@ def experts_forward(
     pairs = ("gate_up", 0 if self.is_concatenated else 1) if self.has_gate else None
     y = moe_experts(
         hidden_states.to(up.dtype), top_k_index, top_k_weights, up, down, up_bias=up_bias,
-        down_bias=down_bias, pairs=pairs, act=_activation_of(self),
+        down_bias=down_bias, pairs=pairs, act=act,
     )  # fmt: skip
     return y.to(hidden_states.dtype)
 
 
-def _who(module: torch.nn.Module) -> str:
-    return type(module).__name__
-
-
-def _numbers(module: torch.nn.Module, *names: str) -> Optional[float]:
-    found = [getattr(module, n, None) for n in names]
-    return next((float(v) for v in found if isinstance(v, (int, float))), None)
-
-
-def _activation_of(module: torch.nn.Module) -> activation:
-    act = getattr(module, "act_fn", None)
-    limit = _numbers(module, "limit", "swiglu_limit")
-    alpha = _numbers(module, "alpha", "swiglu_alpha")
-    # An activation module without parameters is its class; another is looked at by itself.
-    if isinstance(act, torch.nn.Module) and next(act.parameters(), None) is None:
-        act = type(act)
-    key = (type(module), act, limit, alpha, module.is_concatenated, module.has_gate)
-    if key not in _KNOWN:
-        _KNOWN[key] = _recognised(module, limit, alpha)
-    return _KNOWN[key]
-
-
-@torch.no_grad()
-def _recognised(
-    module: torch.nn.Module, limit: Optional[float], alpha: Optional[float]
-) -> activation:
-    """The one of Shunt's that gives the module's own numbers, on both sides of every bend."""
-    edge = limit if limit is not None and math.isfinite(limit) else 4.0
-    points = torch.linspace(-1.5 * edge, 1.5 * edge, 41)
-    if module.has_gate:
-        gate, up = (p.reshape(-1) for p in torch.meshgrid(points, points, indexing="ij"))
-        rows = torch.stack([gate, up], 0 if module.is_concatenated else 1).reshape(1, -1)
-        own = module._apply_gate(rows).reshape(-1).float()
-        ours = torch.cat([gate, up]).reshape(1, -1)
-        candidates = [activation("swiglu"), activation("geglu")]
-        if limit is not None:
-            candidates.append(activation("swiglu_capped", limit))
-            if alpha is not None:
-                candidates.append(activation("swiglu_clamped", alpha, limit))
-    else:
-        own = module.act_fn(points).float()
-        ours = points.reshape(1, -1)
-        candidates = [activation(k) for k in ("relu2", "relu", "gelu", "gelu_tanh", "identity")]
-    for candidate in candidates:
-        if torch.allclose(activation_forward(ours, candidate).reshape(-1), own, 1e-5, 1e-5):
-            return candidate
-    raise NotImplementedError(
-        f"{_who(module)} has an activation that Shunt does not know; it is none of "
-        + ", ".join(c.kind for c in candidates)
-    )
+def _what_shunt_needs(
+    module: torch.nn.Module, up: torch.Tensor
+) -> tuple[Optional[activation], str]:
+    """The module's activation; None, and a sentence, where Shunt is not to compute it."""
+    who = type(module).__name__
+    if getattr(module, "has_post_expert_norm", False):
+        return None, f"{who} norms each expert's output, which Shunt does not"
+    if up.dtype not in STORAGE:
+        return None, f"{who} has weights of {up.dtype}, which Shunt does not take"
+    act = activation_of(module)
+    return act, "" if act is not None else f"{who} has an activation that Shunt does not know"
