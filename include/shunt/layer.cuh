@@ -1,5 +1,7 @@
 #pragma once
 /// layer.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/backend/cuda/requirements.cuh"
+
 #include "shunt/layer.hpp"
 
 #include "shunt/backend/cuda/layer.cuh"

@@ -1,6 +1,8 @@
 #pragma once
 /// route.hpp with its CUDA backend: pass on_cuda{stream} and device memory. The gate projection comes
 /// with layer.cuh, as it needs the grouped GEMM.
+#include "shunt/backend/cuda/requirements.cuh"
+
 #include "shunt/route.hpp"
 
 #include "shunt/backend/cuda/route.cuh"

@@ -1,5 +1,7 @@
 #pragma once
 /// block.hpp with its CUDA backend: pass on_cuda{stream} and device memory.
+#include "shunt/backend/cuda/requirements.cuh"
+
 #include "shunt/nn/block.hpp"
 
 #include "shunt/backend/cuda/nn/block.cuh"

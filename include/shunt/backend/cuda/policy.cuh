@@ -1,4 +1,6 @@
 #pragma once
+#include "shunt/backend/cuda/requirements.cuh"
+
 #include <cuda_runtime.h>
 
 #include <cstdint>
