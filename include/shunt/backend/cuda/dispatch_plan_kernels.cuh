@@ -137,13 +137,17 @@ SHUNT_KERNEL void count_slots(plan_job job) {
 SHUNT_KERNEL void scan_counts(plan_job job) {
   for (offset_t e = grid_warp(); e < job.experts; e += grid_warps()) scan_expert(job, e);
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(job.scratch.done, 1u) == gridDim.x - 1;
+  if (threadIdx.x == 0) {
+    // PTX's memory model orders by the fences of the thread that takes the ticket, which include what
+    // the barrier before showed it: what this block wrote, before the ticket; what the other blocks
+    // wrote, after it and before the barrier that shows it to the warp that reads.
+    __threadfence();
+    last = atomicAdd(job.scratch.done, 1u) == gridDim.x - 1;
+    __threadfence();
+  }
   __syncthreads();
-  if (!last || threadIdx.x >= warp_lanes) return;
-  __threadfence();
-  lay_segments(job);
+  if (last && threadIdx.x < warp_lanes) lay_segments(job);
 }
 
 SHUNT_KERNEL void place_slots(plan_job job) {
