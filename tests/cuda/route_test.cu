@@ -213,6 +213,18 @@ TEST(CudaRoute, Battery19And21_ManyExpertsAndGroups) {
   }
 }
 
+// The limit of dynamic shared memory is the kernel's own: a host thread with fewer experts must not
+// lower it between another one's setting it and launching.
+TEST(CudaRoute, TheLimitOfSharedMemoryDoesNotDependOnTheExperts) {
+  auto* const kernel = &cuda::route_tokens<cuda::shared_strips>;
+  for (offset_t experts : {800, 1024, 896}) {
+    expect_same<float>(of(5, experts, 4), std::to_string(experts) + " experts");
+    cudaFuncAttributes is{};
+    ASSERT_EQ(cudaFuncGetAttributes(&is, kernel), cudaSuccess);
+    EXPECT_EQ(is.maxDynamicSharedSizeBytes, 4 * cuda::shared_warps * 1024 * 4) << experts;
+  }
+}
+
 TEST(CudaRoute, Battery20_MoreChoicesThanLanesAndManyTokens) {
   expect_same<float>(of(7, 64, 50, {.gates = gate_kind::renormalised}), "fifty of 64");
   expect_same<float>(of(130, 2048, 40, {.score = score_kind::sigmoid}), "forty of 2048");

@@ -39,7 +39,8 @@ status gemm(on_cuda const& on, char const* who, gemm_job const& job,
     constexpr int Rows = rows.value;
     if constexpr (std::same_as<Left, Right>) {
       if (choice.tensor_cores) {
-        return launch_shared(on, who, blocks, choice.threads, sizeof(tensor_shared<Left, Rows>),
+        constexpr std::size_t shared = sizeof(tensor_shared<Left, Rows>);
+        return launch_shared(on, who, blocks, choice.threads, shared, shared,
                              gemm_tensor<Left, Rows, Finish>, job, cut, finish);
       }
     }

@@ -16,10 +16,13 @@ inline int threads_for(offset_t warps) noexcept {
 
 /// The one place where kernels are launched. Every kernel loops over its work by the size of the
 /// grid, so that more blocks than a grid can have are no error. No blocks: nothing to do. `shared`: a
-/// block's bytes of dynamic shared memory.
+/// block's bytes of dynamic shared memory; `most`: those of any launch of this kernel. The attribute is
+/// the kernel's, not the launch's: it is set to `most` always, so that a host thread with a smaller
+/// launch cannot lower it between the two calls of another.
 template <class... Parameters, class... Arguments>
 [[nodiscard]] status launch_shared(on_cuda const& on, char const* who, offset_t blocks, int threads,
-                                   std::size_t shared, void (*kernel)(Parameters...),
+                                   std::size_t shared, std::size_t most,
+                                   void (*kernel)(Parameters...),
                                    Arguments const&... arguments) noexcept {
   if (blocks <= 0) return {};
   cudaLaunchConfig_t where{};
@@ -30,7 +33,7 @@ template <class... Parameters, class... Arguments>
   cudaError_t e = cudaSuccess;
   if (shared > 48 * 1024) {  // what a kernel has unasked
     e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared));
+                             static_cast<int>(most));
   }
   if (e == cudaSuccess) e = cudaLaunchKernelEx(&where, kernel, Parameters(arguments)...);
   if (e == cudaSuccess) return {};
@@ -42,7 +45,7 @@ template <class... Parameters, class... Arguments>
 template <class... Parameters, class... Arguments>
 [[nodiscard]] status launch(on_cuda const& on, char const* who, offset_t blocks, int threads,
                             void (*kernel)(Parameters...), Arguments const&... arguments) noexcept {
-  return launch_shared(on, who, blocks, threads, 0, kernel, arguments...);
+  return launch_shared(on, who, blocks, threads, 0, 0, kernel, arguments...);
 }
 
 /// The same for `items` pieces of work, one a warp.

@@ -97,9 +97,13 @@ template <int Strips, class Job>
 status launch_rows(on_cuda const& on, char const* who, offset_t blocks, int rows,
                    void (*kernel)(Job), route_job const& row, Job const& job) noexcept {
   constexpr int warps = warps_with<Strips>;
-  offset_t const floats = Strips == shared_strips ? warps * rows * row.rule.padded : 0;
+  auto const bytes = [&](offset_t experts) {
+    return static_cast<std::size_t>(warps * rows * experts) * sizeof(float);
+  };
+  bool const in_shared = Strips == shared_strips;
   return launch_shared(on, who, Strips > 0 ? blocks : general_grid(blocks), warps * warp_lanes,
-                       static_cast<std::size_t>(floats) * sizeof(float), kernel, job);
+                       in_shared ? bytes(row.rule.padded) : 0, bytes(most_block_experts), kernel,
+                       job);
 }
 
 template <class T>
