@@ -8,6 +8,7 @@
 #include "shunt/backend/cuda/policy.cuh"  // on_cuda
 //
 #include "shunt/combine.cuh"
+#include "shunt/counter.cuh"
 #include "shunt/dispatch.cuh"
 #include "shunt/experts.cuh"
 #include "shunt/layer.cuh"

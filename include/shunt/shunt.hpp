@@ -9,6 +9,7 @@
 #include "shunt/core/view.hpp"     // arrays of the caller's
 //
 #include "shunt/combine.hpp"   // rows → tokens, weighted by the gates
+#include "shunt/counter.hpp"   // numbers that a captured graph advances
 #include "shunt/dispatch.hpp"  // ids → plan, tokens → rows in expert order
 #include "shunt/experts.hpp"   // grouped products, activations, packed weights
 #include "shunt/layer.hpp"     // all of them in sequence, forward and backward

@@ -5,6 +5,7 @@
 #include <limits>
 #include <utility>
 
+#include "shunt/counter.cuh"
 #include "shunt/nn/embedding.cuh"
 #include "shunt/nn/norm.cuh"
 #include "shunt/nn/optimiser.cuh"
@@ -239,6 +240,65 @@ TEST(CudaNn, CapturedStepReplayedWithOtherGradients) {
   }
 }
 
+// The host is given both numbers by value; the device reads them, and no other, from its memory.
+TEST(CudaNn, StepAndRateFromMemoryHaveTheBitsOfThoseByValue) {
+  constexpr offset_t n = 300;
+  weights<bf16> w(n);
+  w.d_norm.fill({0.0f});  // not used
+  on_device<std::int64_t> step(1);
+  on_device<float> rate(1);
+  on_cuda const on;
+  float const nan = std::numeric_limits<float>::quiet_NaN();
+  for (auto const& [at, eta] : {std::pair<std::int64_t, float>{1, 0.01f},
+                                {2, 0.3f},
+                                {3, 1e-30f},
+                                {1000, 0.01f},
+                                {123457, -0.01f},
+                                {1ll << 40, 0.01f},
+                                {0, 0.01f},
+                                {-7, 0.01f},
+                                {5, nan}}) {
+    SCOPED_TRACE(at);
+    step.fill({at});
+    rate.fill({eta});
+    for (float beta2 : {0.95f, 0.999f, 0x1.fffffep-1f, 0.0f}) {
+      nn::adamw_options o{.rate = eta, .beta2 = beta2, .weight_decay = 0.37f, .step = at};
+      bool const usable = at >= 1 && eta == eta;  // else nothing may change
+      if (usable) ASSERT_TRUE(nn::adamw(on_host{}, w.host(), {}, o).ok());
+      o.rate = 77.0f, o.step = -1;  // neither is read
+      status done = nn::adamw(on, w.device(), {}, o, {.step = step.as(1), .rate = rate.as(1)});
+      ASSERT_TRUE(done.ok()) << done.message();
+      w.expect_same();
+      o.rate = eta;  // and one alone
+      if (usable) ASSERT_TRUE(nn::adamw(on_host{}, w.host(), {}, {.rate = eta, .step = at}).ok());
+      done = nn::adamw(on, w.device(), {}, {.rate = eta, .step = -1}, {.step = step.as(1)});
+      ASSERT_TRUE(done.ok()) << done.message();
+      w.expect_same();
+    }
+  }
+}
+
+TEST(CudaNn, CountersAndScheduledRatesHaveTheHostsBits) {
+  on_cuda const on;
+  twin<std::int64_t> taken{{0}};
+  twin<float> rate{{0.0f}};
+  nn::cosine_schedule const schedule{.peak = 3e-3, .floor = 1e-5, .warm_up = 7, .steps = 101};
+  captured next([&](on_cuda const& stream) {
+    status const done =
+        nn::scheduled_rate(stream, schedule, taken.of(stream, 1), rate.of(stream, 1));
+    return done.ok() ? advance(stream, taken.of(stream, 1)) : done;
+  });
+  for (std::int64_t n = 0; n < 110; ++n) {
+    next.replay();
+    EXPECT_EQ(rate.device.host()[0], nn::rate_at(schedule, n)) << n;
+    EXPECT_EQ(taken.device.host()[0], n + 1);
+  }
+  twin<index_t> positions{{7, -1, 0, std::numeric_limits<index_t>::max()}};
+  ASSERT_TRUE(advance(on_host{}, positions.of(on_host{}, 4), 3).ok());
+  ASSERT_TRUE(advance(on, positions.of(on, 4), 3).ok());
+  EXPECT_TRUE(positions.same());
+}
+
 TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {
   on_cuda const on;
   on_device<float> const x(std::vector<float>(24, 1.0f)), y(24);
@@ -254,6 +314,9 @@ TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {
   says(nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
                  {}, {.step = 0}),
        error::bad_argument, "adamw.step is 0; it must be 1 or more");
+  says(nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
+                 {}, {}, {.rate = x.as(2)}),
+       error::bad_shape, "adamw.scalars.rate: extent 0 is 2; it must be 1 (one number)");
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(x.host(), std::vector<float>(24, 1.0f));
 }

@@ -115,6 +115,40 @@ TEST(AdamW, ANormThatIsNotFiniteChangesNothing) {
   }
 }
 
+TEST(AdamW, StepAndRateFromMemoryHaveTheBitsOfThoseByValue) {
+  std::size_t const n = 100;
+  for (on_host const& on : test::host_worlds()) {
+    auto value = test::normal_values<float>(n, 1), memory = value;
+    auto const g = test::normal_values<float>(n, 2);
+    guarded<float> m(n), v(n);
+    for (std::size_t i = 0; i < n; ++i) m[i] = v[i] = 0.0f;
+    guarded<float> m2 = m, v2 = v, rate(1);
+    guarded<std::int64_t> step(1);
+    nn::cosine_schedule const schedule{.peak = 0.02, .floor = 0.01, .warm_up = 3, .steps = 9};
+    step[0] = 0;
+    for (std::int64_t at = 1; at <= 12; ++at) {
+      view<std::int64_t const, 1> const read(step.data(), {{1}});
+      ASSERT_TRUE(nn::scheduled_rate(on, schedule, read, rate.as(1)).ok());
+      step[0] += 1;
+      ASSERT_TRUE(
+          nn::adamw(on, nn::adamw_state<>{value.as(n), g.as(n), m.as(n), v.as(n)}, {},
+                    {.rate = nn::rate_at(schedule, at - 1), .weight_decay = 0.1f, .step = at})
+              .ok());
+      ASSERT_TRUE(nn::adamw(on, nn::adamw_state<>{memory.as(n), g.as(n), m2.as(n), v2.as(n)}, {},
+                            {.rate = -3.0f, .weight_decay = 0.1f, .step = -1},
+                            {.step = read, .rate = std::as_const(rate).as(1)})
+                      .ok());
+      EXPECT_TRUE(test::same_bits(value, memory)) << test::name_of(on);
+    }
+    guarded<float> const before = memory;
+    step[0] = 0;
+    ASSERT_TRUE(nn::adamw(on, nn::adamw_state<>{memory.as(n), g.as(n), m2.as(n), v2.as(n)}, {}, {},
+                          {.step = view<std::int64_t const, 1>(step.data(), {{1}})})
+                    .ok());
+    EXPECT_TRUE(test::same_bits(before, memory)) << "a step below 1 changed the weights";
+  }
+}
+
 TEST(AdamW, BadArgumentsAreSentences) {
   guarded<float> p(4), g(3);
   auto says = [](status const& s, char const* part) {
@@ -126,6 +160,10 @@ TEST(AdamW, BadArgumentsAreSentences) {
   state.gradient = std::as_const(p).as(4);
   says(nn::adamw(on_host{}, state, {}, {.step = 0}), "adamw.step is 0; it must be 1 or more");
   says(nn::adamw(on_host{}, state, {}, {.beta2 = 1.0f}), "adamw.beta is 1; it must be from 0");
+  guarded<std::int64_t> steps(2);
+  says(nn::adamw(on_host{}, state, {}, {}, {.step = view<std::int64_t const, 1>(steps)}),
+       "adamw.scalars.step: extent 0 is 2; it must be 1 (one number)");
+  says(nn::scheduled_rate(on_host{}, {}, {}, p.as(1)), "scheduled_rate.taken: extent 0 is 0");
   for (float x : p) EXPECT_TRUE(std::isnan(x));
 }
 

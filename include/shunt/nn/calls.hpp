@@ -2,6 +2,7 @@
 #include "shunt/backend/host/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/view.hpp"
+#include "shunt/nn/angle.hpp"
 
 /// What the primitives of nn hand to a backend once the arguments are checked, and the numbers that
 /// stand in their arithmetic, so that every backend keeps them. A backend is a specialisation of the
@@ -114,12 +115,37 @@ cross_entropy_scratch carve_cross_entropy(arena<S>& a, offset_t tokens,
           .valid = a.template take<offset_t>(1)};
 }
 
+/// What the number of a step and its rate come to.
+struct adamw_factors {
+  float unbias1, unbias2;  // 1 / (1 - beta^step)
+  float rate, keep;        // keep = 1 - rate * weight_decay
+  bool usable;             // false: a step below 1 or a rate that is not finite; nothing may change
+};
+
 template <class T> struct adamw_args {
   float const* gradient;
   float *parameter, *first_moment, *second_moment;
-  T* copy;            // null: none
-  float const* norm;  // null: no clipping, no check
-  float clip, beta1, beta2, rest1, rest2, unbias1, unbias2, epsilon, rate, keep;
+  T* copy;                      // null: none
+  float const* norm;            // null: no clipping, no check
+  std::int64_t const* step_at;  // null: `step`; else read when the kernel runs
+  float const* rate_at;         // null: `rate`; likewise
+  std::int64_t step;
+  float clip, beta1, beta2, rest1, rest2, epsilon, rate, weight_decay;
+
+  [[nodiscard]] SHUNT_HD adamw_factors factors() const noexcept {
+    std::int64_t const n = step_at == nullptr ? step : *step_at;
+    float const eta = rate_at == nullptr ? rate : *rate_at;
+    double const one = 1.0;
+    // fma, as no product may feed a subtraction; that of the two floats is exact anyway.
+    auto const unbias = [&](float beta) {
+      return static_cast<float>(one /
+                                __builtin_fma(-one, power_of(static_cast<double>(beta), n), one));
+    };
+    double const keep =
+        __builtin_fma(-static_cast<double>(eta), static_cast<double>(weight_decay), one);
+    bool const usable = n >= 1 && eta - eta == 0.0f;
+    return {unbias(beta1), unbias(beta2), eta, static_cast<float>(keep), usable};
+  }
 
   /// What gradients are multiplied with; below 0: their norm is not finite, nothing may change.
   [[nodiscard]] SHUNT_HD float scale() const noexcept {

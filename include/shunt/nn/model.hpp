@@ -189,12 +189,12 @@ status model_evaluate(P const& on, model_config const& config,
 
 /// One optimiser step over the whole flat buffer: global norm, clipping, AdamW (weight decay on the
 /// matrices only), and the working copy in T. norm[0] receives the norm before clipping; a norm that
-/// is not finite changes nothing.
+/// is not finite changes nothing. `scalars`: step and rate from memory, for a captured graph.
 template <storage T, execution P>
 status model_update(P const& on, model_config const& config, adamw_state<T, P::memory> const& state,
                     std::type_identity_t<view<float, 1, P::memory>> norm,
-                    std::type_identity_t<arena<P::memory>> work,
-                    adamw_options const& options) noexcept {
+                    std::type_identity_t<arena<P::memory>> work, adamw_options const& options,
+                    std::type_identity_t<adamw_scalars<P::memory>> const& scalars = {}) noexcept {
   offset_t const count = detail::model_layout(config).count;
   offset_t const decayed = detail::model_layout(config).norms;
   if (status bad = first_of(check_config(config),
@@ -212,8 +212,8 @@ status model_update(P const& on, model_config const& config, adamw_state<T, P::m
   };
   adamw_options without = options;
   without.weight_decay = 0.0f;
-  if (status bad = adamw(on, part(0, decayed), norm, options); !bad.ok()) return bad;
-  return adamw(on, part(decayed, count - decayed), norm, without);
+  if (status bad = adamw(on, part(0, decayed), norm, options, scalars); !bad.ok()) return bad;
+  return adamw(on, part(decayed, count - decayed), norm, without, scalars);
 }
 
 /// Elements of a model_cache's memory.

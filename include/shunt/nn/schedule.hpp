@@ -17,7 +17,7 @@ struct cosine_schedule {
 
 /// The rate of step 0, 1, …: the first of W warm-up steps has peak / W, step W has the peak.
 /// Source   Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017
-[[nodiscard]] inline float rate_at(cosine_schedule const& s, std::int64_t step) noexcept {
+[[nodiscard]] SHUNT_HD inline float rate_at(cosine_schedule const& s, std::int64_t step) noexcept {
   if (step < s.warm_up) {
     return static_cast<float>(s.peak * static_cast<double>(step + 1) /
                               static_cast<double>(s.warm_up));

@@ -1,3 +1,4 @@
+#include "shunt/counter.cuh"
 #include "shunt/nn/cross_entropy.cuh"
 #include "shunt/nn/embedding.cuh"
 #include "shunt/nn/linear.cuh"
@@ -31,6 +32,10 @@ SHUNT_MATRIX(nn_room)
 void of_floats_alone(on_cuda const& on) {
   (void)nn::rotary_fill(on, nn::rotary_table<space::device>());
   (void)nn::gradient_norm(on, in<float, 1>(), out<float, 1>(), scratch());
+  (void)nn::scheduled_rate(on, nn::cosine_schedule(), in<std::int64_t, 1>(), out<float, 1>());
+  (void)advance(on, out<index_t, 1>());
+  (void)advance(on, out<std::int64_t, 1>());
+  (void)advance(on, out<std::uint64_t, 1>());
 }
 
 }  // namespace shunt::matrix

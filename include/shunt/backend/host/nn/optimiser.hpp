@@ -2,11 +2,13 @@
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/nn/calls.hpp"
+#include "shunt/nn/schedule.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_HOST_ABI {
 
 using shunt::nn::detail::adamw_args;
+using shunt::nn::detail::adamw_factors;
 
 }  // namespace SHUNT_HOST_ABI
 }  // namespace shunt::host
@@ -30,9 +32,11 @@ inline float gradient_norm(on_host const& on, view<float const, 1> g, float* par
 template <class T> void adamw(on_host const& on, adamw_args<T> const& a, offset_t count) noexcept {
   auto* const kernel = SHUNT_ISA_PICK(on, nn::adamw_range<T>);
   float const scale = a.scale();
-  if (scale < 0.0f) return;
-  parallel_ranges(on, count, 1 << 14,
-                  [&](offset_t first, offset_t last, int) { kernel(a, scale, first, last); });
+  adamw_factors const factors = a.factors();
+  if (scale < 0.0f || !factors.usable) return;
+  parallel_ranges(on, count, 1 << 14, [&](offset_t first, offset_t last, int) {
+    kernel(a, factors, scale, first, last);
+  });
 }
 
 template <class T>
@@ -59,6 +63,11 @@ template <> struct optimiser_on<on_host> {
   template <class T>
   static status adamw(on_host const& on, adamw_args<T> const& a, offset_t count) noexcept {
     host::adamw(on, a, count);
+    return {};
+  }
+  static status rate(on_host const&, cosine_schedule const& schedule, std::int64_t const* taken,
+                     float* rate) noexcept {
+    *rate = rate_at(schedule, *taken);
     return {};
   }
   template <class T>

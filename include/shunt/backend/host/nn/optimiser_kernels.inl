@@ -9,12 +9,12 @@ inline float norm_of(float const* partial, std::int64_t n) noexcept {
 
 /// m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², p ← (1 − ηλ)p − η (m/c₁) / (√(v/c₂) + ε).
 template <class T>
-void adamw_range(adamw_args<T> const& a, float factor, std::int64_t first,
+void adamw_range(adamw_args<T> const& a, adamw_factors const& f, float factor, std::int64_t first,
                  std::int64_t last) noexcept {
   vf const scale = fill(factor), beta1 = fill(a.beta1), beta2 = fill(a.beta2);
-  vf const rest1 = fill(a.rest1), rest2 = fill(a.rest2), keep = fill(a.keep);
-  vf const unbias1 = fill(a.unbias1), unbias2 = fill(a.unbias2);
-  vf const epsilon = fill(a.epsilon), back = fill(-a.rate);
+  vf const rest1 = fill(a.rest1), rest2 = fill(a.rest2), keep = fill(f.keep);
+  vf const unbias1 = fill(f.unbias1), unbias2 = fill(f.unbias2);
+  vf const epsilon = fill(a.epsilon), back = fill(-f.rate);
   for (std::int64_t i = first; i < last; i += lanes) {
     std::int64_t const left = last - i;
     vf const g = load_up_to(a.gradient + i, left) * scale;
