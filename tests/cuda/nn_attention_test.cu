@@ -232,6 +232,60 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheBitsOfTheWhole) {
   }
 }
 
+// Two thirds of the tokens at a position in memory that is common, then sequence by sequence at
+// positions of their own, where the others have none: those are left out and get zeros.
+TYPED_TEST(CudaAttention, ACacheFedAtPositionsInMemoryHasTheBitsOfTheWhole) {
+  using T = TypeParam;
+  for (attention_shape const& s :
+       {attention_shape{2, 70, 6, 2, 32}, {3, 5, 4, 2, 8}, {2, 70, 5, 1, 130}, {2, 6, 1, 1, 260}}) {
+    SCOPED_TRACE(name_of(s));
+    scene<T> q(s);
+    ASSERT_TRUE(on_tensor_cores<T>(s) ? q.device_forward().ok() : q.host_forward().ok());
+    if (on_tensor_cores<T>(s)) q.out = q.g_out.host();
+    index_t const capacity = s.length + 3, common = s.length * 2 / 3, rest = s.length - common;
+    nn::kv_cache<T, space::device> cache{nullptr, s.batch, capacity, s.kv_heads, s.head_dim};
+    on_device<T> const memory(cache.elements());
+    cache.memory = memory.data();
+    auto const cut = [](auto x, index_t first, index_t count) {
+      return view<typename decltype(x)::element_type, 4, space::device>(
+          x.data() + first * x.stride(1), {{x.extent(0), count, x.extent(2), x.extent(3)}},
+          x.strides());
+    };
+    auto const all = [&](int which) { return part<space::device>(q.g_qkv.data(), s, which); };
+    offset_t const row = offset_t{s.heads} * s.head_dim;
+    std::vector<T> got(q.out.size());
+    // The rows that a call at `at` makes: into `got` those of sequences [b, last), zeros in the others.
+    auto const feed = [&](std::vector<index_t> const& at, index_t first, index_t count, offset_t b,
+                          offset_t last) {
+      on_device<index_t> const positions(at);
+      on_device<T> const out(room<T>(s.batch * count * row));
+      auto const p = positions.as(at.size());
+      ASSERT_TRUE(nn::cache_append(on_cuda{}, cut(all(1), first, count), cut(all(2), first, count),
+                                   cache, p)
+                      .ok());
+      status const done = nn::cache_attend(on_cuda{}, cut(all(0), first, count), cache, p,
+                                           out.as(s.batch, count, s.heads, s.head_dim), {});
+      ASSERT_TRUE(done.ok()) << done.message();
+      auto const made = out.host();
+      for (offset_t n = 0; n < s.batch; ++n) {
+        auto const from = made.begin() + n * count * row, to = from + count * row;
+        if (n >= b && n < last) {
+          std::copy(from, to, got.begin() + (n * s.length + first) * row);
+        } else {
+          EXPECT_TRUE(std::all_of(from, to, [](T x) { return to_float(x) == 0.0f; })) << n;
+        }
+      }
+    };
+    feed({0}, 0, common, 0, s.batch);
+    for (index_t b = 0; b < s.batch; ++b) {
+      std::vector<index_t> at(static_cast<std::size_t>(s.batch), b % 2 == 0 ? capacity : -1);
+      at[static_cast<std::size_t>(b)] = common;
+      feed(at, common, rest, b, b + 1);
+    }
+    EXPECT_TRUE(same_values(got, q.out));
+  }
+}
+
 TEST(CudaAttention, Fp16IsNear) {
   for (attention_shape const& s : {shapes[8], shapes[11]}) {
     scene<fp16> q(s);

@@ -299,6 +299,49 @@ TEST(CudaNn, CountersAndScheduledRatesHaveTheHostsBits) {
   EXPECT_TRUE(positions.same());
 }
 
+TYPED_TEST(CudaNn, RotaryReadsPositionsOfEachSequence) {
+  using T = TypeParam;
+  constexpr offset_t batch = 5, length = 3, heads = 2, pairs = 20, head = 41, positions = 14;
+  twin<T> x(values<T>(batch * length * heads * head, 1));
+  auto const from = x.host;
+  twin<index_t> at{{11, 0, 12, -2, 1 << 30}};  // the third's last token and more are in no table
+  twin<float> cosine(std::vector<float>(positions * pairs)), sine(cosine.host);
+  twin<float> wide(std::vector<float>(batch * length * pairs)), wide_sine(wide.host);
+  on_both_policies([&](auto on) {
+    constexpr space S = decltype(on)::memory;
+    nn::rotary_table<S> const table{cosine.of(on, positions, pairs), sine.of(on, positions, pairs)};
+    nn::rotary_table<S> const each{wide.of(on, batch * length, pairs),
+                                   wide_sine.of(on, batch * length, pairs)};
+    status done = nn::rotary_fill(on, table, 5e5);
+    if (done.ok()) {
+      done = nn::rotary(on, x.of(on, batch, length, heads, head), table, {.first_position = 9},
+                        at.of(on, batch));
+    }
+    return done.ok() ? nn::rotary_fill(on, each, 5e5, at.of(on, batch)) : done;
+  });
+  EXPECT_TRUE(x.same());
+  EXPECT_TRUE(wide.same() && wide_sine.same());
+  // Each sequence by a scalar, where it has one.
+  nn::rotary_table<> const table{matrix(cosine.host, positions, pairs),
+                                 matrix(sine.host, positions, pairs)};
+  auto want = from;
+  for (offset_t b = 0; b < batch; ++b) {
+    for (offset_t s = 0; s < length; ++s) {
+      offset_t const position = at.host[static_cast<std::size_t>(b)] + s;
+      if (position < 0 || position >= positions) continue;
+      view<T, 4> const one(want.data() + (b * length + s) * heads * head, {{1, 1, heads, head}});
+      ASSERT_TRUE(
+          nn::rotary(on_host{}, one, table, {.first_position = static_cast<index_t>(position)})
+              .ok());
+      for (offset_t i = 0; i < pairs; ++i) {
+        EXPECT_EQ(wide.host[static_cast<std::size_t>((b * length + s) * pairs + i)],
+                  table.cosine(position, i));
+      }
+    }
+  }
+  EXPECT_TRUE(same_values(x.host, want));
+}
+
 TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {
   on_cuda const on;
   on_device<float> const x(std::vector<float>(24, 1.0f)), y(24);

@@ -40,24 +40,33 @@ template <class P, storage T>
          step("dense", linear_dgrad(on, s.d_pre, w.up, s.d_in));
 }
 
+/// [B,S,heads,D] without gaps between sequences as [1,B·S,heads,D].
+template <class T, space S> [[nodiscard]] view<T, 4, S> as_one_sequence(view<T, 4, S> x) noexcept {
+  return {x.data(),
+          {{1, x.extent(0) * x.extent(1), x.extent(2), x.extent(3)}},
+          {{x.extent(0) * x.stride(0), x.stride(1), x.stride(2), x.stride(3)}}};
+}
+
 /// a = attention(norm(x)): from x to what is added to it. With a cache, over what it holds too.
 template <class P, storage T>
-[[nodiscard]] bool attend(P const& on, block_sizes const& n,
-                          std::type_identity_t<view<T const, 2, P::memory>> x,
-                          block_weights<T, P::memory> const& w,
-                          rotary_table<P::memory> const& table,
-                          block_saved<T, P::memory> const& keep,
-                          kv_cache<T, P::memory> const* cache, index_t first_position,
-                          block_scratch<T, P::memory> const& s, block_options<P::memory> const& o,
-                          steps& step) noexcept {
+[[nodiscard]] bool attend(
+    P const& on, block_sizes const& n, std::type_identity_t<view<T const, 2, P::memory>> x,
+    block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
+    block_saved<T, P::memory> const& keep, kv_cache<T, P::memory> const* cache,
+    token_positions<P::memory> const& first_position, block_scratch<T, P::memory> const& s,
+    block_options<P::memory> const& o, steps& step) noexcept {
   auto const q = n.part(keep.qkv, 0, n.heads), k = n.part(keep.qkv, n.heads, n.kv_heads),
              v = n.part(keep.qkv, n.heads + n.kv_heads, n.kv_heads);
   auto const out = n.heads_of(keep.attended);
+  // Where sequences have positions of their own, the table has a row for each token of each.
+  auto const turned = [&](view<T, 4, P::memory> const& x) {
+    return first_position.per_sequence() ? as_one_sequence(x) : x;
+  };
   bool done = step("norm", rms_norm(on, x, w.attention_norm, keep.attention_in,
                                     keep.attention_inverse, {.epsilon = o.norm_epsilon})) &&
               step("projection", linear(on, keep.attention_in, w.qkv, keep.qkv)) &&
-              step("rotary", rotary(on, q, table, {.pairs = o.pairs})) &&
-              step("rotary", rotary(on, k, table, {.pairs = o.pairs}));
+              step("rotary", rotary(on, turned(q), table, {.pairs = o.pairs})) &&
+              step("rotary", rotary(on, turned(k), table, {.pairs = o.pairs}));
   if (cache == nullptr) {
     done = done && step("attention", attention(on, q, k, v, out, keep.log_sum, s.own));
   } else {
@@ -72,7 +81,7 @@ template <class P, storage T>
     P const& on, block_sizes const& n, std::type_identity_t<view<T const, 2, P::memory>> x,
     block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
     std::type_identity_t<view<T, 2, P::memory>> y, block_saved<T, P::memory> const& keep,
-    kv_cache<T, P::memory> const* cache, index_t first_position,
+    kv_cache<T, P::memory> const* cache, token_positions<P::memory> const& first_position,
     block_scratch<T, P::memory> const& s, block_options<P::memory> const& o) noexcept {
   steps step(o.hook);
   bool const done =
@@ -166,11 +175,16 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
 
 /// The block over new tokens of each sequence, at positions first_position …, with what the cache
 /// holds of the earlier ones. `table` starts at first_position. The bits of block() over the whole.
-/// Shapes   x, y [B,N,W] · saved: memory for B, N, overwritten (nothing is kept)
+/// Shapes   x, y [B,N,W] · saved: memory for B, N, overwritten (nothing is kept) · first_position a
+///          number, or [1] or [B] numbers in memory, read when the kernels run · table as rotary_fill
+///          makes it from first_position: [N, pairs], or [B·N, pairs] where that has B numbers
+/// Errors   as block(), no room in the cache. A sequence whose position read from memory leaves no room
+///          is left out of the cache, and its tokens attend to nothing.
 template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
 [[nodiscard]] status block_decode(P const& on, X&& x_in, block_weights<T, P::memory> const& weights,
                                   rotary_table<P::memory> const& table,
-                                  kv_cache<T, P::memory> const& cache, index_t first_position,
+                                  kv_cache<T, P::memory> const& cache,
+                                  std::type_identity_t<token_positions<P::memory>> first_position,
                                   Y&& y_in, block_saved<T, P::memory> const& saved,
                                   std::type_identity_t<arena<P::memory>> work,
                                   block_options<P::memory> const& options) noexcept {

@@ -54,10 +54,24 @@ float* carve_norm_backward(arena<S>& a, offset_t tokens, offset_t width) noexcep
   return a.template take<float>(pieces_of(tokens, norm_block) * width);
 }
 
+/// Position of the first token of each sequence: one number, or read when the kernel runs. Instruction
+/// sets' regions are handed the number, as they call no function that is shared with the rest.
+struct first_positions {
+  offset_t number = 0;
+  index_t const* at = nullptr;  // null: `number`
+  offset_t step = 0;            // from a sequence to the next; 0: one for all
+
+  [[nodiscard]] SHUNT_HD offset_t of(offset_t sequence) const noexcept {
+    return at == nullptr ? number : at[sequence * step];
+  }
+};
+
 template <class T> struct rotary_args {
   T* x;
   offset_t batch_step, token_step, head_step;
-  offset_t length, heads, pairs, first_position;
+  offset_t length, heads, pairs;
+  first_positions first;
+  offset_t positions;  // rows of the table
   float const *cosine, *sine;
   offset_t cosine_row, sine_row;
   float turn;  // 1, or -1 for the way back
@@ -192,6 +206,37 @@ template <class P> struct attention_on;
 template <class P> struct block_on;
 template <class P> struct model_on;
 
+}  // namespace detail
+
+/// Where the new tokens of each sequence begin: one position for all sequences, or numbers in the
+/// policy's memory that are read when the kernel runs: [1], for all sequences, or [B]. A captured CUDA
+/// graph can then be replayed at later positions, which advance() (counter.hpp) makes.
+template <space S = space::host> class token_positions {
+ public:
+  constexpr token_positions(index_t number = 0) noexcept : number_(number) {}
+  constexpr token_positions(view<index_t const, 1, S> at) noexcept : at_(at) {}
+  constexpr token_positions(view<index_t, 1, S> at) noexcept : at_(at) {}
+
+  /// The one number; 0 where memory is read.
+  [[nodiscard]] constexpr index_t number() const noexcept { return number_; }
+  [[nodiscard]] constexpr view<index_t const, 1, S> memory() const noexcept { return at_; }
+  [[nodiscard]] constexpr bool in_memory() const noexcept { return at_.data() != nullptr; }
+  /// Whether sequences have positions of their own.
+  [[nodiscard]] constexpr bool per_sequence() const noexcept {
+    return in_memory() && at_.extent(0) != 1;
+  }
+
+ private:
+  index_t number_ = 0;
+  view<index_t const, 1, S> at_;
+};
+
+namespace detail {
+template <space S>
+[[nodiscard]] constexpr first_positions positions_of(token_positions<S> const& p) noexcept {
+  if (!p.in_memory()) return {p.number(), nullptr, 0};
+  return {0, p.memory().data(), p.per_sequence() ? p.memory().stride(0) : 0};
+}
 }  // namespace detail
 
 /// B sequences of S tokens; heads a multiple of kv_heads (grouped queries).

@@ -1,5 +1,6 @@
 #pragma once
 #include "shunt/nn/attention.hpp"
+#include "shunt/nn/rotary.hpp"
 
 namespace shunt::nn {
 inline namespace SHUNT_HOST_ABI {
@@ -7,7 +8,7 @@ inline namespace SHUNT_HOST_ABI {
 namespace detail {
 template <class T, space S>
 status cache_fits(char const* who, kv_cache<T, S> const& cache, offset_t batch, offset_t tokens,
-                  offset_t first_position) noexcept {
+                  token_positions<S> const& positions) noexcept {
   if (cache.memory == nullptr && cache.elements() > 0) {
     return status::fail(error::null_pointer,
                         "%s.cache: the pointer is null; it must point to %lld elements", who,
@@ -17,7 +18,8 @@ status cache_fits(char const* who, kv_cache<T, S> const& cache, offset_t batch, 
     return status::fail(error::bad_shape, "%s.cache is for %d sequences; it must be for %lld", who,
                         cache.batch, static_cast<long long>(batch));
   }
-  offset_t const end = first_position + tokens;
+  if (positions.in_memory()) return positions_fit("kv_cache.first_position", positions, batch);
+  offset_t const first_position = positions.number(), end = first_position + tokens;
   if (first_position < 0 || end > cache.capacity) {
     return status::fail(error::bad_argument,
                         "%s: tokens %lld to %lld of a sequence; the cache must have room for them "
@@ -29,13 +31,15 @@ status cache_fits(char const* who, kv_cache<T, S> const& cache, offset_t batch, 
 }
 }  // namespace detail
 
-/// Writes the keys and values of S tokens a sequence to the cache, from `first_position` on.
+/// Writes the keys and values of S tokens a sequence to the cache, from `first_position` on: a number,
+/// or [1] or [B] numbers in memory, read when the kernel runs.
 /// Shapes   k, v [B,S,kv_heads,D], any strides with D contiguous
-/// Errors   extents that differ from the cache's, no room
+/// Errors   extents that differ from the cache's, no room. A sequence whose position read from memory
+///          is below 0 or leaves no room for its S tokens is left out: nothing of it is written.
 /// Cost     reads k and v once
 template <execution P, input<P, 4> K, input<P, 4> V>
 status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::memory> const& cache,
-                    index_t first_position) noexcept {
+                    std::type_identity_t<token_positions<P::memory>> first_position) noexcept {
   using type = element_t<K>;
   auto const k = as_input<P, 4>(k_in);
   view<type const, 4, P::memory> const v = as_input<P, 4>(v_in);
@@ -49,7 +53,8 @@ status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::m
     return bad;
   }
   if (k.empty()) return {};
-  return detail::attention_on<P>::template append<type>(on, k, v, cache, first_position);
+  return detail::attention_on<P>::template append<type>(on, k, v, cache,
+                                                        detail::positions_of(first_position));
 }
 
 /// Scratch of cache_attend.
@@ -61,12 +66,15 @@ template <execution P>
 /// Attention of S new queries a sequence, at positions first_position …, over everything that the
 /// cache holds up to each: their own keys must have been appended. The bits of attention() over the
 /// whole sequence.
-/// Shapes   q, out [B,S,heads,D]; heads a multiple of the cache's kv_heads
-/// Order, Errors, Source as attention()
+/// Shapes   q, out [B,S,heads,D]; heads a multiple of the cache's kv_heads · first_position as
+///          cache_append's
+/// Order, Source as attention()
+/// Errors   as attention(); a sequence that cache_append leaves out gets zeros
 /// Cost     reads the cache once for each group of heads; scratch cache_attend_bytes()
 template <execution P, input<P, 4> Q, output<P, 4> O>
 status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> const& cache,
-                    index_t first_position, O&& out_in, std::type_identity_t<arena<P::memory>> work,
+                    std::type_identity_t<token_positions<P::memory>> first_position, O&& out_in,
+                    std::type_identity_t<arena<P::memory>> work,
                     attention_options const& options = {}) noexcept {
   using type = element_t<Q>;
   static_assert(storage<type>, "shunt::nn::cache_attend: float, bf16 or fp16 only");
@@ -85,8 +93,8 @@ status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> con
   if (q.empty()) return {};
   if (status bad = detail::groups("cache_attend", heads, cache.kv_heads); !bad.ok()) return bad;
   return detail::attention_on<P>::template cached<type>(
-      on, {q, {}, {}, out, {}, detail::scale_of(options, cache.head_dim)}, cache, first_position,
-      work);
+      on, {q, {}, {}, out, {}, detail::scale_of(options, cache.head_dim)}, cache,
+      detail::positions_of(first_position), work);
 }
 
 }  // namespace SHUNT_HOST_ABI

@@ -76,7 +76,10 @@ template <storage T, execution P>
 template <storage T, execution P>
 [[nodiscard]] std::size_t model_decode_bytes(P const& on, model_config const& config, index_t batch,
                                              index_t tokens) noexcept {
-  return model_evaluate_bytes<T>(on, config, batch, tokens);
+  auto from = arena<P::memory>::measuring();
+  if (!check_config(config).ok()) return 0;
+  (void)detail::carve_model<T>(on, from, config, batch, tokens, false, batch);
+  return from.needed();
 }
 
 /// Forward and backward: the mean cross-entropy of predicting tokens[b][s + 1] from tokens[b][0..s],
@@ -225,12 +228,16 @@ status model_update(P const& on, model_config const& config, adamw_state<T, P::m
 
 /// Takes N more tokens of each sequence (a whole prompt, or one) at positions first_position … and
 /// gives the logits that follow the last of them. Feeding a text in any pieces gives the same bits.
-/// Shapes   tokens [B,N] → logits [B,V] float
+/// Shapes   tokens [B,N] → logits [B,V] float · first_position a number, or [1] or [B] numbers in
+///          memory, read when the kernels run: a captured graph that calls advance() on them decodes on
+/// Errors   as model_train; no room in the cache. A sequence whose position read from memory leaves no
+///          room is left out of the cache, and its tokens attend to nothing.
 template <storage T, execution P>
 status model_decode(P const& on, model_config const& config,
                     model_weights<T, P::memory> const& weights,
                     std::type_identity_t<view<index_t const, 2, P::memory>> tokens,
-                    index_t first_position, model_cache<T, P::memory> const& cache,
+                    std::type_identity_t<token_positions<P::memory>> first_position,
+                    model_cache<T, P::memory> const& cache,
                     std::type_identity_t<view<float, 2, P::memory>> logits,
                     std::type_identity_t<arena<P::memory>> work,
                     model_report<P::memory> const& report = {}) noexcept {
@@ -241,12 +248,14 @@ status model_decode(P const& on, model_config const& config,
     return bad;
   }
   offset_t const batch = tokens.extent(0), length = tokens.extent(1), w = config.width;
-  auto const s = detail::carve_model<T>(on, work, config, batch, length, false);
+  auto const s = detail::carve_model<T>(on, work, config, batch, length, false,
+                                        first_position.per_sequence() ? batch : 1);
   if (status bad = first_of(
           check::extent("model_decode.cache for", 0, cache.batch, batch, "sequences of tokens"),
           check::between("model_decode.cache.capacity", cache.capacity, 0, config.context),
-          check::between("model_decode.first_position plus the new tokens", first_position + length,
-                         length, cache.capacity),
+          detail::positions_fit("model_decode.first_position", first_position, batch),
+          check::between("model_decode.first_position plus the new tokens",
+                         first_position.number() + length, length, cache.capacity),
           check::rows("model_decode.cache.memory", cache.memory),
           check::extent("model_decode.cache.memory", 0, cache.memory.extent(0),
                         model_cache_elements(config, cache.batch, cache.capacity),

@@ -36,10 +36,12 @@ template <class T, space S> struct model_scratch {
   }
 };
 
+/// `tables`: sequences that have positions of their own, each with its rows of rotary's table.
 template <storage T, class P>
 [[nodiscard]] model_scratch<T, P::memory> carve_model(P const& on, arena<P::memory>& from,
                                                       model_config const& c, offset_t batch,
-                                                      offset_t length, bool training) noexcept {
+                                                      offset_t length, bool training,
+                                                      offset_t tables = 1) noexcept {
   constexpr space S = P::memory;
   using shunt::detail::carve;
   using shunt::detail::carve_part;
@@ -49,8 +51,8 @@ template <storage T, class P>
   s.input = carve<index_t, 1, S>(from, {{tokens}});
   s.target = carve<index_t, 1, S>(from, {{tokens}});
   s.valid = carve<std::uint8_t, 1, S>(from, {{tokens}});
-  s.table.cosine = carve<float, 2, S>(from, {{length, c.head_dim() / 2}});
-  s.table.sine = carve<float, 2, S>(from, {{length, c.head_dim() / 2}});
+  s.table.cosine = carve<float, 2, S>(from, {{tables * length, c.head_dim() / 2}});
+  s.table.sine = carve<float, 2, S>(from, {{tables * length, c.head_dim() / 2}});
   s.streams = training ? c.layers + 1 : 2;
   s.stream_step = tokens * w;
   s.stream = from.template take<T>(s.streams * s.stream_step);
@@ -160,7 +162,7 @@ template <space S>
 template <class P, storage T>
 [[nodiscard]] status run_blocks(P const& on, model_config const& c,
                                 model_weights<T, P::memory> const& weights, offset_t batch,
-                                offset_t length, index_t first_position,
+                                offset_t length, token_positions<P::memory> const& first_position,
                                 model_cache<T, P::memory> const* cache,
                                 model_scratch<T, P::memory> const& s,
                                 block_options<P::memory> const& options,

@@ -29,7 +29,7 @@ template <> struct attention_on<on_cuda> {
   static status forward(on_cuda const& on, attention_call<T, space::device> const& c,
                         arena<space::device>) noexcept {
     cuda::attention_cut const cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), c.k.extent(2),
-                                  c.q.extent(3), 0);
+                                  c.q.extent(3));
     if (cuda::takes_mma<T>(on, cut.head_dim)) {
       bool const aligned = cuda::mma_aligned(cut.head_dim, c.q, c.k, c.v, c.out);
       return launch_mma<false>(on, "attention", cut, c, cuda::device_cache<T>{}, aligned);
@@ -40,12 +40,13 @@ template <> struct attention_on<on_cuda> {
   }
   template <class T>
   static status append(on_cuda const& on, memory<T const, 4> k, memory<T const, 4> v,
-                       kv_cache<T, space::device> const& cache, offset_t first) noexcept {
+                       kv_cache<T, space::device> const& cache,
+                       first_positions const& first) noexcept {
     return cuda::append_to_cache<T>(on, k, v, cache, first);
   }
   template <class T>
   static status cached(on_cuda const& on, attention_call<T, space::device> const& c,
-                       kv_cache<T, space::device> const& cache, offset_t first,
+                       kv_cache<T, space::device> const& cache, first_positions const& first,
                        arena<space::device>) noexcept {
     constexpr char const* who = "cache_attend";
     cuda::attention_cut cut(c.q.extent(0), c.q.extent(1), c.q.extent(2), cache.kv_heads,
@@ -74,7 +75,7 @@ template <> struct attention_on<on_cuda> {
     float* const delta = carve_deltas(work, c.q.extent(0), c.q.extent(2), c.q.extent(1));
     if (status bad = work.check(who); !bad.ok()) return bad;
     cuda::attention_cut const rows(c.q.extent(0), c.q.extent(1), c.q.extent(2), c.k.extent(2),
-                                   c.q.extent(3), 0);
+                                   c.q.extent(3));
     cuda::attention_cut keys = rows;
     keys.tiles = pieces_of(keys.length, cuda::tile_side);
     status done = cuda::launch_warps(on, who, rows.parts * rows.rows, cuda::attention_deltas<T>, c,

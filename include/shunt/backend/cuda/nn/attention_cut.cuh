@@ -13,18 +13,21 @@ template <class T> using heads_view = view<T, 4, space::device>;
 /// How a call is cut: `tiles` of 64 query rows (or keys) for each of `parts` sequences and key/value
 /// heads, times `panels` of `width` columns.
 struct attention_cut {
-  offset_t kv_heads, group, rows, length, first_position, parts, tiles, panels;
+  offset_t kv_heads, group, rows, length, parts, tiles, panels;
+  nn::detail::first_positions start;
+  offset_t first_position;  // of the task's sequence: begin() sets it where there is a cache
   int head_dim, width;
 
   attention_cut(offset_t batch, offset_t length_, offset_t heads, offset_t kv_heads_,
-                offset_t head_dim_, offset_t first_position_) noexcept
+                offset_t head_dim_, nn::detail::first_positions const& start_ = {}) noexcept
       : kv_heads(kv_heads_),
         group(heads / kv_heads_),
         rows(length_ * (heads / kv_heads_)),
         length(length_),
-        first_position(first_position_),
         parts(batch * kv_heads_),
         tiles(nn::detail::pieces_of(rows, tile_side)),
+        start(start_),
+        first_position(0),
         head_dim(static_cast<int>(head_dim_)),
         width(0) {
     panels_of(head_dim <= 64 ? 64 : 128);
@@ -34,6 +37,11 @@ struct attention_cut {
     panels = nn::detail::pieces_of(head_dim, width);
   }
   [[nodiscard]] SHUNT_HD offset_t blocks() const { return tiles * parts * panels; }
+  /// Takes up the sequence of `part`; false: a cache of `capacity` tokens has no room for its own.
+  [[nodiscard]] __device__ bool begin(offset_t part, offset_t capacity) {
+    first_position = start.of(part / kv_heads);
+    return first_position >= 0 && first_position + length <= capacity;
+  }
   /// Keys that a row sees.
   [[nodiscard]] SHUNT_HD offset_t keys_of(offset_t row) const {
     return row / group + first_position + 1;
@@ -64,6 +72,15 @@ __device__ T* key_at(heads_view<T> const& k, attention_cut const& cut, offset_t 
                      offset_t key) {
   return k.data() + part / cut.kv_heads * k.stride(0) + key * k.stride(1) +
          part % cut.kv_heads * k.stride(2);
+}
+/// Zeros to the task's columns of `count` query rows.
+template <class T>
+__device__ void store_zeros(heads_view<T> const& out, attention_cut const& cut, offset_t part,
+                            offset_t first, offset_t count, int column) {
+  int const columns = min(cut.width, cut.head_dim - column);
+  for (offset_t i = threadIdx.x; i < count * columns; i += blockDim.x) {
+    query_at(out, cut, part, first + i / columns)[column + i % columns] = T{};
+  }
 }
 /// The float of a query row in a tensor like log_sum.
 template <class T>

@@ -63,7 +63,12 @@ SHUNT_KERNEL void __launch_bounds__(tile_threads)
   int const thread = static_cast<int>(threadIdx.x), warp = thread / warp_lanes;
   for (offset_t number = blockIdx.x; number < cut.blocks(); number += gridDim.x) {
     attention_task const task(cut, number);
-    offset_t const part = task.part, most = cut.keys_of(cut.rows - 1);
+    offset_t const part = task.part;
+    if (!cut.begin(part, cache.capacity)) {
+      store_zeros(call.out, cut, part, 0, cut.rows, task.column);
+      continue;
+    }
+    offset_t const most = cut.keys_of(cut.rows - 1);
     int const rows = static_cast<int>(cut.rows), d = task.column + thread % Width;
     for (int r = 0; r < rows; ++r) {
       T const* const from = query_at(call.q, cut, part, r);

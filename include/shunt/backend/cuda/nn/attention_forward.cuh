@@ -62,6 +62,12 @@ SHUNT_KERNEL void __launch_bounds__(tile_threads)
     offset_t const part = task.part;
     offset_t const first = (cut.tiles - 1 - task.tile) * tile_side;  // the longest first
     offset_t const count = min(offset_t{tile_side}, cut.rows - first);
+    if constexpr (Cached) {
+      if (!cut.begin(part, cache.capacity)) {
+        store_zeros(call.out, cut, part, first, count, task.column);
+        continue;
+      }
+    }
     offset_t const least = cut.keys_of(first), most = cut.keys_of(first + count - 1);
     __syncthreads();  // the last task is done with the vectors
     find_vectors<T>(m.q, count, [&](offset_t r) { return query_at(call.q, cut, part, first + r); });

@@ -144,6 +144,12 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
     attention_task const task(cut, number);
     offset_t const part = task.part, first = (cut.tiles - 1 - task.tile) * tile_side;
     offset_t const count = min(offset_t{tile_side}, cut.rows - first);
+    if constexpr (Cached) {
+      if (!cut.begin(part, cache.capacity)) {
+        store_zeros(call.out, cut, part, first, count, task.column);
+        continue;
+      }
+    }
     offset_t const least = cut.keys_of(first), most = cut.keys_of(first + count - 1);
     auto const here = [&](offset_t key) {
       return static_cast<int>(max(offset_t{0}, min(offset_t{tile_side}, most - key)));

@@ -13,14 +13,16 @@ inline constexpr int cache_piece = 8;  ///< columns that a thread moves: a secto
 template <class T>
 SHUNT_KERNEL void append_tokens(view<T const, 4, space::device> k,
                                 view<T const, 4, space::device> v,
-                                nn::kv_cache<T, space::device> cache, offset_t first,
-                                offset_t items) {
+                                nn::kv_cache<T, space::device> cache,
+                                nn::detail::first_positions start, offset_t items) {
   offset_t const length = k.extent(1), head_dim = k.extent(3), wide = cache.wide();
   offset_t const pieces = wide / cache_piece;
   for (offset_t item = grid_thread(); item < items; item += grid_threads()) {
     offset_t const token = item % length, from = item / length % pieces * cache_piece;
     offset_t const part = item / length / pieces;
     offset_t const batch = part / cache.kv_heads, head = part % cache.kv_heads;
+    offset_t const first = start.of(batch);
+    if (first < 0 || first + length > cache.capacity) continue;
     offset_t const at = first + token, inside = at % nn::detail::attention_keys;
     T* const panel = cache.keys(part) + (at - inside) * head_dim + inside;
     T* const row = cache.values(part) + at * wide;
@@ -36,7 +38,8 @@ SHUNT_KERNEL void append_tokens(view<T const, 4, space::device> k,
 template <class T>
 status append_to_cache(on_cuda const& on, view<T const, 4, space::device> k,
                        view<T const, 4, space::device> v,
-                       nn::kv_cache<T, space::device> const& cache, offset_t first) noexcept {
+                       nn::kv_cache<T, space::device> const& cache,
+                       nn::detail::first_positions const& first) noexcept {
   offset_t const items = k.extent(0) * k.extent(2) * k.extent(1) * cache.wide() / cache_piece;
   return launch_threads(on, "cache_append", items, append_tokens<T>, k, v, cache, first, items);
 }

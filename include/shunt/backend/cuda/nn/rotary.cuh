@@ -13,8 +13,10 @@ using nn::detail::rotary_args;
 template <class T> SHUNT_KERNEL void rotate_tokens(rotary_args<T> a, offset_t tokens) {
   for (offset_t t = grid_warp(); t < tokens; t += grid_warps()) {
     offset_t const batch = t / a.length, place = t % a.length;
-    float const* const cosine = a.cosine + (a.first_position + place) * a.cosine_row;
-    float const* const sine = a.sine + (a.first_position + place) * a.sine_row;
+    offset_t const position = a.first.of(batch) + place;
+    if (position < 0 || position >= a.positions) continue;
+    float const* const cosine = a.cosine + position * a.cosine_row;
+    float const* const sine = a.sine + position * a.sine_row;
     T* const token = a.x + batch * a.batch_step + place * a.token_step;
     offset_t h = 0, i = lane_of_thread();  // head and pair, without a division
     for (; i >= a.pairs; i -= a.pairs) ++h;
@@ -32,13 +34,13 @@ template <class T> SHUNT_KERNEL void rotate_tokens(rotary_args<T> a, offset_t to
 
 SHUNT_KERNEL void fill_rotary_table(view<float, 2, space::device> cosine,
                                     view<float, 2, space::device> sine, double step,
-                                    offset_t first_position) {
+                                    nn::detail::first_positions first, offset_t length) {
   offset_t const pairs = cosine.extent(1), items = cosine.extent(0) * pairs;
   for (offset_t item = grid_thread(); item < items; item += grid_threads()) {
     offset_t const p = item / pairs, i = item % pairs;
+    offset_t const position = first.of(p / length) + p % length;
     double const frequency = nn::detail::exponential_of(step * static_cast<double>(i));
-    auto const turn =
-        nn::detail::sine_cosine_of(static_cast<double>(first_position + p) * frequency);
+    auto const turn = nn::detail::sine_cosine_of(static_cast<double>(position) * frequency);
     cosine(p, i) = static_cast<float>(turn.cosine);
     sine(p, i) = static_cast<float>(turn.sine);
   }
@@ -53,10 +55,10 @@ namespace detail {
 
 template <> struct rotary_on<on_cuda> {
   static status table(on_cuda const& on, view<float, 2, space::device> cosine,
-                      view<float, 2, space::device> sine, double step,
-                      offset_t first_position) noexcept {
+                      view<float, 2, space::device> sine, double step, first_positions const& first,
+                      offset_t length) noexcept {
     return cuda::launch_threads(on, "rotary_fill", cosine.size(), cuda::fill_rotary_table, cosine,
-                                sine, step, first_position);
+                                sine, step, first, length);
   }
   template <class T>
   static status rotate(on_cuda const& on, rotary_args<T> const& a, offset_t tokens) noexcept {

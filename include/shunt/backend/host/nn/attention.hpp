@@ -22,7 +22,7 @@ template <class T, class To> struct attention_pack_args {
   offset_t keys_stride;  // from (sequence, head) to the next
   To* values;
   offset_t values_stride;
-  offset_t kv_heads, head_dim, wide, first_position;
+  offset_t kv_heads, head_dim, wide, first_position;  // of the task's sequence
 };
 
 template <class T, class K> struct attention_args {
@@ -36,7 +36,7 @@ template <class T, class K> struct attention_args {
   offset_t out_batch, out_token, out_head;
   float* log_sum;  // null: not wanted
   offset_t log_sum_batch, log_sum_head, log_sum_token;
-  offset_t kv_heads, group, head_dim, wide, first_position;
+  offset_t kv_heads, group, head_dim, wide, first_position;  // of the task's sequence
   float scale;
 };
 
@@ -119,29 +119,60 @@ inline float* carve_attention_backward(arena<>& a, on_host const& on,
   return a.take<float>(workers_of(on) * attention_backward_floats(s));
 }
 
+using shunt::nn::detail::first_positions;
+
+/// Of a cache of `capacity` tokens a sequence; the tokens of sequence b begin at start.of(b). A
+/// sequence that has no room is left out.
+struct attention_places {
+  first_positions start;
+  offset_t capacity;
+  [[nodiscard]] bool room(offset_t sequence, offset_t length) const noexcept {
+    offset_t const first = start.of(sequence);
+    return first >= 0 && first + length <= capacity;
+  }
+};
+
 template <class T, class To>
-void attention_pack(on_host const& on, attention_pack_args<T, To> const& a, offset_t batch,
-                    offset_t length) noexcept {
+void attention_pack(on_host const& on, attention_pack_args<T, To> const& a,
+                    attention_places const& places, offset_t batch, offset_t length) noexcept {
   auto* const kernel = SHUNT_ISA_PICK(on, nn::pack_keys<T, To>);
   offset_t const blocks = (length + attention_keys - 1) / attention_keys;
   parallel(on, batch * a.kv_heads * blocks, [&](offset_t task, int) {
     offset_t const part = task / blocks, first = task % blocks * attention_keys;
     offset_t const last = first + attention_keys < length ? first + attention_keys : length;
-    kernel(a, part / a.kv_heads, part % a.kv_heads, first, last);
+    if (!places.room(part / a.kv_heads, length)) return;
+    attention_pack_args<T, To> mine = a;
+    mine.first_position = places.start.of(part / a.kv_heads);
+    kernel(mine, part / a.kv_heads, part % a.kv_heads, first, last);
   });
 }
 
+/// Zeros to the rows [first, first + rows) of one sequence and key/value head.
 template <class T, class K>
-void attention(on_host const& on, attention_args<T, K> const& a, offset_t batch, offset_t length,
-               float* scratch) noexcept {
+void attention_zeros(attention_args<T, K> const& a, offset_t batch, offset_t kv_head,
+                     offset_t first, offset_t rows) noexcept {
+  for (offset_t r = first; r < first + rows; ++r) {
+    offset_t const token = r / a.group, head = kv_head * a.group + r % a.group;
+    T* const out = a.out + batch * a.out_batch + token * a.out_token + head * a.out_head;
+    for (offset_t d = 0; d < a.head_dim; ++d) out[d] = T{};
+  }
+}
+
+template <class T, class K>
+void attention(on_host const& on, attention_args<T, K> const& a, attention_places const& places,
+               offset_t batch, offset_t length, float* scratch) noexcept {
   auto* const kernel = SHUNT_ISA_PICK(on, nn::attend_rows<T, K>);
   offset_t const rows = length * a.group, blocks = (rows + attention_rows - 1) / attention_rows;
   offset_t const parts = batch * a.kv_heads, each = attention_rows * (2 * a.wide + attention_keys);
   parallel(on, parts * blocks, [&](offset_t task, int worker) {
     offset_t const part = task % parts;
     offset_t const first = (blocks - 1 - task / parts) * attention_rows;  // the longest first
-    kernel(a, part / a.kv_heads, part % a.kv_heads, first,
-           rows - first < attention_rows ? rows - first : attention_rows, scratch + worker * each);
+    offset_t const count = rows - first < attention_rows ? rows - first : attention_rows;
+    offset_t const sequence = part / a.kv_heads, kv_head = part % a.kv_heads;
+    if (!places.room(sequence, length)) return attention_zeros(a, sequence, kv_head, first, count);
+    attention_args<T, K> mine = a;
+    mine.first_position = places.start.of(sequence);
+    kernel(mine, sequence, kv_head, first, count, scratch + worker * each);
   });
 }
 
@@ -188,37 +219,37 @@ template <> struct attention_on<on_host> {
     offset_t const keys_stride = s.padded() * s.head_dim, values_stride = s.padded() * s.wide();
     host::attention_pack(on,
                          pack_args<T, float>(c.k, c.v, scratch.keys, keys_stride, scratch.values,
-                                             values_stride, s.wide(), 0),
-                         s.batch, s.length);
+                                             values_stride, s.wide()),
+                         {{}, s.length}, s.batch, s.length);
     host::attention(on,
                     args<T, float>(c, scratch.keys, keys_stride, scratch.values, values_stride,
-                                   s.kv_heads, s.wide(), 0),
-                    s.batch, s.length, scratch.rows);
+                                   s.kv_heads, s.wide()),
+                    {{}, s.length}, s.batch, s.length, scratch.rows);
     return {};
   }
 
   template <class T>
   static status append(on_host const& on, view<T const, 4> k, view<T const, 4> v,
-                       kv_cache<T> const& cache, offset_t first_position) noexcept {
+                       kv_cache<T> const& cache, first_positions const& first) noexcept {
     host::attention_pack(
         on,
         pack_args<T, T>(k, v, cache.keys(), cache.padded() * cache.head_dim, cache.values(),
-                        cache.padded() * cache.wide(), cache.wide(), first_position),
-        k.extent(0), k.extent(1));
+                        cache.padded() * cache.wide(), cache.wide()),
+        {first, cache.capacity}, k.extent(0), k.extent(1));
     return {};
   }
 
   /// c's k and v are not there: the cache holds them.
   template <class T>
   static status cached(on_host const& on, attention_call<T, space::host> const& c,
-                       kv_cache<T> const& cache, offset_t first_position, arena<> work) noexcept {
+                       kv_cache<T> const& cache, first_positions const& first,
+                       arena<> work) noexcept {
     float* const rows = host::carve_attention_rows(work, on, cache.wide());
     if (status bad = work.check("cache_attend"); !bad.ok()) return bad;
-    host::attention(
-        on,
-        args<T, T>(c, cache.keys(), cache.padded() * cache.head_dim, cache.values(),
-                   cache.padded() * cache.wide(), cache.kv_heads, cache.wide(), first_position),
-        c.q.extent(0), c.q.extent(1), rows);
+    host::attention(on,
+                    args<T, T>(c, cache.keys(), cache.padded() * cache.head_dim, cache.values(),
+                               cache.padded() * cache.wide(), cache.kv_heads, cache.wide()),
+                    {first, cache.capacity}, c.q.extent(0), c.q.extent(1), rows);
     return {};
   }
 
@@ -248,17 +279,18 @@ template <> struct attention_on<on_host> {
   template <class T, class To>
   static host::attention_pack_args<T, To> pack_args(view<T const, 4> k, view<T const, 4> v,
                                                     To* keys, offset_t keys_stride, To* values,
-                                                    offset_t values_stride, offset_t wide,
-                                                    offset_t first_position) noexcept {
-    return {k.data(),    k.stride(0), k.stride(1), k.stride(2),   v.data(), v.stride(0),
-            v.stride(1), v.stride(2), keys,        keys_stride,   values,   values_stride,
-            k.extent(2), k.extent(3), wide,        first_position};
+                                                    offset_t values_stride,
+                                                    offset_t wide) noexcept {
+    return {k.data(),    k.stride(0), k.stride(1), k.stride(2),
+            v.data(),    v.stride(0), v.stride(1), v.stride(2),
+            keys,        keys_stride, values,      values_stride,
+            k.extent(2), k.extent(3), wide,        0};
   }
   template <class T, class K>
   static host::attention_args<T, K> args(attention_call<T, space::host> const& c, K const* keys,
                                          offset_t keys_stride, K const* values,
-                                         offset_t values_stride, offset_t kv_heads, offset_t wide,
-                                         offset_t first_position) noexcept {
+                                         offset_t values_stride, offset_t kv_heads,
+                                         offset_t wide) noexcept {
     return {c.q.data(),
             c.q.stride(0),
             c.q.stride(1),
@@ -279,7 +311,7 @@ template <> struct attention_on<on_host> {
             c.q.extent(2) / kv_heads,
             c.q.extent(3),
             wide,
-            first_position,
+            0,
             c.scale};
   }
 };

@@ -25,15 +25,17 @@ void rotate(on_host const& on, rotary_args<T> const& a, offset_t tokens) noexcep
                   [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
 }
 
-/// `step`: of the logarithm of the frequency, from one pair to the next.
+/// `step`: of the logarithm of the frequency, from one pair to the next; `length`: rows of a sequence.
 inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double step,
-                         offset_t first_position) noexcept {
+                         shunt::nn::detail::first_positions const& begin,
+                         offset_t length) noexcept {
   parallel_ranges(on, cosine.extent(0), 64, [&](offset_t first, offset_t last, int) {
     for (offset_t i = 0; i < cosine.extent(1); ++i) {
       double const frequency = shunt::nn::detail::exponential_of(step * static_cast<double>(i));
       for (offset_t p = first; p < last; ++p) {
+        offset_t const position = begin.of(p / length) + p % length;
         auto const turn =
-            shunt::nn::detail::sine_cosine_of(static_cast<double>(first_position + p) * frequency);
+            shunt::nn::detail::sine_cosine_of(static_cast<double>(position) * frequency);
         cosine(p, i) = static_cast<float>(turn.cosine);
         sine(p, i) = static_cast<float>(turn.sine);
       }
@@ -50,8 +52,8 @@ namespace detail {
 
 template <> struct rotary_on<on_host> {
   static status table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double step,
-                      offset_t first_position) noexcept {
-    host::rotary_table(on, cosine, sine, step, first_position);
+                      first_positions const& first, offset_t length) noexcept {
+    host::rotary_table(on, cosine, sine, step, first, length);
     return {};
   }
   template <class T>

@@ -9,8 +9,12 @@ void rotate_tokens(rotary_args<T> const& a, std::int64_t first, std::int64_t las
   vf const turn = fill(a.turn);
   for (std::int64_t t = first; t < last; ++t) {
     std::int64_t const batch = t / a.length, place = t % a.length;
-    float const* const cosine = a.cosine + (a.first_position + place) * a.cosine_row;
-    float const* const sine = a.sine + (a.first_position + place) * a.sine_row;
+    std::int64_t const begin =
+        a.first.at == nullptr ? a.first.number : a.first.at[batch * a.first.step];
+    std::int64_t const position = begin + place;
+    if (position < 0 || position >= a.positions) continue;
+    float const* const cosine = a.cosine + position * a.cosine_row;
+    float const* const sine = a.sine + position * a.sine_row;
     for (std::int64_t h = 0; h < a.heads; ++h) {
       T* const x = a.x + batch * a.batch_step + place * a.token_step + h * a.head_step;
       if (a.adjacent) {
