@@ -1,4 +1,6 @@
 #pragma once
+#include "shunt/core/compiler.hpp"
+
 #include <type_traits>
 
 #include "shunt/backend/host/combine.hpp"

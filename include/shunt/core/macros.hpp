@@ -1,4 +1,6 @@
 #pragma once
+#include "shunt/core/compiler.hpp"
+
 /// The library's only macros beside SHUNT_VERSION: how one source serves host and device compilers.
 #if defined(__CUDACC__)
 #define SHUNT_HD __host__ __device__

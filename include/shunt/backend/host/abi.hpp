@@ -1,4 +1,6 @@
 #pragma once
+#include "shunt/core/compiler.hpp"
+
 /// The widest instruction-set region that is compiled: 512, 256 or 0 (portable only). Everything by
 /// default; a build that will never meet a wider processor can define less and compiles faster. The
 /// results are the same bits.

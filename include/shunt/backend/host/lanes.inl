@@ -80,12 +80,16 @@ SHUNT_LANES strip strip_of(float x) noexcept {
   return s;
 }
 
+/// Lane j of the result is lane I[j] of x. A constructor of constant lanes, not a compiler's builtin: g++ 11 has no
+/// __builtin_shufflevector, clang no __builtin_shuffle, and each compiler makes one shuffle of this.
+template <int... I> SHUNT_LANES vf permute(vf x) noexcept { return vf{x[I]...}; }
+
 template <int Half, class Op, int... I>
 SHUNT_LANES float halve_lanes(vf x, Op op, std::integer_sequence<int, I...> all) noexcept {
   if constexpr (Half == 0) {
     return x[0];
-  } else {  // a constructor of constant lanes: the compilers make one shuffle of it
-    x = op(x, vf{x[I < Half ? I + Half : I]...});
+  } else {
+    x = op(x, permute<(I < Half ? I + Half : I)...>(x));
     return halve_lanes<Half / 2>(x, op, all);
   }
 }

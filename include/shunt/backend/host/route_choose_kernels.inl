@@ -17,26 +17,18 @@ SHUNT_LANES unsigned lane_bits(route_mask m) noexcept {
 #endif
 }
 
-/// Shuffles, spelled out: the compilers make poor code of a loop over lanes here.
-template <class V> SHUNT_LANES float largest_lane(V x) noexcept {
-  if constexpr (sizeof(V) == 64) {
-    x = larger_lanes{}(
-        x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    x = larger_lanes{}(
-        x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    x = larger_lanes{}(
-        x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    x = larger_lanes{}(
-        x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
-  } else if constexpr (sizeof(V) == 32) {
-    x = larger_lanes{}(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
-    x = larger_lanes{}(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
-    x = larger_lanes{}(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+/// The largest of all lanes, in each: lane j takes the larger of itself and lane j ^ Distance.
+template <int Distance, int... I>
+SHUNT_LANES vf spread_largest(vf x, std::integer_sequence<int, I...> all) noexcept {
+  if constexpr (Distance == 0) {
+    return x;
   } else {
-    x = larger_lanes{}(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));
-    x = larger_lanes{}(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));
+    x = larger_lanes{}(x, permute<(I ^ Distance)...>(x));
+    return spread_largest<Distance / 2>(x, all);
   }
-  return x[0];
+}
+SHUNT_LANES float largest_lane(vf x) noexcept {
+  return spread_largest<lanes / 2>(x, std::make_integer_sequence<int, lanes>{})[0];
 }
 
 SHUNT_LANES float strip_peak(float const* strip_at) noexcept {
