@@ -1,5 +1,5 @@
-// What one core of this machine does now, and how much that varies: fused multiply-adds, pairs and
-// fours of integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
+// What one core of this machine does now, and how much that varies: fused multiply-adds, dot products of
+// bf16, pairs and fours of integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
 // is read off against these; on a shared machine the caches and the memory are shared with strangers.
 #include <algorithm>
 #include <chrono>
@@ -79,5 +79,8 @@ void bench::register_all() {
   computing("machine/int16_pairs/threads1", bench::pairs_gops_now);
   if (shunt::instructions_of({}) >= shunt::isa::avx512_vnni) {
     computing("machine/int8_fours/threads1", bench::fours_gops_now);
+  }
+  if (shunt::host::available_isa() >= shunt::isa::avx512_bf16) {
+    computing("machine/bf16_dots/threads1", bench::bf16_dots_gflops_now);
   }
 }

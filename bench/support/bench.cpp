@@ -53,7 +53,8 @@ std::string name(std::string const& stage, shunt::shape const& s, std::string co
 std::vector<std::pair<std::string, std::string>> machine() {
   std::vector<std::pair<std::string, std::string>> known = {
       {"processor", processor()},
-      {"isa", shunt::to_string(shunt::instructions_of(shunt::on_host{}))}};
+      {"isa", shunt::to_string(shunt::instructions_of(shunt::on_host{}))},
+      {"isa_reason", shunt::instruction_choice_of(shunt::on_host{}).reason}};
   for (int const threads : thread_counts()) {
     std::string const suffix = "_threads" + std::to_string(threads);
     known.emplace_back("fma_gflops" + suffix, tenths(fma_gflops(threads)));

@@ -68,6 +68,7 @@ using shorts_256 = short __attribute__((vector_size(32)));
 #define BENCH_STEP(i) \
   __asm__("vpmaddwd %2, %3, %1\n\tvpaddd %1, %0, %0" : "+v"(c##i), "=&v"(t) : "v"(a), "v"(b));
 #define BENCH_STEP_OF_BYTES(i) __asm__("vpdpbusd %1, %2, %0" : "+v"(c##i) : "v"(a), "v"(b));
+#define BENCH_STEP_OF_BF16(i) __asm__("vdpbf16ps %1, %2, %0" : "+v"(c##i) : "v"(a), "v"(b));
 #define BENCH_HOLD(i) __asm__ __volatile__("" : : "v"(c##i));
 #define BENCH_INTEGERS(name, features, vector, step, bytes)         \
   [[gnu::target(features)]] double name(std::int64_t steps) {       \
@@ -80,10 +81,12 @@ using shorts_256 = short __attribute__((vector_size(32)));
     return chains * sizeof(Vector) / bytes * 2;                     \
   }
 BENCH_INTEGERS(fours_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BYTES, 1)
+BENCH_INTEGERS(bf16_dots_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BF16, 2)
 BENCH_INTEGERS(pairs_avx512, "avx512bw", shorts_512, BENCH_STEP, 2)
 BENCH_INTEGERS(pairs_avx2, "avx2", shorts_256, BENCH_STEP, 2)
 #undef BENCH_INTEGERS
 #undef BENCH_HOLD
+#undef BENCH_STEP_OF_BF16
 #undef BENCH_STEP_OF_BYTES
 #undef BENCH_STEP
 #undef BENCH_START
@@ -138,6 +141,15 @@ double pairs_steps(std::int64_t steps) {
 double fours_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   if (shunt::instructions_of({}) >= shunt::isa::avx512_vnni) return fours_avx512(steps);
+#endif
+  static_cast<void>(steps);
+  return 0;
+}
+
+// The same of pairs of bf16, by vdpbf16ps; 0 where the processor has none, whatever isa::best takes.
+double bf16_dots_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  if (shunt::host::available_isa() >= shunt::isa::avx512_bf16) return bf16_dots_avx512(steps);
 #endif
   static_cast<void>(steps);
   return 0;
@@ -241,6 +253,7 @@ double fma_gflops(int threads) {
 double fma_gflops_now() { return now(fma_steps); }
 double pairs_gops_now() { return now(pairs_steps); }
 double fours_gops_now() { return now(fours_steps); }
+double bf16_dots_gflops_now() { return now(bf16_dots_steps); }
 
 double read_bandwidth(int threads) {
   static std::map<int, ceiling> known;

@@ -18,6 +18,10 @@ namespace bench {
 [[nodiscard]] double pairs_gops_now();
 [[nodiscard]] double fours_gops_now();
 
+/// The same of pairs of bf16, by vdpbf16ps: against fma_gflops_now it shows whether isa::best should take it. 0 where
+/// the processor has none.
+[[nodiscard]] double bf16_dots_gflops_now();
+
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
 /// stream, four or eight, whichever is fastest.
 [[nodiscard]] double read_bandwidth(int threads);

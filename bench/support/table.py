@@ -65,6 +65,8 @@ def print_table(document):
     context = document["context"]
     machine = [context.get("processor", "?"), f"{context['num_cpus']} cores",
                f"isa {context.get('isa', '?')}"]
+    if context.get("isa_reason"):
+        machine.append(context["isa_reason"])
     for key, value in context.items():
         if key.startswith(("fma_gflops_", "read_gbytes_")):
             kind = "GFLOP/s FMA" if key.startswith("fma") else "GB/s read"

@@ -35,9 +35,13 @@ template <class T> [[nodiscard]] std::vector<std::vector<on_host>> host_arithmet
   if (!std::is_same_v<T, bf16> || host::available_isa() < isa::avx512_bf16) return {all};
   std::vector<on_host> dots, chains;
   for (on_host on : all) {
-    if (instructions_of(on) == isa::avx512_bf16) dots.push_back(on);
-    if (on.threads > 1) on.instructions = isa::avx512_vnni;
-    if (on.instructions != isa::avx512_bf16) chains.push_back(on);
+    if (on.instructions != isa::avx512_bf16) {
+      chains.push_back(on);
+      if (on.threads > 1) chains.back().instructions = isa::avx512_vnni;
+    }
+    if (on.threads == 1 && on.instructions != isa::avx512_bf16) continue;
+    on.instructions = isa::avx512_bf16;  // also where isa::best leaves it out
+    dots.push_back(on);
   }
   return {chains, dots};
 }

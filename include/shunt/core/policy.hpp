@@ -16,8 +16,9 @@ concept execution = requires {
   { P::memory } -> std::convertible_to<space>;
 };
 
-/// Instruction sets of the host backend. `best` is what the processor (CPUID) and the environment
-/// variable SHUNT_ISA (portable, avx2, avx512, avx512_vnni, avx512_bf16) allow. avx512_vnni is avx512 with
+/// Instruction sets of the host backend. `best` is the fastest that the processor has, decided by its vendor and
+/// family (instruction_choice_of says which, and why), or what the environment variable SHUNT_ISA names (portable,
+/// avx2, avx512, avx512_vnni, avx512_bf16), where the processor has it. avx512_vnni is avx512 with
 /// products of rows in int8 by dot products of four bytes; avx512_bf16 is that with the forward product of
 /// experts, where both operands are bf16, by dot products of pairs (docs/numerics.md): other bits, within the
 /// same bound. All else is the same bits on each.

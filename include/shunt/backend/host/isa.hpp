@@ -1,13 +1,10 @@
 #pragma once
-#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
 
 #include "shunt/backend/host/abi.hpp"
+#include "shunt/backend/host/processor.hpp"
 #include "shunt/core/policy.hpp"
 #include "shunt/core/status.hpp"
 
@@ -17,53 +14,62 @@ inline namespace SHUNT_HOST_ABI {
 
 /// The widest instruction set that this processor and its operating system run, of those compiled.
 inline isa detect_isa() noexcept {
-#if defined(__x86_64__) && SHUNT_WIDEST_REGION >= 256
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0) return isa::portable;
-  constexpr unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
-  if ((c & (fma | osxsave | avx | f16c)) != (fma | osxsave | avx | f16c)) return isa::portable;
-  unsigned low = 0;
-  __asm__("xgetbv" : "=a"(low) : "c"(0) : "edx");
-  if ((low & 0x6u) != 0x6u) return isa::portable;
-  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return isa::portable;
-  constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
-  if ((b & (bmi1 | avx2 | bmi2)) != (bmi1 | avx2 | bmi2)) return isa::portable;
+  isa const widest = widest_isa(this_processor(), SHUNT_WIDEST_REGION);
 #if defined(SHUNT_EMULATE_AVX512) && SHUNT_WIDEST_REGION >= 512
-  return isa::avx512_bf16;
-#endif
-  constexpr unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
-  bool const wide = (b & (f | dq | bw | vl)) == (f | dq | bw | vl) && (low & 0xe0u) == 0xe0u;
-  if (!wide || SHUNT_WIDEST_REGION < 512) return isa::avx2;
-  unsigned const leaves = a;  // of 7, behind the first
-  constexpr unsigned vnni = 1u << 11;
-  if ((c & vnni) == 0) return isa::avx512;
-  constexpr unsigned bf16 = 1u << 5;
-  bool const dots = leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & bf16) != 0;
-  return dots ? isa::avx512_bf16 : isa::avx512_vnni;
+  return widest == isa::portable ? widest : isa::avx512_bf16;
 #else
-  return isa::portable;
+  return widest;
 #endif
 }
 
-/// What the processor has, or less where SHUNT_ISA asks for less. Read once.
-inline isa available_isa() noexcept {
-  static isa const found = [] {
-    isa const detected = detect_isa();
-    char const* const asked = std::getenv("SHUNT_ISA");
-    if (asked == nullptr) return detected;
-    for (isa const which :
-         {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
-      if (std::strcmp(asked, to_string(which)) == 0) return which < detected ? which : detected;
-    }
-    return detected;
-  }();
-  return found;
+/// What SHUNT_ISA asks for; isa::best where it is not set, or names none.
+inline isa environment_isa() noexcept {
+  char const* const asked = std::getenv("SHUNT_ISA");
+  for (isa const which :
+       {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
+    if (asked != nullptr && std::strcmp(asked, to_string(which)) == 0) return which;
+  }
+  return isa::best;
 }
+
+/// What a policy may ask for, and what isa::best takes.
+struct instruction_limits {
+  isa available;
+  instruction_choice best;
+};
+/// Of a processor that has `detected`, where SHUNT_ISA asks for `asked` (isa::best: for nothing).
+constexpr instruction_limits limits_of(processor const& p, isa detected, isa asked) noexcept {
+  if (asked == isa::best) return {detected, choose_instructions(p, detected)};
+  if (asked <= detected) return {asked, {asked, "SHUNT_ISA asks for it"}};
+  return {detected, {detected, "SHUNT_ISA asks for more than is there, or compiled"}};
+}
+inline instruction_limits read_instruction_limits() noexcept {
+  isa const detected = detect_isa(), asked = environment_isa();
+#if defined(SHUNT_EMULATE_AVX512)
+  if (asked == isa::best && detected == isa::avx512_bf16) {
+    return {detected, {detected, "AVX-512 is emulated"}};
+  }
+#endif
+  return limits_of(this_processor(), detected, asked);
+}
+/// Read once.
+inline instruction_limits const& instructions_here() noexcept {
+  static instruction_limits const limits = read_instruction_limits();
+  return limits;
+}
+
+/// What the processor has, or less where SHUNT_ISA asks for less: the most that a policy may ask for.
+inline isa available_isa() noexcept { return instructions_here().available; }
+
+/// What isa::best stands for: the fastest of what is available, by vendor and family of the processor, or
+/// what SHUNT_ISA asks for.
+inline isa preferred_isa() noexcept { return instructions_here().best.instructions; }
 
 /// The instruction set that a policy runs with: never one that the processor lacks.
 inline isa resolve(isa asked) noexcept {
+  if (asked == isa::best) return preferred_isa();
   isa const most = available_isa();
-  return asked == isa::best || asked > most ? most : asked;
+  return asked > most ? most : asked;
 }
 
 }  // namespace SHUNT_HOST_ABI
@@ -72,6 +78,16 @@ inline isa resolve(isa asked) noexcept {
 /// The instruction set that primitives run with under this policy: printable, and what tests check.
 [[nodiscard]] inline isa instructions_of(on_host const& on) noexcept {
   return host::resolve(on.instructions);
+}
+
+/// The same, and why: for a log. Example: avx512_vnni, "Intel Sapphire Rapids: vdpbf16ps multiplies at half the
+/// rate of FMA, so bf16 is widened".
+[[nodiscard]] inline instruction_choice instruction_choice_of(on_host const& on) noexcept {
+  if (on.instructions == isa::best) return host::instructions_here().best;
+  isa const which = host::resolve(on.instructions);
+  return {which, which == on.instructions
+                     ? "on_host.instructions asks for it"
+                     : "on_host.instructions asks for more than is there, or compiled"};
 }
 
 inline namespace SHUNT_HOST_ABI {
