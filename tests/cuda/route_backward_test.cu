@@ -2,12 +2,14 @@
 // the oracle's.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <string>
 
 #include "shunt/route.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_values.hpp"
+#include "support/route_levels.hpp"
 #include "support/shapes.hpp"
 
 namespace shunt::test {
@@ -157,6 +159,24 @@ TEST(CudaRouteBackward, Battery03_WhatIsNotFiniteAndSlotsThatAreEmptyGetNothing)
     for (std::size_t t = 0; t < 12; ++t) q.valid.host[t] = t % 3 != 1;
     q.valid.device.fill(q.valid.host);
     q.expect_same(std::string(to_string(score)) + ", padding");
+  }
+}
+
+TEST(CudaRouteBackward, Battery33_GradientsOfAnyLogits) {
+  for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
+    for (auto gates : {gate_kind::raw, gate_kind::renormalised}) {
+      for (float epsilon : {0.0f, 1e-20f}) {
+        auto const z = logits_of_all_levels(24);
+        batch<> q(static_cast<offset_t>(z.size()) / 24, 24, 4,
+                  {.score = score, .gates = gates, .scale = 2.5f, .epsilon = epsilon});
+        q.logits.fill(z);
+        for (bool biased : {false, true}) {
+          q.biased = biased, q.load = q.z = true;
+          q.choose_and_expect_same(to_string(score) + (" epsilon " + std::to_string(epsilon)));
+          for (float d : q.d_logits.device.host()) ASSERT_TRUE(std::isfinite(d));
+        }
+      }
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "shunt/route.cuh"
 #include "support/device_plan.hpp"
+#include "support/route_levels.hpp"
 #include "support/shapes.hpp"
 
 namespace shunt::test {
@@ -187,6 +188,31 @@ TEST(CudaRoute, Battery03And04_WhatIsNotFiniteAndWhatTies) {
     std::fill(row(7), row(8), -200.0f);
     *(row(8) + 39) = std::numeric_limits<float>::max();
     expect_same<float>(q, to_string(score));
+  }
+}
+
+TEST(CudaRoute, Battery33_RenormalizedGatesOfAnyLogits) {
+  for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
+    for (float epsilon : {0.0f, 1e-20f}) {
+      question q{.tokens = 0, .experts = 24, .top_k = 4};
+      q.o = {.score = score, .gates = gate_kind::renormalised, .scale = 2.5f, .epsilon = epsilon};
+      q.logits = logits_of_all_levels(q.experts);
+      q.tokens = static_cast<offset_t>(q.logits.size()) / q.experts;
+      std::string const what = to_string(score) + (" epsilon " + std::to_string(epsilon));
+      expect_same<float>(q, what);
+      expect_same<bf16>(q, what + ", bf16");
+      q.bias = normal(q.experts, 4);
+      q.bins = 50;
+      expect_same<float>(q, what + ", biased, with a histogram");
+      q.bias.clear();
+      q.bins = 0;
+      for (offset_t t = 0; t < q.tokens; ++t) {
+        for (offset_t k = 0; k < q.top_k; ++k) {
+          q.ids.push_back(static_cast<index_t>((t + 5 * k) % q.experts));
+        }
+      }
+      expect_same<float>(q, what + ", forced");
+    }
   }
 }
 

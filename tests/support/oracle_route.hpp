@@ -18,9 +18,21 @@ inline constexpr double masked = -std::numeric_limits<double>::infinity();
 
 struct oracle_row {
   std::vector<double> z, score, probability, softmax;
-  double lse = 0.0, peak = masked;
+  std::vector<double> log_score, log_slope;  // sigmoid, √softplus; the slope is d log_score / dz
+  double lse = 0.0, log_total = 0.0, peak = masked;
   bool empty = true;
 };
+
+/// exp(x) over the sum of all, of any logarithms x; 0 where all are masked.
+inline std::vector<double> shares_of(std::vector<double> const& x) {
+  double const peak = x.empty() ? masked : *std::max_element(x.begin(), x.end());
+  std::vector<double> share(x.size(), 0.0);
+  if (peak == masked) return share;
+  double sum = 0.0;
+  for (double v : x) sum += std::exp(v - peak);
+  for (std::size_t i = 0; i < x.size(); ++i) share[i] = std::exp(x[i] - peak) / sum;
+  return share;
+}
 
 /// One token's logits: NaN is masked, +Inf the largest float.
 inline oracle_row oracle_scores(std::vector<double> z, route_options const& o) {
@@ -36,30 +48,36 @@ inline oracle_row oracle_scores(std::vector<double> z, route_options const& o) {
   r.score.assign(n, 0.0);
   r.probability.assign(n, 0.0);
   r.softmax.assign(n, 0.0);
+  r.log_score.assign(n, masked);
+  r.log_slope.assign(n, 0.0);
   if (r.empty) return r;
   double total = 0.0;
   for (double x : z) total += std::exp(x - r.peak);
-  r.lse = r.peak + std::log(total);
-  double sum = 0.0;
+  r.log_total = std::log(total);
+  r.lse = r.peak + r.log_total;
   for (std::size_t e = 0; e < n; ++e) {
     r.softmax[e] = std::exp(z[e] - r.peak) / total;
     double const x = z[e];
     double const softplus = std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x)));
     switch (o.score) {
       case score_kind::softmax: r.score[e] = r.softmax[e]; break;
-      case score_kind::sigmoid: r.score[e] = 1.0 / (1.0 + std::exp(-x)); break;
-      case score_kind::sqrt_softplus: r.score[e] = std::sqrt(softplus); break;
+      case score_kind::sigmoid:
+        r.score[e] = 1.0 / (1.0 + std::exp(-x));
+        r.log_score[e] = std::min(x, 0.0) - std::log1p(std::exp(-std::abs(x)));
+        r.log_slope[e] = 1.0 / (1.0 + std::exp(x));
+        break;
+      case score_kind::sqrt_softplus:  // softplus is e^x far to the left
+        r.score[e] = std::sqrt(softplus);
+        r.log_score[e] = x < -40.0 ? 0.5 * x : 0.5 * std::log(softplus);
+        r.log_slope[e] = x < -40.0 ? 0.5 : 0.5 / (1.0 + std::exp(-x)) / softplus;
+        break;
       case score_kind::logits: r.score[e] = x; break;
     }
     if (x == masked) r.score[e] = 0.0;
-    sum += r.score[e];
   }
-  for (std::size_t e = 0; e < n; ++e) {
-    r.probability[e] = o.score == score_kind::softmax || o.score == score_kind::logits
-                           ? r.softmax[e]
-                       : sum > 0.0 ? r.score[e] / sum
-                                   : 0.0;
-  }
+  r.probability = o.score == score_kind::softmax || o.score == score_kind::logits
+                      ? r.softmax
+                      : shares_of(r.log_score);
   return r;
 }
 
@@ -108,36 +126,49 @@ inline std::vector<int> oracle_best(std::vector<double> const& key, std::size_t 
   return order;
 }
 
+/// Of renormalised gates, by logarithms: each chosen score over their sum and epsilon, then
+/// epsilon's own share.
+inline std::vector<double> oracle_shares(oracle_row const& r, std::vector<int> const& ids,
+                                         route_options const& o) {
+  // A softmax's logits themselves, epsilon times its denominator: their differences stay exact.
+  bool const softmax = o.score == score_kind::softmax;
+  std::vector<double> logs;
+  double top = masked;
+  for (int id : ids) {
+    auto const e = static_cast<std::size_t>(id);
+    logs.push_back(id < 0 ? masked : softmax ? r.z[e] : r.log_score[e]);
+    top = std::max(top, logs.back());
+  }
+  if (top == masked) return std::vector<double>(ids.size() + 1, 0.0);
+  for (double& x : logs) x -= top;
+  double const log_epsilon = std::log(static_cast<double>(o.epsilon));
+  logs.push_back(log_epsilon + (softmax ? r.peak - top + r.log_total : -top));
+  return shares_of(logs);
+}
+
 /// Gates of chosen ids (-1: none), without the random drop.
 inline std::vector<double> oracle_gates(oracle_row const& r, std::vector<int> const& ids,
                                         route_options const& o) {
   std::vector<double> gate(ids.size(), 0.0);
   double sum = 0.0, top = masked;
+  std::vector<double> const share = oracle_shares(r, ids, o);
   for (int id : ids) {
     if (id < 0 || r.z[static_cast<std::size_t>(id)] == masked) continue;
     sum += r.score[static_cast<std::size_t>(id)];
     top = std::max(top, r.score[static_cast<std::size_t>(id)]);
   }
   double soft = 0.0;
-  double peak_z = masked;
-  for (int id : ids) {
-    if (id >= 0) peak_z = std::max(peak_z, r.z[static_cast<std::size_t>(id)]);
-  }
-  // A renormalised softmax may underflow as a quotient of scores; as a softmax it cannot.
-  bool const as_softmax =
-      o.score == score_kind::softmax && o.gates == gate_kind::renormalised && o.epsilon == 0.0f;
   for (int id : ids) {
     if (id < 0 || r.z[static_cast<std::size_t>(id)] == masked) continue;
-    soft += as_softmax ? std::exp(r.z[static_cast<std::size_t>(id)] - peak_z)
-                       : std::exp(r.score[static_cast<std::size_t>(id)] - top);
+    soft += std::exp(r.score[static_cast<std::size_t>(id)] - top);
   }
   for (std::size_t k = 0; k < ids.size(); ++k) {
     if (ids[k] < 0) continue;
     auto const e = static_cast<std::size_t>(ids[k]);
     if (r.z[e] == masked) continue;
     double g = r.score[e];
-    if (as_softmax) {
-      g = std::exp(r.z[e] - peak_z) / soft;
+    if (o.gates == gate_kind::renormalised && o.score != score_kind::logits) {
+      g = share[k];
     } else if (o.gates == gate_kind::renormalised) {
       double const all = sum + static_cast<double>(o.epsilon);
       g = all == 0.0 ? 0.0 : g / all;
@@ -147,114 +178,6 @@ inline std::vector<double> oracle_gates(oracle_row const& r, std::vector<int> co
     gate[k] = g * static_cast<double>(o.scale);
   }
   return gate;
-}
-
-/// d loss / d logits of one token, for loss = <d_gate, gates> + <d_load, probability> + d_z lse.
-/// The magnitude of each is the sum of the magnitudes of what was added up for it.
-inline std::vector<expectation> oracle_backward(oracle_row const& r, std::vector<int> const& ids,
-                                                std::vector<double> const& d_gate,
-                                                std::vector<double> const& d_load, double d_z,
-                                                route_options const& o) {
-  std::size_t const n = r.z.size();
-  std::vector<expectation> d(n);
-  if (r.empty) return d;
-  auto const add = [&](std::size_t e, double value, double magnitude) {
-    d[e].value += value;
-    d[e].magnitude += magnitude;
-  };
-  std::vector<double> ds(n, 0.0), ds_abs(n, 0.0);
-  double const scale = static_cast<double>(o.scale);
-  // The gates' Jacobian, column by column.
-  std::vector<double> const gate = oracle_gates(r, ids, o);
-  double sum = static_cast<double>(o.epsilon);
-  for (int id : ids) sum += id >= 0 ? r.score[static_cast<std::size_t>(id)] : 0.0;
-  bool const as_softmax =
-      o.score == score_kind::softmax && o.gates == gate_kind::renormalised && o.epsilon == 0.0f;
-  for (std::size_t k = 0; k < ids.size(); ++k) {
-    if (ids[k] < 0) continue;
-    auto const e = static_cast<std::size_t>(ids[k]);
-    if (r.z[e] == masked) continue;
-    for (std::size_t j = 0; j < ids.size(); ++j) {  // d gate_j / d (score or logit)_k
-      if (ids[j] < 0) continue;
-      double const own = j == k ? 1.0 : 0.0;
-      if (o.gates == gate_kind::raw) {
-        ds[e] += d_gate[j] * own * scale;
-        ds_abs[e] += std::abs(d_gate[j] * own * scale);
-      } else if (as_softmax || o.gates == gate_kind::softmax_chosen) {
-        double const gk = gate[k] / scale, gj = gate[j] / scale;
-        double const value = d_gate[j] * scale * gj * (own - gk);
-        double const size = std::abs(d_gate[j]) * std::abs(scale) * gj * (own + gk);
-        if (as_softmax) {
-          add(e, value, size);
-        } else {
-          ds[e] += value;
-          ds_abs[e] += size;
-        }
-      } else if (sum != 0.0) {
-        double const value = d_gate[j] * (own * scale - gate[j]) / sum;
-        ds[e] += value;
-        ds_abs[e] +=
-            std::abs(d_gate[j]) * (own * std::abs(scale) + std::abs(gate[j])) / std::abs(sum);
-      }
-    }
-  }
-  if (!d_load.empty()) {
-    if (o.score == score_kind::logits) {
-      for (std::size_t e = 0; e < n; ++e) {
-        for (std::size_t j = 0; j < n; ++j) {
-          double const own = j == e ? 1.0 : 0.0;
-          add(e, d_load[j] * r.softmax[j] * (own - r.softmax[e]),
-              std::abs(d_load[j]) * r.softmax[j] * (own + r.softmax[e]));
-        }
-      }
-    } else if (o.score == score_kind::softmax) {
-      for (std::size_t e = 0; e < n; ++e) {
-        ds[e] += d_load[e];
-        ds_abs[e] += std::abs(d_load[e]);
-      }
-    } else {
-      double all = 0.0, mean = 0.0, mean_abs = 0.0;
-      for (double s : r.score) all += s;
-      for (std::size_t e = 0; e < n; ++e) {
-        mean += d_load[e] * r.probability[e];
-        mean_abs += std::abs(d_load[e]) * r.probability[e];
-      }
-      for (std::size_t e = 0; e < n && all > 0.0; ++e) {
-        ds[e] += (d_load[e] - mean) / all;
-        ds_abs[e] += (std::abs(d_load[e]) + mean_abs) / all;
-      }
-    }
-  }
-  double mean = 0.0, mean_abs = 0.0;
-  for (std::size_t e = 0; e < n; ++e) {
-    mean += ds[e] * r.score[e];
-    mean_abs += ds_abs[e] * r.score[e];
-  }
-  for (std::size_t e = 0; e < n; ++e) {
-    if (r.z[e] == masked) continue;
-    double const x = r.z[e], sigmoid = 1.0 / (1.0 + std::exp(-x));
-    switch (o.score) {
-      case score_kind::softmax:
-        add(e, r.score[e] * (ds[e] - mean), r.score[e] * (ds_abs[e] + mean_abs));
-        break;
-      case score_kind::sigmoid: {
-        double const slope = sigmoid / (1.0 + std::exp(x));
-        add(e, ds[e] * slope, ds_abs[e] * slope);
-        break;
-      }
-      case score_kind::sqrt_softplus: {
-        double const slope = r.score[e] > 0.0 ? sigmoid / (2.0 * r.score[e]) : 0.0;
-        add(e, ds[e] * slope, ds_abs[e] * slope);
-        break;
-      }
-      case score_kind::logits: add(e, ds[e], ds_abs[e]); break;
-    }
-    add(e, d_z * r.softmax[e], std::abs(d_z) * r.softmax[e]);
-  }
-  for (std::size_t e = 0; e < n; ++e) {
-    if (r.z[e] == masked) d[e] = {};
-  }
-  return d;
 }
 
 }  // namespace shunt::test

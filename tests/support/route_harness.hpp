@@ -7,7 +7,7 @@
 
 #include "shunt/route.hpp"
 #include "support/guarded.hpp"
-#include "support/oracle_route.hpp"
+#include "support/oracle_route_backward.hpp"
 #include "support/random.hpp"
 #include "support/worlds.hpp"
 

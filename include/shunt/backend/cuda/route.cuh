@@ -78,6 +78,8 @@ struct route_job {
 // In this order: the kernels are made of the steps.
 #include "shunt/backend/cuda/route_steps.cuh"
 
+#include "shunt/backend/cuda/route_gates.cuh"
+
 #include "shunt/backend/cuda/route_kernels.cuh"
 
 namespace shunt::cuda {

@@ -58,24 +58,50 @@ __device__ float dot_of(Row const& like, A const& a, B const& b) {
   return warp_sum(part);
 }
 
-/// Gradients to what the K gates were made of (chosen scores, or chosen logits), into r.slope, where
-/// scale · d_gate stands.
+/// r.slope, times the slopes of the chosen scores: ds/dz, or, `of_log`, d log(s)/dz.
+template <class Rows> __device__ void through_chosen(route_rule const& rule, Rows& r, bool of_log) {
+  bool const sigmoids = rule.score == score_kind::sigmoid;
+  if (!sigmoids && rule.score != score_kind::sqrt_softplus) return;
+  for_strips(r.slope, [&](int i) {
+    float const z = r.chosen[i];
+    float slope = 0.0f;
+    if (of_log) {
+      slope = sigmoids ? math::sigmoid_log_slope(z)
+                       : math::sqrt_softplus_log_slope(z, math::softplus(z));
+    } else {
+      slope =
+          sigmoids ? math::sigmoid_slope(z) : math::sqrt_softplus_slope(z, math::sqrt_softplus(z));
+    }
+    r.slope[i] = __fmul_rn(r.slope[i], slope);
+  });
+}
+
+/// Gradients of the K gates into r.slope, where scale · d_gate stands: to the chosen logits, or to the
+/// chosen scores of a softmax that is not renormalised. Returns what a renormalised softmax's epsilon
+/// takes from the gradient of every score; 0 elsewhere.
 template <class Rows>
-__device__ void gate_slopes(route_rule const& rule, Rows& r, float peak, float total) {
-  if (rule.gates == gate_kind::raw) return;
-  make_gates(rule, r, 1.0f, peak, total);
-  float const mean =
-      dot_of(r.slope, [&](int i) { return r.slope[i]; }, [&](int i) { return r.gate[i]; });
-  if (rule.gates == gate_kind::softmax_chosen || rule.chosen_logits) {
+__device__ float gate_slopes(route_rule const& rule, Rows& r, float peak, float total) {
+  bool const renormalised = rule.gates == gate_kind::renormalised;
+  float rest = 0.0f;
+  if (rule.gates != gate_kind::raw) {
+    float const share = make_gates(rule, r, 1.0f, peak, total);
+    float const mean =
+        dot_of(r.slope, [&](int i) { return r.slope[i]; }, [&](int i) { return r.gate[i]; });
+    if (renormalised && rule.score == score_kind::logits) {
+      float const sum =
+          __fadd_rn(all_scores(rule.score, r.chosen, r.gate, peak, total), rule.epsilon);
+      for_strips(r.slope, [&](int i) {
+        float const d = __fdiv_rn(__fadd_rn(r.slope[i], -mean), sum);
+        r.slope[i] = sum == 0.0f ? 0.0f : d;
+      });
+      return 0.0f;
+    }
     for_strips(r.slope,
                [&](int i) { r.slope[i] = __fmul_rn(r.gate[i], __fadd_rn(r.slope[i], -mean)); });
-    return;
+    if (rule.score == score_kind::softmax && share > 0.0f) rest = __fmaf_rn(mean, share, 0.0f);
   }
-  float const sum = __fadd_rn(all_scores(rule.score, r.chosen, r.gate, peak, total), rule.epsilon);
-  for_strips(r.slope, [&](int i) {
-    float const d = __fdiv_rn(__fadd_rn(r.slope[i], -mean), sum);
-    r.slope[i] = sum == 0.0f ? 0.0f : d;
-  });
+  through_chosen(rule, r, renormalised);
+  return rest;
 }
 
 template <class Rows> __device__ void scatter_slopes(route_rule const& rule, Rows& r) {
@@ -85,32 +111,40 @@ template <class Rows> __device__ void scatter_slopes(route_rule const& rule, Row
   }
 }
 
-/// The gradient to importance, taken back to the scores that were divided by their sum.
+/// The importance's gradient, of scores over their sum, to the logits, into r.key. Shares and slopes
+/// of logarithms: the sum may be too small to divide by. Sigmoid and √softplus only.
 template <class Rows, class Load>
-__device__ void load_to_scores(route_rule const& rule, Rows& r, float sum, Load const& load) {
-  if (rule.score == score_kind::softmax) {
-    for_strips(r.key, [&](int i) { r.key[i] = __fadd_rn(r.key[i], load(i)); });
-  } else if (sum > 0.0f) {
-    float const mean = __fdiv_rn(dot_of(r.s, load, [&](int i) { return r.s[i]; }), sum);
-    for_strips(r.key, [&](int i) {
-      r.key[i] = __fadd_rn(r.key[i], __fdiv_rn(__fadd_rn(load(i), -mean), sum));
-    });
-  }
+__device__ void load_to_logits(route_rule const& rule, Rows& r, float peak, Load const& load) {
+  float const q = peak < 0.0f ? peak : 0.0f;
+  float const sum = shifted_scores(rule.score, r.z, r.s, q);
+  float const mean = __fdiv_rn(dot_of(r.s, load, [&](int i) { return r.s[i]; }), sum);
+  float const back = math::exp(__fmul_rn(q, 0.5f));
+  for_strips(r.key, [&](int i) {
+    float const s = r.s[i], z = r.z[i], whole = __fmul_rn(s, back);
+    float const slope = rule.score == score_kind::sigmoid
+                            ? math::sigmoid_log_slope(z)
+                            : math::sqrt_softplus_log_slope(z, __fmul_rn(whole, whole));
+    r.key[i] = __fmul_rn(__fmul_rn(__fdiv_rn(s, sum), __fadd_rn(load(i), -mean)), slope);
+  });
+}
+
+/// r.key, the gradient to every score of a softmax r.s less `rest`, becomes that to every logit.
+template <class Rows> __device__ void softmax_to_logits(Rows& r, float rest) {
+  float const dot = dot_of(r.key, [&](int i) { return r.key[i]; }, [&](int i) { return r.s[i]; });
+  float const mean = __fadd_rn(dot, rest);
+  for_strips(r.key, [&](int i) { r.key[i] = __fmul_rn(r.s[i], __fadd_rn(r.key[i], -mean)); });
 }
 
 /// r.key, the gradient to every score, becomes that to every logit. r.s holds the scores.
-template <class Rows>
-__device__ void scores_to_logits(route_rule const& rule, Rows& r, bool dense_softmax) {
+template <class Rows> __device__ void scores_to_logits(route_rule const& rule, Rows& r) {
   if (rule.score == score_kind::sigmoid) {
     for_strips(r.key, [&](int i) { r.key[i] = __fmul_rn(r.key[i], math::sigmoid_slope(r.z[i])); });
   } else if (rule.score == score_kind::sqrt_softplus) {
     for_strips(r.key, [&](int i) {
       r.key[i] = __fmul_rn(r.key[i], math::sqrt_softplus_slope(r.z[i], r.s[i]));
     });
-  } else if (dense_softmax) {
-    float const mean =
-        dot_of(r.key, [&](int i) { return r.key[i]; }, [&](int i) { return r.s[i]; });
-    for_strips(r.key, [&](int i) { r.key[i] = __fmul_rn(r.s[i], __fadd_rn(r.key[i], -mean)); });
+  } else if (rule.score == score_kind::softmax) {
+    softmax_to_logits(r, 0.0f);
   }
 }
 
@@ -164,22 +198,25 @@ __device__ void token_backward(route_backward_job const& job, offset_t t, Rows& 
     if (softmax) return r.s[i];
     return __fdiv_rn(math::exp(__fadd_rn(r.z[i], -peak)), total);
   };
-  bool const dense_softmax = softmax && (rule.importance || !rule.chosen_logits);
-  float const sum = !softmax || rule.exponentials ? make_scores(rule, r, peak, total) : 0.0f;
+  bool const logits = rule.score == score_kind::logits;
+  bool const to_scores = softmax && rule.gates != gate_kind::renormalised;
+  if (softmax && rule.exponentials) make_scores(rule, r, peak, total);
   for_strips(r.key, [&](int i) { r.key[i] = 0.0f; });
   gather_chosen(rule, r);
-  gate_slopes(rule, r, peak, total);
-  if (!rule.chosen_logits) scatter_slopes(rule, r);
-  if (rule.importance && rule.score != score_kind::logits) load_to_scores(rule, r, sum, load);
-
-  scores_to_logits(rule, r, dense_softmax);
-  if (rule.chosen_logits) scatter_slopes(rule, r);
-  if (rule.importance && rule.score == score_kind::logits) {
+  float const rest = gate_slopes(rule, r, peak, total);
+  if (to_scores || logits) scatter_slopes(rule, r);
+  if (softmax && (rule.importance || !rule.chosen_logits)) {
+    if (rule.importance) for_strips(r.key, [&](int i) { r.key[i] = __fadd_rn(r.key[i], load(i)); });
+    softmax_to_logits(r, rest);
+  } else if (rule.importance && logits) {
     float const mean = dot_of(r.key, load, probability);
     for_strips(r.key, [&](int i) {
       r.key[i] = __fmaf_rn(probability(i), __fadd_rn(load(i), -mean), r.key[i]);
     });
+  } else if (rule.importance && !softmax) {
+    load_to_logits(rule, r, peak, load);
   }
+  if (!to_scores && !logits) scatter_slopes(rule, r);
   if (rule.z) {
     float const d_z = job.d.z[t];
     for_strips(r.key, [&](int i) { r.key[i] = __fmaf_rn(d_z, probability(i), r.key[i]); });

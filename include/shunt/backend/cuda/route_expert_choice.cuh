@@ -143,7 +143,7 @@ __device__ void token_scores_backward(expert_choice_backward_job const& job, off
     index_t const mark = e < rule.experts ? job.marks[t * rule.experts + e] : 0;
     r.key[i] = mark > 0 ? __fmul_rn(job.d_gate(e, mark - 1), rule.scale) : 0.0f;
   });
-  scores_to_logits(rule, r, softmax);
+  scores_to_logits(rule, r);
   write_gradients(job.row, job.to, t, r);
 }
 

@@ -90,8 +90,16 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
       if (rule.importance && rule.score == score_kind::logits) { stage_shares(staged, r.s, total); }
     }
     if (rule.scores) {
-      float const sum = make_scores(rule, r, peak, total);
-      if (rule.importance && rule.score != score_kind::logits) { stage_shares(staged, r.s, sum); }
+      bool const softmax = rule.score == score_kind::softmax;
+      bool const shares = rule.importance && rule.score != score_kind::logits;
+      float const q = softmax || peak >= 0.0f ? 0.0f : peak;
+      if (softmax || !shares) {
+        make_scores(rule, r, peak, total);
+        if (shares) stage_shares(staged, r.s, 1.0f);
+      } else {
+        stage_shares(staged, r.s, shifted_scores(rule.score, r.z, r.s, q));
+        if (q != 0.0f) make_scores(rule, r, peak, total);
+      }
     }
     if (!forced) {
       choose(rule, r);

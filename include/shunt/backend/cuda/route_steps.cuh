@@ -133,6 +133,20 @@ __device__ float all_scores(score_kind kind, Row& from, Row& to, float peak, flo
   return warp_sum(part);
 }
 
+/// Sigmoid's or √softplus's scores over those of the logit q (see score_functions.inl); their sum.
+template <class Row> __device__ float shifted_scores(score_kind kind, Row& from, Row& to, float q) {
+  if (q == 0.0f) return all_scores(kind, from, to, 0.0f, 1.0f);
+  bool const sigmoids = kind == score_kind::sigmoid;
+  float part = 0.0f;
+  for_strips(from, [&](int i) {
+    float const z = from[i];
+    float const s = sigmoids ? math::shifted_sigmoid(z, q) : math::shifted_sqrt_softplus(z, q);
+    part = __fadd_rn(part, s);
+    to[i] = s;
+  });
+  return warp_sum(part);
+}
+
 /// Every score into r.s; what importance divides them by. A softmax's exponentials stand there, and
 /// sum to `total`.
 template <class Rows>
@@ -144,7 +158,7 @@ __device__ float make_scores(route_rule const& rule, Rows& r, float peak, float 
 
 /// Each expert's probability to where the block sums them.
 template <class Row> __device__ void stage_shares(float* staged, Row& s, float sum) {
-  for_strips(s, [&](int i) { staged[element_of(i)] = sum == 0.0f ? 0.0f : __fdiv_rn(s[i], sum); });
+  for_strips(s, [&](int i) { staged[element_of(i)] = __fdiv_rn(s[i], sum); });
 }
 template <class Row> __device__ void stage_nothing(float* staged, Row const& like) {
   for_strips(like, [&](int i) { staged[element_of(i)] = 0.0f; });
@@ -209,46 +223,6 @@ template <class Rows> __device__ void choose(route_rule const& rule, Rows& r) {
   if (rule.groups > 1) keep_best_groups(rule, r);
   for_strips(r.id, [&](int i) { r.id[i] = -1; });
   take_best(r.key, static_cast<index_t>(rule.top_k), [&](index_t k, index_t e) { r.id.put(k, e); });
-}
-
-/// Logits of the chosen; -Inf where there is none.
-template <class Rows> __device__ void gather_chosen(route_rule const& rule, Rows& r) {
-  for_strips(r.chosen, [&](int i) { r.chosen[i] = -__builtin_inff(); });
-  for (index_t k = 0; k < rule.top_k; ++k) {
-    index_t const e = r.id.pick(k);
-    if (e >= 0) r.chosen.put(k, r.z.pick(e));
-  }
-}
-
-/// gate = scale · softmax of v; 0 where v is -Inf.
-template <class Row> __device__ void soften(Row& v, Row& gate, float scale) {
-  float peak = -__builtin_inff();
-  for_strips(v, [&](int i) { peak = peak < v[i] ? v[i] : peak; });
-  peak = warp_largest(peak);
-  if (!(peak > -__builtin_inff())) {
-    for_strips(gate, [&](int i) { gate[i] = 0.0f; });
-    return;
-  }
-  float const total = exponentials(v, gate, peak);
-  for_strips(gate, [&](int i) { gate[i] = __fmul_rn(__fdiv_rn(gate[i], total), scale); });
-}
-
-template <class Rows>
-__device__ void make_gates(route_rule const& rule, Rows& r, float scale, float peak, float total) {
-  if (rule.chosen_logits) return soften(r.chosen, r.gate, scale);
-  float sum = all_scores(rule.score, r.chosen, r.gate, peak, total);
-  if (rule.gates == gate_kind::softmax_chosen) {
-    float const none = -__builtin_inff();
-    for_strips(r.gate, [&](int i) { r.gate[i] = r.chosen[i] > none ? r.gate[i] : none; });
-    return soften(r.gate, r.gate, scale);
-  }
-  bool const renormalised = rule.gates == gate_kind::renormalised;
-  sum = __fadd_rn(sum, rule.epsilon);
-  for_strips(r.gate, [&](int i) {
-    float g = r.gate[i];
-    if (renormalised) g = sum == 0.0f ? 0.0f : __fdiv_rn(g, sum);
-    r.gate[i] = __fmul_rn(g, scale);
-  });
 }
 
 }  // namespace SHUNT_HOST_ABI

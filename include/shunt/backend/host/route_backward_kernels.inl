@@ -26,27 +26,56 @@ SHUNT_LANES void through_softmax(float const* p, float const* d, float* to,
   }
 }
 
-/// Gradients to what the K gates were made of (chosen scores, or chosen logits), into b.slope.
-SHUNT_LANES void gate_slopes(route_rule const& r, route_buffers const& b, float const* d_gate,
-                             route_facts const& f) noexcept {
-  for (std::int64_t k = 0; k < r.padded_k; ++k) {
+/// b.slope, times the slopes of the chosen scores: ds/dz, or, `of_log`, d log(s)/dz.
+SHUNT_LANES void through_chosen(route_rule const& r, route_buffers const& b, bool of_log) noexcept {
+  bool const sigmoids = r.score == score_kind::sigmoid;
+  if (!sigmoids && r.score != score_kind::sqrt_softplus) return;
+  std::int64_t const padded = choice_lanes(r);
+  for (std::int64_t at = 0; at < padded; at += lanes) {
+    vf const z = load(b.chosen + at);
+    vf slope;
+    if (of_log) {
+      slope = sigmoids ? sigmoid_log_slope(z) : sqrt_softplus_log_slope(z, softplus(z));
+    } else {
+      slope = sigmoids ? sigmoid_slope(z) : sqrt_softplus_slope(z, sqrt_softplus(z));
+    }
+    store(b.slope + at, load(b.slope + at) * slope);
+  }
+}
+
+/// Gradients of the K gates into b.slope: to the chosen logits, or to the chosen scores of a softmax
+/// that is not renormalised. Returns what a renormalised softmax's epsilon takes from the gradient of
+/// every score; 0 elsewhere.
+SHUNT_LANES float gate_slopes(route_rule const& r, route_buffers const& b, float const* d_gate,
+                              route_facts const& f) noexcept {
+  std::int64_t const padded = choice_lanes(r);
+  for (std::int64_t k = 0; k < padded; ++k) {
     b.slope[k] = k < r.top_k && b.id[k] >= 0 ? d_gate[k] * r.scale : 0.0f;
   }
-  if (r.gates == gate_kind::raw) return;
-  make_gates(r, b, 1.0f, f);
-  vf const mean = fill(row_dot(b.slope, b.gate, r.padded_k));
-  if (r.gates == gate_kind::softmax_chosen || r.chosen_logits) {
-    for (std::int64_t at = 0; at < r.padded_k; at += lanes) {
+  bool const renormalised = r.gates == gate_kind::renormalised;
+  float rest = 0.0f;
+  if (r.gates != gate_kind::raw) {
+    float const share = make_gates(r, b, 1.0f, f);
+    float const sum = row_dot(b.slope, b.gate, padded);
+    vf const mean = fill(sum);
+    if (renormalised && r.score == score_kind::logits) {
+      chosen_scores(r, b, b.gate, f);
+      float const all = row_sum(b.gate, padded) + r.epsilon;
+      for (std::int64_t at = 0; at < padded; at += lanes) {
+        vf const d = (load(b.slope + at) - mean) / fill(all);
+        store(b.slope + at, all == 0.0f ? fill(0.0f) : d);
+      }
+      return 0.0f;
+    }
+    for (std::int64_t at = 0; at < padded; at += lanes) {
       store(b.slope + at, load(b.gate + at) * (load(b.slope + at) - mean));
     }
-    return;
+    // An fma, as it feeds an addition.
+    if (r.score == score_kind::softmax && share > 0.0f)
+      rest = fma(mean, fill(share), fill(0.0f))[0];
   }
-  chosen_scores(r, b, b.gate, f);
-  float const sum = row_sum(b.gate, r.padded_k) + r.epsilon;
-  for (std::int64_t at = 0; at < r.padded_k; at += lanes) {
-    vf const d = (load(b.slope + at) - mean) / fill(sum);
-    store(b.slope + at, sum == 0.0f ? fill(0.0f) : d);
-  }
+  through_chosen(r, b, renormalised);
+  return rest;
 }
 
 SHUNT_LANES void scatter_slopes(route_rule const& r, route_buffers const& b) noexcept {
@@ -55,33 +84,65 @@ SHUNT_LANES void scatter_slopes(route_rule const& r, route_buffers const& b) noe
   }
 }
 
-/// The importance's gradient b.load, taken back to the scores that were divided by their sum.
-SHUNT_LANES void load_to_scores(route_rule const& r, route_buffers const& b, float sum) noexcept {
-  if (r.score == score_kind::softmax) {
-    for (std::int64_t at = 0; at < r.padded; at += lanes) {
-      store(b.key + at, load(b.key + at) + load(b.load + at));
+/// The importance's gradient b.load, of scores over their sum, to the logits, into b.key. Shares and
+/// slopes of logarithms: the sum may be too small to divide by.
+template <score_kind Kind>
+SHUNT_LANES void load_to_logits(route_buffers const& b, std::int64_t padded, float peak) noexcept {
+  float const q = peak < 0.0f ? peak : 0.0f;
+  float const sum = shifted_scores(Kind, b.z, b.s, padded, q);
+  vf const mean = fill(row_dot(b.load, b.s, padded) / sum), back = exp(fill(q) * fill(0.5f));
+  for (std::int64_t at = 0; at < padded; at += lanes) {
+    vf const s = load(b.s + at), share = s / fill(sum);
+    vf slope;
+    if constexpr (Kind == score_kind::sigmoid) {
+      slope = sigmoid_log_slope(load(b.z + at));
+    } else {
+      vf const whole = s * back;
+      slope = sqrt_softplus_log_slope(load(b.z + at), whole * whole);
     }
-  } else if (sum > 0.0f) {
-    vf const mean = fill(row_dot(b.load, b.s, r.padded) / sum);
-    for (std::int64_t at = 0; at < r.padded; at += lanes) {
-      store(b.key + at, load(b.key + at) + (load(b.load + at) - mean) / fill(sum));
-    }
+    store(b.key + at, share * (load(b.load + at) - mean) * slope);
+  }
+}
+
+/// b.key, the gradient to every score of a softmax p less `rest`, becomes that to every logit.
+SHUNT_LANES void softmax_to_logits(route_buffers const& b, float const* p, std::int64_t padded,
+                                   float rest) noexcept {
+  vf const mean = fill(row_dot(b.key, p, padded) + rest);
+  for (std::int64_t at = 0; at < padded; at += lanes) {
+    store(b.key + at, load(p + at) * (load(b.key + at) - mean));
   }
 }
 
 /// b.key, the gradient to every score, becomes that to every logit. b.s holds the scores.
-SHUNT_LANES void scores_to_logits(route_rule const& r, route_buffers const& b,
-                                  bool dense_softmax) noexcept {
-  if (r.score == score_kind::sigmoid) {
-    through_score<score_kind::sigmoid>(b, r.padded);
-  } else if (r.score == score_kind::sqrt_softplus) {
-    through_score<score_kind::sqrt_softplus>(b, r.padded);
-  } else if (dense_softmax) {
-    vf const mean = fill(row_dot(b.key, b.s, r.padded));
-    for (std::int64_t at = 0; at < r.padded; at += lanes) {
-      store(b.key + at, load(b.s + at) * (load(b.key + at) - mean));
-    }
+SHUNT_LANES void scores_to_logits(route_rule const& r, route_buffers const& b) noexcept {
+  switch (r.score) {
+    case score_kind::softmax: return softmax_to_logits(b, b.s, r.padded, 0.0f);
+    case score_kind::sigmoid: return through_score<score_kind::sigmoid>(b, r.padded);
+    case score_kind::sqrt_softplus: return through_score<score_kind::sqrt_softplus>(b, r.padded);
+    case score_kind::logits: break;
   }
+}
+
+/// The gradient of importance, b.load, and of the gates, b.slope, to the logits, into b.key, which
+/// holds zeros. b.group holds the softmax where it is needed.
+SHUNT_LANES void gates_and_load_to_logits(route_rule const& r, route_buffers const& b, float rest,
+                                          float peak) noexcept {
+  bool const softmax = r.score == score_kind::softmax, logits = r.score == score_kind::logits;
+  bool const to_scores = softmax && r.gates != gate_kind::renormalised;
+  if (to_scores || logits) scatter_slopes(r, b);
+  if (softmax && (r.importance || !r.chosen_logits)) {
+    for (std::int64_t at = 0; r.importance && at < r.padded; at += lanes) {
+      store(b.key + at, load(b.key + at) + load(b.load + at));
+    }
+    softmax_to_logits(b, b.group, r.padded, rest);
+  } else if (r.importance && logits) {
+    through_softmax(b.group, b.load, b.key, r.padded);
+  } else if (r.importance && r.score == score_kind::sigmoid) {
+    load_to_logits<score_kind::sigmoid>(b, r.padded, peak);
+  } else if (r.importance && !softmax) {
+    load_to_logits<score_kind::sqrt_softplus>(b, r.padded, peak);
+  }
+  if (!to_scores && !logits) scatter_slopes(r, b);
 }
 
 /// b.key, rounded to the caller's type; nothing for a masked logit; the jitter's factor again.
@@ -113,31 +174,15 @@ void route_row_backward(route_rule const& r, T const* logits, route_buffers cons
   bool const any = f.peak > -__builtin_inff();
   for (std::int64_t at = 0; at < padded; at += lanes) store(b.key + at, fill(0.0f));
   if (any) {
-    bool const dense_softmax = r.score == score_kind::softmax && (r.importance || !r.chosen_logits);
-    float sum = 0.0f;
     if (r.exponentials) {
       f.total = exponentials(b.z, b.group, padded, f.peak);
       for (std::int64_t at = 0; at < padded; at += lanes) {
         store(b.group + at, load(b.group + at) / fill(f.total));
       }
     }
-    if (r.score == score_kind::softmax) {
-      if (dense_softmax) {
-        for (std::int64_t at = 0; at < padded; at += lanes) store(b.s + at, load(b.group + at));
-      }
-    } else {
-      sum = all_scores(r.score, b.z, b.s, padded, f.peak, f.total);
-    }
     gather_chosen(r, b);
-    gate_slopes(r, b, d_gate, f);
-    if (!r.chosen_logits) scatter_slopes(r, b);
-    if (r.importance && r.score != score_kind::logits) load_to_scores(r, b, sum);
-
-    scores_to_logits(r, b, dense_softmax);
-    if (r.chosen_logits) scatter_slopes(r, b);
-    if (r.importance && r.score == score_kind::logits) {
-      through_softmax(b.group, b.load, b.key, padded);
-    }
+    float const rest = gate_slopes(r, b, d_gate, f);
+    gates_and_load_to_logits(r, b, rest, f.peak);
     if (r.z) {
       for (std::int64_t at = 0; at < padded; at += lanes) {
         store(b.key + at, fma(fill(d_z), load(b.group + at), load(b.key + at)));
@@ -173,7 +218,7 @@ void route_row_scores_backward(route_rule const& r, T const* logits, route_buffe
   if (f.peak > -__builtin_inff()) {
     if (r.score == score_kind::softmax) f.total = exponentials(b.z, b.s, r.padded, f.peak);
     all_scores(r.score, b.z, b.s, r.padded, f.peak, f.total);
-    scores_to_logits(r, b, r.score == score_kind::softmax);
+    scores_to_logits(r, b);
   }
   write_logit_gradients(r, b, d_logits);
 }

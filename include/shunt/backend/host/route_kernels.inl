@@ -24,10 +24,16 @@ SHUNT_LANES void make_keys(route_rule const& r, route_buffers const& b) noexcept
   }
 }
 
+/// Lanes that rows of K choices are taken to: to whole vectors, not strips. Zeros, which sums do not
+/// see, would stand behind.
+SHUNT_LANES std::int64_t choice_lanes(route_rule const& r) noexcept {
+  return (r.top_k + lanes - 1) / lanes * lanes;
+}
+
 /// Scores of the chosen, from their logits: the same bits as in the dense row.
 SHUNT_LANES void chosen_scores(route_rule const& r, route_buffers const& b, float* s,
                                route_facts const& f) noexcept {
-  all_scores(r.score, b.chosen, s, r.padded_k, f.peak, f.total);
+  all_scores(r.score, b.chosen, s, choice_lanes(r), f.peak, f.total);
 }
 
 /// v -> scale * exp(v - max) / sum over K slots; 0 where v is -Inf.
@@ -45,14 +51,51 @@ SHUNT_LANES void soften(float const* v, float* gate, std::int64_t padded, float 
   }
 }
 
-/// Gates of the chosen logits b.chosen, into b.gate, without the scale where `scale` is 1.
-SHUNT_LANES void make_gates(route_rule const& r, route_buffers const& b, float scale,
-                            route_facts const& f) noexcept {
-  std::int64_t const padded = r.padded_k;
+/// scale · s / (Σ s + epsilon) of the chosen, from scores over that of their largest logit, so that
+/// neither the sum nor a quotient underflows. Returns epsilon / (Σ s + epsilon).
+SHUNT_LANES float renormalise(route_rule const& r, route_buffers const& b, float scale,
+                              route_facts const& f) noexcept {
+  std::int64_t const padded = choice_lanes(r);
+  strip top = strip_of(-__builtin_inff());
+  for_strips(b.chosen, padded, 0.0f,
+             [&](int i, vf x) { top.part[i] = larger_lanes{}(top.part[i], x); });
+  float const peak = max_of(top);
+  if (!(peak > -__builtin_inff())) {
+    for (std::int64_t k = 0; k < padded; ++k) b.gate[k] = 0.0f;
+    return 0.0f;
+  }
+  bool const softmax = r.score == score_kind::softmax;
+  float const q = softmax ? peak - f.peak : peak < 0.0f ? peak : 0.0f;
+  float const sum = softmax
+                        ? all_scores<score_kind::softmax>(b.chosen, b.gate, padded, peak, f.total)
+                        : shifted_scores(r.score, b.chosen, b.gate, padded, q);
+  if (q == 0.0f || r.epsilon == 0.0f) {
+    float const all = sum + r.epsilon;
+    for (std::int64_t at = 0; at < padded; at += lanes) {
+      store(b.gate + at, load(b.gate + at) / fill(all) * fill(scale));
+    }
+    return r.epsilon / all;
+  }
+  vf const epsilon = fill(r.epsilon);
+  vf const root = exp(fill(q) * fill(r.score == score_kind::sqrt_softplus ? 0.25f : 0.5f));
+  vf const factor = renormalising_factor(fill(sum), epsilon, root);
+  for (std::int64_t at = 0; at < padded; at += lanes) {
+    store(b.gate + at, load(b.gate + at) * factor * fill(scale));
+  }
+  return (epsilon / fma(fill(sum), root * root, epsilon))[0];
+}
+
+/// Gates of the chosen logits b.chosen, into b.gate, without the scale where `scale` is 1. Returns
+/// the share of epsilon in what renormalised scores were divided by, 0 for other gates.
+SHUNT_LANES float make_gates(route_rule const& r, route_buffers const& b, float scale,
+                             route_facts const& f) noexcept {
+  std::int64_t const padded = choice_lanes(r);
   if (r.chosen_logits) {
     soften(b.chosen, b.gate, padded, scale);
-    return;
+    return 0.0f;
   }
+  bool const renormalised = r.gates == gate_kind::renormalised;
+  if (renormalised && r.score != score_kind::logits) return renormalise(r, b, scale, f);
   chosen_scores(r, b, b.gate, f);
   if (r.gates == gate_kind::softmax_chosen) {
     vf const none = fill(-__builtin_inff());
@@ -60,20 +103,21 @@ SHUNT_LANES void make_gates(route_rule const& r, route_buffers const& b, float s
       store(b.gate + at, select(load(b.chosen + at) > none, load(b.gate + at), none));
     }
     soften(b.gate, b.gate, padded, scale);
-    return;
+    return 0.0f;
   }
   float sum = 1.0f;
-  if (r.gates == gate_kind::renormalised) sum = row_sum(b.gate, padded) + r.epsilon;
+  if (renormalised) sum = row_sum(b.gate, padded) + r.epsilon;
   for (std::int64_t at = 0; at < padded; at += lanes) {
     vf g = load(b.gate + at);
-    if (r.gates == gate_kind::renormalised) g = sum == 0.0f ? fill(0.0f) : g / fill(sum);
+    if (renormalised) g = sum == 0.0f ? fill(0.0f) : g / fill(sum);
     store(b.gate + at, g * fill(scale));
   }
+  return 0.0f;
 }
 
 /// Logits of the chosen; -Inf where there is none.
 SHUNT_LANES void gather_chosen(route_rule const& r, route_buffers const& b) noexcept {
-  std::int64_t const padded = r.padded_k;
+  std::int64_t const padded = choice_lanes(r);
   for (std::int64_t k = 0; k < padded; ++k) {
     b.chosen[k] = k < r.top_k && b.id[k] >= 0 ? b.z[b.id[k]] : -__builtin_inff();
   }
@@ -117,16 +161,16 @@ void route_row(route_rule const& r, T const* logits, route_buffers const& b, flo
       add_shares(b.s, f.total, importance, padded);
     }
   }
-  if (r.scores) {
-    float sum = 1.0f;
-    if (r.score == score_kind::softmax) {
-      for (std::int64_t at = 0; at < padded; at += lanes) {
-        store(b.s + at, load(b.s + at) / fill(f.total));
-      }
-    } else {
-      sum = all_scores(r.score, b.z, b.s, padded, f.peak, f.total);
+  if (r.score == score_kind::softmax && r.scores) {
+    for (std::int64_t at = 0; at < padded; at += lanes) {
+      store(b.s + at, load(b.s + at) / fill(f.total));
     }
-    if (r.importance && r.score != score_kind::logits) add_shares(b.s, sum, importance, padded);
+    if (r.importance) add_shares(b.s, 1.0f, importance, padded);
+  } else if (r.scores) {
+    bool const shares = r.importance && r.score != score_kind::logits;
+    float const q = f.peak < 0.0f ? f.peak : 0.0f;
+    if (shares) add_shares(b.s, shifted_scores(r.score, b.z, b.s, padded, q), importance, padded);
+    if (!shares || q != 0.0f) all_scores(r.score, b.z, b.s, padded, f.peak, f.total);
   }
   if (!forced) {
     make_keys(r, b);

@@ -83,9 +83,39 @@ SHUNT_LANES float all_scores(score_kind kind, float const* z, float* s, std::int
   return all_scores<score_kind::logits>(z, s, padded, peak, total);
 }
 
+/// Scores over those of the logit q (see score_functions.inl) into s; their sum. Sigmoid and
+/// √softplus only.
+template <score_kind Kind>
+SHUNT_LANES float shifted_scores(float const* z, float* s, std::int64_t padded, float q) noexcept {
+  strip sum = strip_of(0.0f);
+  vf const shift = fill(q);
+  for (std::int64_t at = 0; at < padded; at += lanes) {
+    vf x = load(z + at);
+    if constexpr (Kind == score_kind::sigmoid) {
+      x = shifted_sigmoid(x, shift);
+    } else {
+      x = shifted_sqrt_softplus(x, shift);
+    }
+    std::int64_t const i = at / lanes % strip_vectors;
+    sum.part[i] = sum.part[i] + x;
+    store(s + at, x);
+  }
+  return sum_of(sum);
+}
+
+SHUNT_LANES float shifted_scores(score_kind kind, float const* z, float* s, std::int64_t padded,
+                                 float q) noexcept {
+  constexpr auto sigmoids = score_kind::sigmoid, roots = score_kind::sqrt_softplus;
+  if (q == 0.0f) {
+    return kind == sigmoids ? all_scores<sigmoids>(z, s, padded, 0.0f, 1.0f)
+                            : all_scores<roots>(z, s, padded, 0.0f, 1.0f);
+  }
+  return kind == sigmoids ? shifted_scores<sigmoids>(z, s, padded, q)
+                          : shifted_scores<roots>(z, s, padded, q);
+}
+
 /// Each expert's probability: s over the sum of the row. Into `sums`, added to what is there.
 SHUNT_LANES void add_shares(float const* s, float sum, float* sums, std::int64_t padded) noexcept {
-  if (sum == 0.0f) return;
   for (std::int64_t at = 0; at < padded; at += lanes) {
     store(sums + at, load(sums + at) + load(s + at) / fill(sum));
   }
