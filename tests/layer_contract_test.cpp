@@ -207,6 +207,28 @@ TEST(LayerContract, AForcedChoiceKeepsTheGatesGradient) {
   EXPECT_TRUE(same_results(free, replayed));
 }
 
+// What CUDA's tiles are chosen by: the rows of an expert among all that the tokens choose from, though
+// a shard has room for the rows of all.
+TEST(LayerContract, AShardExpectsItsShareOfTheRows) {
+  guarded<float> const memory(64 * 3);
+  auto const expected = [&](index_t tokens, index_t experts, index_t local, auto set) {
+    moe_weights<float> const w{.gate = view<float const, 2>(memory.data(), {{experts, 3}}),
+                               .up = view<float const, 3>(memory.data(), {{local, 2, 3}}),
+                               .down = view<float const, 3>(memory.data(), {{local, 3, 1}})};
+    layer_options<> o{.top_k = 4};
+    set(o);
+    auto from = arena<>::measuring();
+    return carve_moe_saved(from, tokens, w, o).plan.rows().expected;
+  };
+  auto const plain = [](auto&) {};
+  EXPECT_EQ(expected(256, 64, 64, plain), 16);
+  EXPECT_EQ(expected(256, 64, 8, plain), 16);
+  EXPECT_EQ(expected(3, 64, 8, plain), 1);  // fewer slots than experts
+  EXPECT_EQ(expected(256, 64, 8, [](auto& o) { o.capacity = 5; }), 5);
+  EXPECT_EQ(expected(256, 64, 8, [](auto& o) { o.capacity = 500; }), 16);
+  EXPECT_EQ(expected(256, 64, 64, [](auto& o) { o.tokens_per_expert = 9; }), 9);
+}
+
 TEST(LayerContract, Battery08_ShardsAddUpToTheWhole) {
   for (char const* name : {"deepseek_v3", "gpt_oss", "longcat", "kimi_k3", "gshard"}) {
     SCOPED_TRACE(name);

@@ -45,5 +45,36 @@ TEST(CudaMmaTypes, TheChoiceIsSaidOnRequest) {
   starts(choice({}, stored::bf16, stored::f32, 400), "fma in float");
 }
 
+// A shard of 8 of 256 experts has room for the rows of all, 8 · 1024, and may expect 32 an expert.
+TEST(CudaMmaTypes, TheTilesOfAShardAreThoseOfItsExpectedRows) {
+  cuda::gemm_job job;
+  job.experts = 8;
+  job.rows = 8192;
+  job.outs = job.ins = 1024;
+  job.a.type = job.w.type = stored::bf16;
+  EXPECT_EQ(cuda::choice_of({}, job).rows, 128);
+  job.expected = 32;
+  EXPECT_EQ(cuda::choice_of({}, job).rows, 64);
+  job.expected = 1;
+  EXPECT_EQ(cuda::choice_of({}, job).rows, 16);
+  job.kind = cuda::gemm_kind::wgrad;  // whose tiles are of the matrix
+  EXPECT_EQ(cuda::choice_of({}, job).rows, 128);
+}
+
+TEST(CudaMmaTypes, BitsDoNotDependOnTheExpectedRows) {
+  for (auto const& [name, lengths] : segment_battery()) {
+    SCOPED_TRACE(name);
+    product_case<bf16> const x(lengths, 134, 72, 7, 3);
+    device_product<bf16> y(x);
+    auto const answer = [&](index_t expected) {
+      y.rows.expected = expected;
+      return ask(y, expert_matrix<bf16, space::device>(y.w.as(y.E, 134, 72), pair_layout{}),
+                 rows_of<bf16>(y.a.as(y.R, 72)), rows_of<bf16>(y.dc.as(y.R, 134)));
+    };
+    auto const want = answer(0);
+    for (index_t expected : {1, 60, 1000}) EXPECT_TRUE(same_answers(answer(expected), want));
+  }
+}
+
 }  // namespace
 }  // namespace shunt::test

@@ -22,8 +22,9 @@ template <space S = space::host> struct dispatch_plan {
   view<index_t, 1, S> slot_row =
       {};  ///< row of each slot; -1: none (dropped, padding, lives elsewhere)
   index_t tokens = 0, top_k = 0;
+  index_t expected = 0;  ///< rows of one expert, where a guess is better than R / E: see segments
 
-  [[nodiscard]] constexpr segments<S> rows() const noexcept { return {offset}; }
+  [[nodiscard]] constexpr segments<S> rows() const noexcept { return {offset, expected}; }
   [[nodiscard]] constexpr index_t experts() const noexcept { return rows().experts(); }
 };
 

@@ -67,6 +67,7 @@ gemm_product grouped_product_of(gemm_kind kind, segments<S> rows, offset_t most,
   product.experts = rows.experts();
   product.offset = rows.offset.data();
   product.rows = most;
+  product.expected = rows.expected;
   product.outs = outs;
   product.ins = ins;
   return product;

@@ -71,6 +71,7 @@ struct gemm_product {
   index_t experts = 1;
   index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
   std::int64_t rows = 0;            ///< with offsets: at most, of all experts together
+  index_t expected = 0;             ///< of one expert, as guessed; 0: rows / experts
   std::int64_t outs = 0, ins = 0;   ///< N and K of w[e][n][k]
   gemm_rows a{};
   gemm_rows b{};                       ///< wgrad only

@@ -40,6 +40,13 @@ struct moe_sizes {
     rows = taken > 0 ? expert_choice_rows_bound(static_cast<index_t>(local), o.tokens_per_expert)
                      : plan_rows_bound(for_plan(), plan_options<S>{.capacity = o.capacity});
   }
+  /// Rows that an expert may be expected to have, of all experts that the tokens choose from, not of
+  /// a shard's alone.
+  [[nodiscard]] index_t expected_rows(offset_t capacity) const noexcept {
+    offset_t n = taken > 0 ? taken : tokens * top_k / (experts > 0 ? experts : 1);
+    if (taken == 0 && capacity > 0 && capacity < n) n = capacity;
+    return static_cast<index_t>(n < 1 ? 1 : n);
+  }
   [[nodiscard]] shape for_plan() const noexcept { return of_experts(local); }
   [[nodiscard]] shape for_route() const noexcept { return of_experts(experts); }
 
@@ -86,6 +93,7 @@ template <class T, space S, class A>
   if (o.balance_loss != 0.0f) s.d_importance = carve<float, 1, S>(from, {{n.experts}});
   if (o.z_loss != 0.0f) s.d_z = carve<float, 1, S>(from, {{n.tokens}});
   s.plan = carve_plan(from, n.for_plan(), n.rows);
+  s.plan.expected = n.expected_rows(o.capacity);
   if (n.shared_gated) s.shared_gate = carve<float, 1, S>(from, {{n.tokens}});
   if (n.latent) {
     s.latent = carve<T, 2, S>(from, {{n.tokens, n.hidden}});

@@ -30,10 +30,11 @@ struct gemm_choice {
 };
 
 /// Rows of a tile: the least of 16, 64 and 128 that takes the rows of an expert as the host can guess
-/// them.
+/// them: as the caller expects them, else the most there can be over the experts that are here.
 inline int tile_rows_of(gemm_job const& job) noexcept {
-  offset_t const rows =
-      job.kind == gemm_kind::wgrad ? job.outs : job.rows / std::max<index_t>(1, job.experts);
+  offset_t const each =
+      job.expected > 0 ? job.expected : job.rows / std::max<index_t>(1, job.experts);
+  offset_t const rows = job.kind == gemm_kind::wgrad ? job.outs : each;
   return rows <= 16 ? 16 : rows <= 64 ? 64 : 128;
 }
 
