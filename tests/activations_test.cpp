@@ -7,7 +7,7 @@
 #include "support/experts_case.hpp"
 
 namespace shunt::test {
-namespace {
+namespace activations_test {
 
 constexpr activation_kind kinds[] = {
     activation_kind::identity, activation_kind::relu,           activation_kind::relu2,
@@ -303,5 +303,5 @@ TEST(Activations, TheKindKeepsItsPublishedNumbers) {
   EXPECT_TRUE(gated(activation(swiglu{})) && !gated(activation(relu2{})));
 }
 
-}  // namespace
+}  // namespace activations_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 
 // Every bad argument has its sentence, and nothing is written before it is said.
 namespace shunt::test {
-namespace {
+namespace combine_errors_test {
 
 constexpr shape size{.tokens = 4, .hidden = 6, .experts = 3, .top_k = 2};
 
@@ -162,5 +162,5 @@ TEST_F(CombineBackwardErrors, SharedMemory) {
   says(run(), error::overlap, "combine_backward.d_rows and rows share memory; they must not");
 }
 
-}  // namespace
+}  // namespace combine_errors_test
 }  // namespace shunt::test

@@ -14,7 +14,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace combine_test {
 
 template <class A> std::vector<int> ints(A const& a) { return {a.begin(), a.end()}; }
 std::size_t size_of(offset_t a, offset_t b) { return static_cast<std::size_t>(a * b); }
@@ -576,5 +576,5 @@ TEST(Combine, Battery26_AnyAlignmentStrideAndWidth) {
   }
 }
 
-}  // namespace
+}  // namespace combine_test
 }  // namespace shunt::test

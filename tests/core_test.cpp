@@ -12,7 +12,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt {
-namespace {
+namespace core_test {
 
 /// What std::mdspan looks like to us: this standard library does not have it yet.
 struct mdspan_like {
@@ -149,5 +149,5 @@ TEST(Check, SeesSharedMemory) {
   EXPECT_TRUE(check::apart("a", a, "empty", view<float, 2>(values.data(), {{0, 4}})).ok());
 }
 
-}  // namespace
+}  // namespace core_test
 }  // namespace shunt

@@ -8,7 +8,7 @@
 #include "support/guarded.hpp"
 
 namespace shunt {
-namespace {
+namespace counter_test {
 
 using test::guarded;
 
@@ -38,5 +38,5 @@ TEST(Advance, BadArgumentsAreSentences) {
       << bad.message();
 }
 
-}  // namespace
+}  // namespace counter_test
 }  // namespace shunt

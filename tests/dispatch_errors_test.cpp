@@ -9,7 +9,7 @@
 
 // Every bad argument has its sentence, and nothing is written before it is said.
 namespace shunt::test {
-namespace {
+namespace dispatch_errors_test {
 
 constexpr shape size{.tokens = 4, .hidden = 6, .experts = 3, .top_k = 2};
 
@@ -222,5 +222,5 @@ TEST_F(PermuteErrors, ValuesOfRows) {
        "rows_to_gates.gate and row_gate share memory; they must not");
 }
 
-}  // namespace
+}  // namespace dispatch_errors_test
 }  // namespace shunt::test

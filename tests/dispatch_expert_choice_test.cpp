@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace dispatch_expert_choice_test {
 
 template <class A> std::vector<int> ints(A const& a) { return {a.begin(), a.end()}; }
 
@@ -153,5 +153,5 @@ TEST(ExpertChoice, BadInputHasItsSentence) {
   EXPECT_EQ(small.code(), error::arena_too_small);
 }
 
-}  // namespace
+}  // namespace dispatch_expert_choice_test
 }  // namespace shunt::test

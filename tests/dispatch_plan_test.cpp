@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace dispatch_plan_test {
 
 using oracle::plan_answer;
 using oracle::plan_question;
@@ -360,5 +360,5 @@ TEST(DispatchPlan, RunsOnACallersOwnPool) {
   EXPECT_GT(calls, 0);
 }
 
-}  // namespace
+}  // namespace dispatch_plan_test
 }  // namespace shunt::test

@@ -14,7 +14,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace dispatch_test {
 
 /// An element that is no number: dispatch moves bytes.
 struct triple {
@@ -451,5 +451,5 @@ TEST(Dispatch, ValuesGoFromSlotsToRowsAndBack) {
   }
 }
 
-}  // namespace
+}  // namespace dispatch_test
 }  // namespace shunt::test

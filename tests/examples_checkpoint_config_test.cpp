@@ -14,7 +14,7 @@
 #include "support/published_families.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_checkpoint_config_test {
 
 using nlohmann::json;
 
@@ -408,5 +408,5 @@ TEST(CheckpointConfig, Battery42_TheOuterQuantizationCountsWhereTheInnerIsNull) 
   EXPECT_PRED2(says, outcome(wrong), "quantization_config is not an object");
 }
 
-}  // namespace
+}  // namespace examples_checkpoint_config_test
 }  // namespace shunt::test

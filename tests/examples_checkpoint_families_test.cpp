@@ -13,7 +13,7 @@
 #include "support/published_families.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_checkpoint_families_test {
 
 namespace fs = std::filesystem;
 
@@ -340,5 +340,5 @@ TEST_F(Families, AMissingTensorOrAWrongOneIsNamed) {
             std::string::npos);
 }
 
-}  // namespace
+}  // namespace examples_checkpoint_families_test
 }  // namespace shunt::test

@@ -17,7 +17,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_checkpoint_formats_test {
 
 namespace fs = std::filesystem;
 
@@ -299,5 +299,5 @@ TEST_F(CheckpointFormats, WhatDoesNotFitIsRefusedWithASentence) {
   refusal(half, "tensor " + down + " is BF16; as stored, mxfp4 experts are all two numbers a byte");
 }
 
-}  // namespace
+}  // namespace examples_checkpoint_formats_test
 }  // namespace shunt::test

@@ -15,7 +15,7 @@
 #include "support/published_families.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_checkpoint_layer_test {
 
 namespace fs = std::filesystem;
 
@@ -386,5 +386,5 @@ TEST_F(CheckpointLayer, Battery42_WhatStandsNextToExpertsIsNotRounded) {
   EXPECT_EQ(refusal(p.config, tensors), "") << "decoded, it can be read";
 }
 
-}  // namespace
+}  // namespace examples_checkpoint_layer_test
 }  // namespace shunt::test

@@ -16,7 +16,7 @@
 #include "support/published_families.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_checkpoint_test {
 
 namespace fs = std::filesystem;
 
@@ -278,5 +278,5 @@ TEST_F(Checkpoint, WhatIsNotAlignedIsCopied) {
   });
 }
 
-}  // namespace
+}  // namespace examples_checkpoint_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 
 #include "../examples/support/corpus.hpp"
 
-namespace {
+namespace examples_corpus_test {
 
 namespace fs = std::filesystem;
 
@@ -218,4 +218,4 @@ TEST_F(Corpus, TheInstalledTextIsLargeEnough) {
   for (lm::domain const& d : text.domains) EXPECT_LE(d.train.size(), 1100000u) << d.name;
 }
 
-}  // namespace
+}  // namespace examples_corpus_test

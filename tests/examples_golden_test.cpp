@@ -11,7 +11,7 @@
 #include "support/golden.hpp"
 
 namespace shunt::test {
-namespace {
+namespace examples_golden_test {
 
 namespace fs = std::filesystem;
 
@@ -223,5 +223,5 @@ TYPED_TEST(Golden, NoticesAMissingBias) {
   EXPECT_GE(noticed, 6);
 }
 
-}  // namespace
+}  // namespace examples_golden_test
 }  // namespace shunt::test

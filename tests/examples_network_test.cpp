@@ -8,7 +8,7 @@
 #include "../examples/support/network.hpp"
 #include "support/small_corpus.hpp"
 
-namespace {
+namespace examples_network_test {
 
 /// A network of the library's that is stopped, as by Ctrl-C, at a step of one's wish.
 struct stoppable : lm::network<float> {
@@ -135,4 +135,4 @@ TEST_F(Network, ACheckpointOfAnotherShapeIsRefused) {
   }
 }
 
-}  // namespace
+}  // namespace examples_network_test

@@ -5,7 +5,7 @@
 
 #include "../examples/support/options.hpp"
 
-namespace {
+namespace examples_options_test {
 
 lm::train_options parsed(std::vector<char const*> arguments) {
   CLI::App app;
@@ -97,4 +97,4 @@ TEST(Options, AResumedRunKeepsItsSettings) {
             "--experts is 8, but moe.safetensors was begun with 32");
 }
 
-}  // namespace
+}  // namespace examples_options_test

@@ -12,7 +12,7 @@
 
 #include "../examples/support/run_log.hpp"
 
-namespace {
+namespace examples_report_test {
 
 namespace fs = std::filesystem;
 
@@ -144,4 +144,4 @@ TEST_F(Report, TheTableSaysWhatWasMeasured) {
   for (auto const& row : rows) EXPECT_EQ(row.size(), 3u) << row[0];
 }
 
-}  // namespace
+}  // namespace examples_report_test

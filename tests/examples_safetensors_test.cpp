@@ -15,7 +15,7 @@
 #include "../examples/support/checkpoint/shards.hpp"
 #include "../examples/support/checkpoint/write_safetensors.hpp"
 
-namespace {
+namespace examples_safetensors_test {
 
 namespace fs = std::filesystem;
 
@@ -434,4 +434,4 @@ TEST_F(Safetensors, AFullDiskIsReportedAndTheOldFileStays) {
   EXPECT_EQ(content(path), before);
 }
 
-}  // namespace
+}  // namespace examples_safetensors_test

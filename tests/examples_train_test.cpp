@@ -10,7 +10,7 @@
 #include "../examples/support/trainer.hpp"
 #include "support/small_corpus.hpp"
 
-namespace {
+namespace examples_train_test {
 
 namespace fs = std::filesystem;
 
@@ -210,4 +210,4 @@ TEST_F(Training, TheDenseModelHasAtLeastTheActiveParametersOfTheMixture) {
   }
 }
 
-}  // namespace
+}  // namespace examples_train_test

@@ -9,7 +9,7 @@
 #include "support/halves_apart.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_dot_test {
 
 constexpr float least_normal = 0x1p-126f;
 float without_small(float x) { return std::abs(x) < least_normal ? std::copysign(0.0f, x) : x; }
@@ -224,5 +224,5 @@ TEST(ExpertsDot, RunsWhereTheProcessorAndTheEnvironmentAllow) {
 #endif
 }
 
-}  // namespace
+}  // namespace experts_dot_test
 }  // namespace shunt::test

@@ -13,7 +13,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_formats_test {
 
 template <class Oracle> class ExpertsFormats : public testing::Test {};
 using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle>;
@@ -372,5 +372,5 @@ TEST(ExpertsFormatsErrors, AreSentences) {
        "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
 }
 
-}  // namespace
+}  // namespace experts_formats_test
 }  // namespace shunt::test

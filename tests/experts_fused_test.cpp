@@ -6,7 +6,7 @@
 #include "support/storage_types.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_fused_test {
 
 constexpr activation_kind kinds[] = {
     activation_kind::identity, activation_kind::relu,           activation_kind::relu2,
@@ -266,5 +266,5 @@ TEST_F(ExpertsErrors, Activations) {
        "activation_backward.d_pre: extent 0 is 6; it must be 7 (rows of d_act)");
 }
 
-}  // namespace
+}  // namespace experts_fused_test
 }  // namespace shunt::test

@@ -11,7 +11,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_int8_rows_test {
 
 template <class Oracle> class ExpertsInt8Rows : public testing::Test {};
 using integer_formats = testing::Types<int8_oracle, mxfp4_oracle>;
@@ -285,5 +285,5 @@ TEST(ExpertsInt8RowsErrors, AreSentences) {
   EXPECT_EQ(c[0], 7.0f);
 }
 
-}  // namespace
+}  // namespace experts_int8_rows_test
 }  // namespace shunt::test

@@ -7,7 +7,7 @@
 #include "support/storage_types.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_layout_test {
 
 template <class T> class ExpertsLayout : public testing::Test {};
 TYPED_TEST_SUITE(ExpertsLayout, storage_types);
@@ -442,5 +442,5 @@ TEST(ExpertsLayouts, GradientsPastTheCaches) {
   }
 }
 
-}  // namespace
+}  // namespace experts_layout_test
 }  // namespace shunt::test

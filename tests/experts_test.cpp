@@ -6,7 +6,7 @@
 #include "support/storage_types.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_test {
 
 struct extents {
   int N, K;
@@ -315,5 +315,5 @@ TYPED_TEST(ExpertsOf, Battery26_AlignedToTheElementOnly) {
   }
 }
 
-}  // namespace
+}  // namespace experts_test
 }  // namespace shunt::test

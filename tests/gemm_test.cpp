@@ -14,7 +14,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace gemm_test {
 
 struct sizes {
   int R, N, K;
@@ -138,5 +138,5 @@ TEST(GemmPool, AWorkerFitsTheDocumentedStack) {
   EXPECT_TRUE(all_finite(work.y));
 }
 
-}  // namespace
+}  // namespace gemm_test
 }  // namespace shunt::test

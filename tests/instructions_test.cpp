@@ -9,7 +9,7 @@
 #include "shunt/backend/host/isa.hpp"
 
 namespace shunt {
-namespace {
+namespace instructions_test {
 
 #if defined(__x86_64__)
 /// A processor that has `widest`, by the bits of the manuals, with the register files saved.
@@ -128,5 +128,5 @@ TEST(Instructions, AreChosenWithAReason) {
   EXPECT_STREQ(asked.reason, "on_host.instructions asks for it");
 }
 
-}  // namespace
+}  // namespace instructions_test
 }  // namespace shunt

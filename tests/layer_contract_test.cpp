@@ -8,7 +8,7 @@
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_contract_test {
 
 using setup = layer_setup<float>;
 using run = layer_run<float>;
@@ -663,5 +663,5 @@ TEST(LayerContract, Battery05_RowsBeyondTwoToTheThirtyOneElements) {
   for (float* p : far) munmap(p, bytes);
 }
 
-}  // namespace
+}  // namespace layer_contract_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_error_test {
 
 on_host const one{.threads = 1};
 
@@ -215,5 +215,5 @@ TEST(LayerErrors, CountsBeyondTheirType) {
       too_large, "moe_layer.x: tokens x options.top_k is 1073741824 x 3");
 }
 
-}  // namespace
+}  // namespace layer_error_test
 }  // namespace shunt::test

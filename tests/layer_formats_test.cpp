@@ -9,7 +9,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_formats_test {
 
 template <class F> class LayerFormats : public testing::Test {};
 using all_formats = testing::Types<int8_channel, fp8_block, mxfp4>;
@@ -159,5 +159,5 @@ TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {
        "no backward, and it must be null");
 }
 
-}  // namespace
+}  // namespace layer_formats_test
 }  // namespace shunt::test

@@ -9,7 +9,7 @@
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_layout_test {
 
 on_host const one{.threads = 1};
 
@@ -300,5 +300,5 @@ TEST(LayerLayout, BfloatWeightsWithAFloatGateAndAFloatInputGradient) {
   }
 }
 
-}  // namespace
+}  // namespace layer_layout_test
 }  // namespace shunt::test

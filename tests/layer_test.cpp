@@ -7,7 +7,7 @@
 #include "support/storage_types.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_test {
 
 template <class T> class LayerOf : public testing::Test {};
 TYPED_TEST_SUITE(LayerOf, storage_types);
@@ -149,5 +149,5 @@ TEST(LayerPresets, EachChoosesByItsFormulas) {
   }
 }
 
-}  // namespace
+}  // namespace layer_test
 }  // namespace shunt::test

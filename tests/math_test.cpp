@@ -17,7 +17,7 @@
 #include "shunt/backend/host/for_each_region.inl"
 
 namespace shunt::test {
-namespace {
+namespace math_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity();
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -161,5 +161,5 @@ TEST(Math, TheMeasureNoticesOneUnit) {
   EXPECT_EQ(ulps(x, std::log(-1.0)), inf);
 }
 
-}  // namespace
+}  // namespace math_test
 }  // namespace shunt::test

@@ -17,7 +17,7 @@
 #include "shunt/backend/host/for_each_region.inl"
 
 namespace shunt::test {
-namespace {
+namespace numeric_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity();
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -153,5 +153,5 @@ TEST(Random, UniformStaysBelowOne) {
   EXPECT_EQ(uniform_of(0x80000000u), 0.5f);
 }
 
-}  // namespace
+}  // namespace numeric_test
 }  // namespace shunt::test

@@ -9,7 +9,7 @@
 #include "shunt/backend/host/pool.hpp"
 
 namespace shunt {
-namespace {
+namespace pool_test {
 
 void each_task_runs_once(on_host const& on, std::int64_t tasks) {
   std::vector<std::atomic<int>> ran(static_cast<std::size_t>(tasks));
@@ -112,5 +112,5 @@ TEST(Policy, BadOnesAreRefusedWithASentence) {
   }
 }
 
-}  // namespace
+}  // namespace pool_test
 }  // namespace shunt

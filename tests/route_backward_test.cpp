@@ -8,7 +8,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_backward_test {
 
 struct case_options {
   route_options options;
@@ -324,5 +324,5 @@ TEST(RouteBackward, SlopesInTheTails) {
   }
 }
 
-}  // namespace
+}  // namespace route_backward_test
 }  // namespace shunt::test

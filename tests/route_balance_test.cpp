@@ -8,7 +8,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_balance_test {
 
 struct small_case {
   offset_t tokens = 48, experts = 12, top_k = 3, sequences = 4;
@@ -362,5 +362,5 @@ TEST(RouteBias, QuantileInsideItsBinByHand) {
   EXPECT_EQ(kept[1], 0.5f);
 }
 
-}  // namespace
+}  // namespace route_balance_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_battery_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity();
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
@@ -432,5 +432,5 @@ TEST(Route, HashTableGivesIdsAndThisRunsScoresTheGates) {
   EXPECT_EQ(out.count(route_event::empty_tokens), 1);
 }
 
-}  // namespace
+}  // namespace route_battery_test
 }  // namespace shunt::test

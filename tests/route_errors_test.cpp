@@ -7,7 +7,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_errors_test {
 
 struct fixture {
   guarded<float> logits = normal_values<float>(6 * 8, 1);
@@ -258,5 +258,5 @@ TEST(RouteErrors, BackwardAndTheRest) {
        "on_host.threads is -1");
 }
 
-}  // namespace
+}  // namespace route_errors_test
 }  // namespace shunt::test

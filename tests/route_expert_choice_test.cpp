@@ -8,7 +8,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_expert_choice_test {
 
 struct chosen_tokens {
   offset_t tokens, experts, each;
@@ -225,5 +225,5 @@ TEST(GateProjection, FloatLogitsFromAnyOperands) {
   project<bf16, float>(17, 60, 33);
 }
 
-}  // namespace
+}  // namespace route_expert_choice_test
 }  // namespace shunt::test

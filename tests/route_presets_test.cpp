@@ -8,7 +8,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_presets_test {
 
 TEST(RoutePresets, NamesAreUniqueAndFound) {
   std::set<std::string> names;
@@ -158,5 +158,5 @@ TEST(RoutePresets, FormulasByHand) {
       1, 1);
 }
 
-}  // namespace
+}  // namespace route_presets_test
 }  // namespace shunt::test

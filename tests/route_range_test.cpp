@@ -11,7 +11,7 @@
 #include "support/route_levels.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_range_test {
 
 constexpr offset_t experts = 24, top_k = 4;
 struct range_case {
@@ -245,5 +245,5 @@ TEST(RouteRange, AnyInstructionSetThreadCountAndBatchGiveTheSameBits) {
   }
 }
 
-}  // namespace
+}  // namespace route_range_test
 }  // namespace shunt::test

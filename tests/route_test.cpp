@@ -7,7 +7,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_test {
 
 std::vector<double> random_bias(offset_t experts, std::uint64_t seed) {
   dice d(seed);
@@ -284,5 +284,5 @@ TEST(Route, TakesAnyRowStride) {
   EXPECT_TRUE(same_routing(a, b));
 }
 
-}  // namespace
+}  // namespace route_test
 }  // namespace shunt::test

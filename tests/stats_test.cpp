@@ -14,7 +14,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace stats_test {
 
 using loads = std::vector<std::int64_t>;
 
@@ -204,5 +204,5 @@ TEST(Stats, BadInputHasItsSentence) {
   EXPECT_TRUE(same_bits(out, guarded<load_figures>(1))) << "written";
 }
 
-}  // namespace
+}  // namespace stats_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt::test {
-namespace {
+namespace support_test {
 
 TEST(Compare, NoticesOneWrongValue) {
   auto good = normal_values<float>(1000, 1);
@@ -102,5 +102,5 @@ TEST(Worlds, RunWhatTheyName) {
   }
 }
 
-}  // namespace
+}  // namespace support_test
 }  // namespace shunt::test

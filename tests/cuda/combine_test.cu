@@ -9,7 +9,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace combine_test {
 
 template <class T> view<T, 2> matrix(std::vector<T>& m, offset_t rows, offset_t columns) {
   return {m.data(), {{rows, columns}}};
@@ -278,5 +278,5 @@ TEST(CudaCombine, CapturedWithThePlanAndReplayed) {
   EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
 }
 
-}  // namespace
+}  // namespace combine_test
 }  // namespace shunt::test

@@ -7,7 +7,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace dispatch_test {
 
 /// An element that is no number: dispatch moves bytes.
 struct triple {
@@ -190,5 +190,5 @@ TEST(CudaDispatch, RefusesBeforeAnythingIsEnqueued) {
   EXPECT_EQ(dispatch(on_cuda{}, x.as(3, 8), p.plan, rows.as(8, 6)).code(), error::bad_shape);
 }
 
-}  // namespace
+}  // namespace dispatch_test
 }  // namespace shunt::test

@@ -9,7 +9,7 @@
 #include "support/halves_apart.hpp"
 
 namespace shunt::test {
-namespace {
+namespace experts_test {
 
 struct extents {
   int N, K;
@@ -377,5 +377,5 @@ TEST(CudaExperts, BadArgumentsAreSaidAndNothingIsWritten) {
   for (float v : c.host()) EXPECT_EQ(v, 5.0f);
 }
 
-}  // namespace
+}  // namespace experts_test
 }  // namespace shunt::test

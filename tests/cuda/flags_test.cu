@@ -11,7 +11,7 @@
 #include "support/device.hpp"
 
 namespace shunt::test {
-namespace {
+namespace flags_test {
 
 constexpr int results = 7;
 
@@ -55,5 +55,5 @@ TEST(CudaFlags, NothingIsFlushedToZeroNorDividedApproximately) {
   }
 }
 
-}  // namespace
+}  // namespace flags_test
 }  // namespace shunt::test

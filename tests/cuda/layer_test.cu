@@ -11,7 +11,7 @@
 #include "support/layer_cases.hpp"
 
 namespace shunt::test {
-namespace {
+namespace layer_test {
 
 /// Forward and backward on a device beside a run of the host's, in as many bytes as asked for.
 template <class T> class device_layer {
@@ -259,5 +259,5 @@ TEST(CudaLayer, BadArgumentsAreSaidBeforeAnythingIsEnqueued) {
   device.expect_untouched();
 }
 
-}  // namespace
+}  // namespace layer_test
 }  // namespace shunt::test

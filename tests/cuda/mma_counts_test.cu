@@ -10,7 +10,7 @@
 #include "support/device_experts.hpp"
 
 namespace shunt::test {
-namespace {
+namespace mma_counts_test {
 
 /// The counts of the one launch that run() makes.
 template <class Run> softgpu::launch_counts counted(Run const& run) {
@@ -140,5 +140,5 @@ TEST(CudaMmaCounts, NothingSpills) {
   check("wgrad 128", &gemm_tensor<bf16, 128, cuda::finish_gradient>);
 }
 
-}  // namespace
+}  // namespace mma_counts_test
 }  // namespace shunt::test

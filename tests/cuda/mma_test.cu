@@ -12,7 +12,7 @@
 #include "support/halves_apart.hpp"
 
 namespace shunt::test {
-namespace {
+namespace mma_test {
 
 TEST(CudaMma, EachProductIsTheFormula) { products_are_close<bf16>(on_cuda{}, 0, true); }
 
@@ -256,5 +256,5 @@ TEST(CudaMma, DenseProducts) {
                     roundings(R)));
 }
 
-}  // namespace
+}  // namespace mma_test
 }  // namespace shunt::test

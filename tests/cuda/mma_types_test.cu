@@ -6,7 +6,7 @@
 #include "support/device_products.hpp"
 
 namespace shunt::test {
-namespace {
+namespace mma_types_test {
 
 TEST(CudaMmaTypes, Fp16IsTheFormula) { products_are_close<fp16>(on_cuda{}, 0, false); }
 
@@ -76,5 +76,5 @@ TEST(CudaMmaTypes, BitsDoNotDependOnTheExpectedRows) {
   }
 }
 
-}  // namespace
+}  // namespace mma_types_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/device_values.hpp"
 
 namespace shunt::test {
-namespace {
+namespace model_test {
 
 using nn::model_config;
 
@@ -162,5 +162,5 @@ TEST(CudaModel, DecodesInPiecesWithTheHostsBits) {
   }
 }
 
-}  // namespace
+}  // namespace model_test
 }  // namespace shunt::test

@@ -14,7 +14,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace nn_attention_test {
 
 using nn::attention_shape;
 
@@ -353,5 +353,5 @@ TEST(CudaAttention, RefusalsAreSentencesAndEnqueueNothing) {
   EXPECT_TRUE(same_values(r.g_d_qkv.host(), r.d_qkv));
 }
 
-}  // namespace
+}  // namespace nn_attention_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace nn_loss_test {
 
 struct head {
   offset_t tokens, vocabulary, width;
@@ -132,5 +132,5 @@ TEST(CudaLoss, RefusalsAreSentencesAndEnqueueNothing) {
   EXPECT_EQ(q.g_d_weight.host(), q.d_weight);
 }
 
-}  // namespace
+}  // namespace nn_loss_test
 }  // namespace shunt::test

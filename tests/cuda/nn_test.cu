@@ -15,7 +15,7 @@
 #include "support/says.hpp"
 
 namespace shunt::test {
-namespace {
+namespace nn_test {
 
 template <class T> view<T, 2> matrix(std::vector<T>& m, offset_t rows, offset_t columns) {
   return {m.data(), {{rows, columns}}};
@@ -364,5 +364,5 @@ TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {
   EXPECT_EQ(x.host(), std::vector<float>(24, 1.0f));
 }
 
-}  // namespace
+}  // namespace nn_test
 }  // namespace shunt::test

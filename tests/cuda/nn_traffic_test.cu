@@ -14,7 +14,7 @@
 #include "support/device_plan.hpp"
 
 namespace shunt::test {
-namespace {
+namespace nn_traffic_test {
 
 std::vector<softgpu::launch_counts> counts() {
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -153,5 +153,5 @@ TEST(CudaNnTraffic, NothingSpills) {
   check("attend_keys_back D128", &cuda::attend_keys_back<2, float>);
 }
 
-}  // namespace
+}  // namespace nn_traffic_test
 }  // namespace shunt::test

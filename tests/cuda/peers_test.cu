@@ -21,7 +21,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace peers_test {
 
 /// DeepSeek-V2-Lite's layer, for fewer tokens.
 constexpr shape s{.tokens = 192, .hidden = 2048, .experts = 64, .top_k = 6};
@@ -182,5 +182,5 @@ TEST(CudaPeers, PermuteBesideCubThrustAndAPlainLoop) {
   }
 }
 
-}  // namespace
+}  // namespace peers_test
 }  // namespace shunt::test

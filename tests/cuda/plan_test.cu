@@ -8,7 +8,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace plan_test {
 
 /// A question to both backends. Masks and gates are the host's.
 struct question {
@@ -247,5 +247,5 @@ TEST(CudaPlan, ExpertChoice) {
   }
 }
 
-}  // namespace
+}  // namespace plan_test
 }  // namespace shunt::test

@@ -13,7 +13,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_backward_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity(),
                 nan = std::numeric_limits<float>::quiet_NaN();
@@ -427,5 +427,5 @@ TEST(CudaExpertChoice, RefusesBeforeAnythingIsEnqueued) {
   EXPECT_EQ(q.token.device.host(), before);
 }
 
-}  // namespace
+}  // namespace route_backward_test
 }  // namespace shunt::test

@@ -11,7 +11,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_balance_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity(),
                 nan = std::numeric_limits<float>::quiet_NaN();
@@ -312,5 +312,5 @@ TEST(CudaStats, LoadGathersOverBatches) {
   EXPECT_TRUE(total.same());
 }
 
-}  // namespace
+}  // namespace route_balance_test
 }  // namespace shunt::test

@@ -10,7 +10,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_test {
 
 struct question {
   offset_t tokens, experts, top_k;
@@ -308,5 +308,5 @@ TEST(CudaRoute, RefusesBeforeAnythingIsEnqueued) {
   EXPECT_EQ(route(on_cuda{}, logits.as(2, 12), out, {}).code(), error::bad_shape);
 }
 
-}  // namespace
+}  // namespace route_test
 }  // namespace shunt::test

@@ -12,7 +12,7 @@
 #include "support/shapes.hpp"
 
 namespace shunt::test {
-namespace {
+namespace traffic_test {
 
 /// DeepSeek-V2-Lite's layer, for fewer tokens.
 constexpr shape s{.tokens = 192, .hidden = 2048, .experts = 64, .top_k = 6};
@@ -159,5 +159,5 @@ TEST(CudaTraffic, NothingSpills) {
   check("place_by_claim", &cuda::place_by_claim);
 }
 
-}  // namespace
+}  // namespace traffic_test
 }  // namespace shunt::test

@@ -12,7 +12,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_attention_test {
 
 using nn::attention_shape;
 using test::guarded;
@@ -229,5 +229,5 @@ TEST(Attention, BadArgumentsAreSentences) {
   for (float v : out) EXPECT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 
-}  // namespace
+}  // namespace nn_attention_test
 }  // namespace shunt

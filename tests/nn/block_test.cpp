@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_block_test {
 
 using test::guarded;
 namespace oracle = test::oracle;
@@ -325,5 +325,5 @@ TEST(Block, BadArgumentsAreSentences) {
   for (float v : y) ASSERT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 
-}  // namespace
+}  // namespace nn_block_test
 }  // namespace shunt

@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_cross_entropy_test {
 
 using test::guarded;
 namespace oracle = test::oracle;
@@ -178,5 +178,5 @@ TEST(CrossEntropy, BadArgumentsAreSentences) {
   EXPECT_TRUE(std::isnan(mean[0]));
 }
 
-}  // namespace
+}  // namespace nn_cross_entropy_test
 }  // namespace shunt

@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_embedding_test {
 
 using test::guarded;
 
@@ -125,5 +125,5 @@ TEST(Embedding, AnIdOutOfRangeIsRefusedBeforeAnythingIsWritten) {
   for (float v : d_table) EXPECT_TRUE(std::isnan(v));
 }
 
-}  // namespace
+}  // namespace nn_embedding_test
 }  // namespace shunt

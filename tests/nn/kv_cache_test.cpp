@@ -10,7 +10,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_kv_cache_test {
 
 using test::guarded;
 
@@ -147,5 +147,5 @@ TEST(Cache, BadArgumentsAreSentences) {
        "kv_cache.first_position: extent 0 is 3; it must be 2 (sequences, or 1 for all)");
 }
 
-}  // namespace
+}  // namespace nn_kv_cache_test
 }  // namespace shunt

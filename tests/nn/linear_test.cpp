@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_linear_test {
 
 using test::guarded;
 namespace oracle = test::oracle;
@@ -80,5 +80,5 @@ TEST(Linear, BadArgumentsAreSentences) {
        "linear_wgrad.x: extent 0 is 4; it must be 3");
 }
 
-}  // namespace
+}  // namespace nn_linear_test
 }  // namespace shunt

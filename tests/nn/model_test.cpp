@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_model_test {
 
 using nn::model_config;
 using test::guarded;
@@ -490,5 +490,5 @@ TEST(Model, BadArgumentsAreSentences) {
        "model_decode.logits: extent 0 is 1; it must be 2");
 }
 
-}  // namespace
+}  // namespace nn_model_test
 }  // namespace shunt

@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_norm_test {
 
 using test::guarded;
 
@@ -162,5 +162,5 @@ TEST(Norm, BadArgumentsAreSentences) {
   for (float v : y) EXPECT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 
-}  // namespace
+}  // namespace nn_norm_test
 }  // namespace shunt

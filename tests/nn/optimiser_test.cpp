@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_optimiser_test {
 
 using test::guarded;
 
@@ -179,5 +179,5 @@ TEST(Schedule, WarmsUpThenFallsAlongACosine) {
   EXPECT_FLOAT_EQ(nn::rate_at({.peak = 1.0, .floor = 0.0, .warm_up = 0, .steps = 2}, 1), 0.5f);
 }
 
-}  // namespace
+}  // namespace nn_optimiser_test
 }  // namespace shunt

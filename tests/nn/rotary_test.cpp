@@ -11,7 +11,7 @@
 #include "support/worlds.hpp"
 
 namespace shunt {
-namespace {
+namespace nn_rotary_test {
 
 using test::guarded;
 
@@ -141,5 +141,5 @@ TEST(Rotary, BadArgumentsAreSentences) {
   says(nn::rotary_fill(on_host{}, t.is, 1e4, -3), "rotary_fill.first_position is -3");
 }
 
-}  // namespace
+}  // namespace nn_rotary_test
 }  // namespace shunt

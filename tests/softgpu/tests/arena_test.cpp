@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace {
+namespace arena_test {
 
 using namespace softgpu;
 
@@ -67,4 +67,4 @@ TEST(Arena, ReservedMemoryIsNobodysUntilItIsOpened) {
   EXPECT_FALSE(arena::is_open(at, 1));
 }
 
-}  // namespace
+}  // namespace arena_test

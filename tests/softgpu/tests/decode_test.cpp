@@ -8,7 +8,7 @@
 #include "machine/program.hpp"
 
 namespace softgpu {
-namespace {
+namespace decode_test {
 
 std::string read_file(char const* path) {
   std::ifstream in(path);
@@ -65,5 +65,5 @@ TEST(Decode, BrokenOperandsNeverCrash) {
   EXPECT_GT(refused, 500);
 }
 
-}  // namespace
+}  // namespace decode_test
 }  // namespace softgpu

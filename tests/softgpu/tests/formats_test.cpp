@@ -8,7 +8,7 @@
 #include <random>
 
 namespace softgpu {
-namespace {
+namespace formats_test {
 
 TEST(Formats, EveryHalfDecodesAndEncodesToItself) {
   for (std::uint32_t bits = 0; bits < 65536; ++bits) {
@@ -84,5 +84,5 @@ TEST(Formats, FusedMultiplyAddRoundsOnce) {
             0x3f80u);
 }
 
-}  // namespace
+}  // namespace formats_test
 }  // namespace softgpu

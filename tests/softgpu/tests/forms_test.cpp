@@ -7,7 +7,7 @@
 #include "ptx/module.hpp"
 
 namespace softgpu {
-namespace {
+namespace forms_test {
 
 /// Empty where the instruction decodes, else the sentence that refuses it.
 std::string decoded(std::string const& instruction) {
@@ -132,5 +132,5 @@ TEST(Forms, RefusesTheRestByName) {
   }
 }
 
-}  // namespace
+}  // namespace forms_test
 }  // namespace softgpu

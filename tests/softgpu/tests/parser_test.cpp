@@ -9,7 +9,7 @@
 #include "ptx/module.hpp"
 
 namespace softgpu::ptx {
-namespace {
+namespace parser_test {
 
 std::string read_file(char const* path) {
   std::ifstream in(path);
@@ -153,5 +153,5 @@ TEST(Parser, TheTableReadsItsOwnSyntax) {
   EXPECT_FALSE(found("frobnicate.u32 %r1;"));
 }
 
-}  // namespace
+}  // namespace parser_test
 }  // namespace softgpu::ptx

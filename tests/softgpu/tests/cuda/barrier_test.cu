@@ -11,7 +11,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace barrier_test {
 
 using block_barrier = cuda::barrier<cuda::thread_scope_block>;
 
@@ -180,4 +180,4 @@ TEST(Library, AtomicsLatchesAndSemaphores) {
   EXPECT_EQ(r[8], 0x10101010);
 }
 
-}  // namespace
+}  // namespace barrier_test

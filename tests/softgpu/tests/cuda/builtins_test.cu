@@ -6,7 +6,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace builtins_test {
 
 __global__ void say() {
   printf("%d|%5d|%-5d|%05d|%+d\n", -7, 42, 42, 42, 42);
@@ -77,4 +77,4 @@ TEST(Builtins, MallocAndFree) {
   }
 }
 
-}  // namespace
+}  // namespace builtins_test

@@ -6,7 +6,7 @@
 #include "device_array.hpp"
 #include "streams.hpp"
 
-namespace {
+namespace capture_test {
 
 __global__ void set(int* out, int value) { out[threadIdx.x] = value; }
 
@@ -169,4 +169,4 @@ TEST(Capture, ThreadsCaptureApart) {
   EXPECT_EQ(wrong, 0);
 }
 
-}  // namespace
+}  // namespace capture_test

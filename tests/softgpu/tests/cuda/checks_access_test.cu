@@ -2,7 +2,7 @@
 // ldmatrix. Each wrong kernel is caught, its right twin is not.
 #include "reports.hpp"
 
-namespace {
+namespace checks_access_test {
 
 bool says(std::vector<softgpu::report> const& found, char const* what) {
   return !found.empty() && found[0].sentence.find(what) != std::string::npos;
@@ -206,4 +206,4 @@ TEST(Places, AnInlinedReadNamesItsLineAndTheKernels) {
   EXPECT_EQ(bad[0].inlined_line, here - 7) << all_of(bad);
 }
 
-}  // namespace
+}  // namespace checks_access_test

@@ -1,7 +1,7 @@
 // The checks of shared memory: each wrong kernel is caught, its right twin is not.
 #include "reports.hpp"
 
-namespace {
+namespace checks_shared_test {
 
 __global__ void half_written(int* out, int written) {
   __shared__ int s[64];
@@ -161,4 +161,4 @@ TEST(Checks, LanesThatWriteDifferentValuesToOneWord) {
   EXPECT_NONE((pairs<<<1, 32>>>(b.data, true)));
 }
 
-}  // namespace
+}  // namespace checks_shared_test

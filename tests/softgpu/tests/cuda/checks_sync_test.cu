@@ -1,7 +1,7 @@
 // The checks of barriers, warps and progress: each wrong kernel is caught, its right twin is not.
 #include "reports.hpp"
 
-namespace {
+namespace checks_sync_test {
 
 __global__ void barrier_in_branch(int* out, int limit) {
   if (threadIdx.x < limit) {
@@ -122,4 +122,4 @@ TEST(Watchdog, EndsBlocksThatWaitForOneThatNeverComes) {
   EXPECT_NONE((wait_for_all<<<4, 64>>>(other.data, 4)));
 }
 
-}  // namespace
+}  // namespace checks_sync_test

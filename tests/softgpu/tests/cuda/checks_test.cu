@@ -4,7 +4,7 @@
 
 #include "reports.hpp"
 
-namespace {
+namespace checks_test {
 
 __global__ void shifted_copy(int const* a, int* b, int n, int shift) {
   int const i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -95,4 +95,4 @@ TEST(Checks, AFaultStaysUntilTheDeviceIsReset) {
   EXPECT_FALSE(softgpu::take_reports().empty());
 }
 
-}  // namespace
+}  // namespace checks_test

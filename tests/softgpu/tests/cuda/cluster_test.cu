@@ -5,7 +5,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace cluster_test {
 
 using word = std::uint32_t;
 
@@ -63,4 +63,4 @@ TEST(Cluster, BarrierOrdersSharedMemory) {
   for (int t = 0; t < 128; ++t) EXPECT_EQ(out.host()[t], (t + 200) % 128) << t;
 }
 
-}  // namespace
+}  // namespace cluster_test

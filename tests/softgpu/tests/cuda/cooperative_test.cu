@@ -6,7 +6,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace cooperative_test {
 
 namespace cg = cooperative_groups;
 
@@ -79,4 +79,4 @@ TEST(Cooperative, ByAnAttribute) {
   EXPECT_EQ(cudaStreamDestroy(s), cudaSuccess);
 }
 
-}  // namespace
+}  // namespace cooperative_test

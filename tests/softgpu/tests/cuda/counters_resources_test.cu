@@ -4,7 +4,7 @@
 
 #include "counts.hpp"
 
-namespace {
+namespace counters_resources_test {
 
 __global__ void small(int* out) {
   __shared__ int s[1024];
@@ -44,4 +44,4 @@ TEST(Resources, AsPtxasReportsThem) {
   EXPECT_NE(unknown.at(0).error.find("sm_1"), std::string::npos) << unknown.at(0).error;
 }
 
-}  // namespace
+}  // namespace counters_resources_test

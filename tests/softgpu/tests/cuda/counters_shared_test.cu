@@ -5,7 +5,7 @@
 
 #include "counts.hpp"
 
-namespace {
+namespace counters_shared_test {
 
 template <class T> __global__ void shared_store(int stride, int modulus, T* out) {
   __shared__ T s[1100];
@@ -111,4 +111,4 @@ TEST(SharedBanks, AtomicsOnOneWordGoOneAfterTheOther) {
   EXPECT_EQ(counts_of([&] { shared_atomics<<<1, 32>>>(out.data, 0); }).bank_conflicts, 31u);
 }
 
-}  // namespace
+}  // namespace counters_shared_test

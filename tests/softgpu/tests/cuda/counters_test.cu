@@ -4,7 +4,7 @@
 
 #include "counts.hpp"
 
-namespace {
+namespace counters_test {
 
 template <class T> __global__ void copy(T const* a, T* b, int n, int stride) {
   int const i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -179,4 +179,4 @@ TEST(Output, ByKernelAddsLaunchesUp) {
   EXPECT_NE(json.find("\"block\": [64, 1, 1]"), std::string::npos) << json;
 }
 
-}  // namespace
+}  // namespace counters_test

@@ -8,7 +8,7 @@
 #include "device_array.hpp"
 #include "run_alone.hpp"
 
-namespace {
+namespace counts_at_exit_test {
 
 __global__ void double_all(int* a) { a[blockIdx.x * blockDim.x + threadIdx.x] *= 2; }
 __global__ void set_one(int* a) { a[0] = 1; }
@@ -56,4 +56,4 @@ TEST(CountsAtExit, ANameThatIsNeitherIsRefused) {
   EXPECT_TRUE(says(e.text, "neither \"table\" nor a .json file")) << e.text;
 }
 
-}  // namespace
+}  // namespace counts_at_exit_test

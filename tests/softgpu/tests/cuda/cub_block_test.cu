@@ -12,7 +12,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_block_test {
 
 constexpr int threads = 128, items = 4, tile = threads * items;
 
@@ -235,4 +235,4 @@ TEST(CubBlock, Discontinuity) {
     ASSERT_EQ(got[i] != 0, i == 0 || v[i] != v[i - 1]) << i;
 }
 
-}  // namespace
+}  // namespace cub_block_test

@@ -8,7 +8,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_segmented_test {
 
 struct segments {
   std::vector<int> offsets{0};
@@ -93,4 +93,4 @@ TEST(CubSegmented, Sum) {
   }
 }
 
-}  // namespace
+}  // namespace cub_segmented_test

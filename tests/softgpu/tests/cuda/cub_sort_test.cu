@@ -6,7 +6,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_sort_test {
 
 void sort_keys(std::vector<unsigned> const& v, bool descending) {
   device_array<unsigned> in(v), out(v.size());
@@ -70,4 +70,4 @@ TEST(CubSort, SomeBitsInADoubleBuffer) {
   ASSERT_EQ(got, index);
 }
 
-}  // namespace
+}  // namespace cub_sort_test

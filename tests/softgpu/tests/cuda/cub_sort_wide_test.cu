@@ -5,7 +5,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_sort_wide_test {
 
 template <class T> void sort_keys(std::vector<T> const& v) {
   device_array<T> in(v), out(v.size());
@@ -38,4 +38,4 @@ TEST(CubWideSort, InfinitiesAndZeros) {
   sort_keys(std::vector<double>{1, -inf, 0.0, inf, -0.0, -1, 1e-320, -1e-320, inf, -inf});
 }
 
-}  // namespace
+}  // namespace cub_sort_wide_test

@@ -9,7 +9,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_test {
 
 std::vector<std::size_t> sizes() {
   std::vector<std::size_t> out(std::begin(small_sizes), std::end(small_sizes));
@@ -161,4 +161,4 @@ TEST(Cub, Unique) {
     }
 }
 
-}  // namespace
+}  // namespace cub_test

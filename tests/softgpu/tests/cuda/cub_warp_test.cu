@@ -10,7 +10,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace cub_warp_test {
 
 constexpr int threads = 64;
 
@@ -128,4 +128,4 @@ TEST(CubWarp, Exchange) {
   for (int i = 0; i < threads * items; ++i) ASSERT_EQ(got[i], i % (32 * items));
 }
 
-}  // namespace
+}  // namespace cub_warp_test

@@ -5,7 +5,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace first_test {
 
 __constant__ float scale[4] = {1, 2, 3, 4};
 __device__ int counter = 7;
@@ -158,4 +158,4 @@ TEST(First, Printf) {
   EXPECT_EQ(testing::internal::GetCapturedStdout(), "7 words 10.50 1099511627776%\n");
 }
 
-}  // namespace
+}  // namespace first_test

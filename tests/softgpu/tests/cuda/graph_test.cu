@@ -4,7 +4,7 @@
 #include "device_array.hpp"
 #include "streams.hpp"
 
-namespace {
+namespace graph_test {
 
 __global__ void set(int* out, int value) { out[threadIdx.x] = value; }
 __global__ void add(int* out, int const* in, int value) {
@@ -267,4 +267,4 @@ TEST(Graph, MemoryAllocatedInIt) {
   EXPECT_EQ(a.host()[31], 8);
 }
 
-}  // namespace
+}  // namespace graph_test

@@ -11,7 +11,7 @@
 
 namespace cg = cooperative_groups;
 
-namespace {
+namespace groups_test {
 
 constexpr int threads = 64;
 
@@ -181,4 +181,4 @@ TEST(Groups, CopiesToSharedMemory) {
   for (int i = 0; i < 128; ++i) ASSERT_EQ(got[i].w, 4 * i);
 }
 
-}  // namespace
+}  // namespace groups_test

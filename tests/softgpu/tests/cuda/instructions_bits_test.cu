@@ -2,7 +2,7 @@
 #include "instruction_check.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_bits_test {
 
 #define LOGIC(T, B)                                                                           \
   INSTRUCTION2(and_##B, "and." #B " %0, %1, %2;", T, T, T, [](T a, T b) { return T(a & b); }) \
@@ -230,5 +230,5 @@ PREDICATES(mov, "mov.pred r, q;", q && (p || !p))
 PREDICATES(mov_not, "mov.pred r, !q;", !q && (p || !p))
 PREDICATES(guarded, "@!p and.pred r, q, q; @p not.pred r, q;", p != q)
 
-}  // namespace
+}  // namespace instructions_bits_test
 }  // namespace instruction_check

@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_compare_test {
 
 /// By the manual's names; those that end in u are true where an operand is NaN.
 template <class T> bool holds(char const* op, T a, T b) {
@@ -106,5 +106,5 @@ SELP(s64, s64)
 SELP(f32, f32)
 SELP(f64, f64)
 
-}  // namespace
+}  // namespace instructions_compare_test
 }  // namespace instruction_check

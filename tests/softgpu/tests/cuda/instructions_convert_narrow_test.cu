@@ -3,7 +3,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_convert_narrow_test {
 
 /// A long double as a double rounded to odd.
 double cut(long double x) {
@@ -204,5 +204,5 @@ INSTRUCTION1(bf16x2_ue8m0, "cvt.rn.bf16x2.ue8m0x2 %0, %1;", bf16x2, u16, ([](u16
                return bf16x2(one(a & 255) | one(u32(a) >> 8) << 16);
              }))
 
-}  // namespace
+}  // namespace instructions_convert_narrow_test
 }  // namespace instruction_check

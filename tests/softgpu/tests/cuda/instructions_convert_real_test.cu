@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_convert_real_test {
 
 #define EACH_INTEGER(M, ...)    \
   M(__VA_ARGS__, u8, u32, u8)   \
@@ -60,5 +60,5 @@ INSTRUCTION1(sat_f32_s32, "cvt.rn.sat.f32.s32 %0, %1;", f32, s32,
 INSTRUCTION1(sat_f64_u64, "cvt.rz.sat.f64.u64 %0, %1;", f64, u64,
              ([](u64 a) { return a < 1 ? 0.0 : 1.0; }))
 
-}  // namespace
+}  // namespace instructions_convert_real_test
 }  // namespace instruction_check

@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_convert_test {
 
 template <class T> T clamped(__int128 x) {
   __int128 const high = std::numeric_limits<T>::max(), low = std::numeric_limits<T>::min();
@@ -150,5 +150,5 @@ INSTRUCTION3(pack_u8, "cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;", u32, s32, s32, 
 INSTRUCTION3(pack_u4, "cvt.pack.sat.u4.s32.b32 %0, %1, %2, %3;", u32, s32, s32, u32,
              (packed<4, false>))
 
-}  // namespace
+}  // namespace instructions_convert_test
 }  // namespace instruction_check

@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_half_test {
 
 enum : int { ftz = 1, sat = 2, relu = 4, nan_wins = 8, xorsigned = 16 };
 
@@ -199,5 +199,5 @@ INSTRUCTION3(setp_and,
                return u32(holds<false>("le", u32(a), u32(b), ftz) && !(c < 9));
              }))
 
-}  // namespace
+}  // namespace instructions_half_test
 }  // namespace instruction_check

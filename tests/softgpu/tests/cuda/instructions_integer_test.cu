@@ -3,7 +3,7 @@
 #include "instruction_check.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_integer_test {
 
 using s128 = __int128;
 
@@ -255,5 +255,5 @@ INSTRUCTION2(max_relu_s32, "max.s32.relu %0, %1, %2;", s32, s32, s32, [](s32 a, 
   return a < 0 && b < 0 ? 0 : a > b ? a : b;
 })
 
-}  // namespace
+}  // namespace instructions_integer_test
 }  // namespace instruction_check

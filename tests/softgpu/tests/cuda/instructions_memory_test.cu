@@ -3,7 +3,7 @@
 #include "instruction_check.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_memory_test {
 
 // x: the address of eight bytes of the thread's own, which hold the first source.
 #define SHARED_CELL(...)                                                                    \
@@ -99,5 +99,5 @@ INSTRUCTION1(ld_over_its_address, SHARED_CELL("ld.shared.v2.u32 {y, x}, [x]; add
 INSTRUCTION1(ld_negative_offset, SHARED_CELL("add.u32 x, x, 100; ld.shared.u32 %0, [x+-96];"), u32,
              u64, ([](u64 a) { return u32(a >> 32); }))
 
-}  // namespace
+}  // namespace instructions_memory_test
 }  // namespace instruction_check

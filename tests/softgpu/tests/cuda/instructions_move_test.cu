@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_move_test {
 
 #define MOV(t, T) INSTRUCTION1(mov_##t, "mov." #t " %0, %1;", T, T, ([](T a) { return a; }))
 MOV(b16, u16)
@@ -214,5 +214,5 @@ instruction const global_sums("atom_add_f32_in_global", [] {
   }
 });
 
-}  // namespace
+}  // namespace instructions_move_test
 }  // namespace instruction_check

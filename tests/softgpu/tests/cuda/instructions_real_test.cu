@@ -3,7 +3,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_real_test {
 
 #define REAL1(op, sign, suffix, T, ...)                                          \
   INSTRUCTION1(op##_##suffix##_##T, #op "." __VA_ARGS__ "." #T " %0, %1;", T, T, \
@@ -136,5 +136,5 @@ EXTREMES(max, true)
 CLASSES(f32)
 CLASSES(f64)
 
-}  // namespace
+}  // namespace instructions_real_test
 }  // namespace instruction_check

@@ -2,7 +2,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_special_test {
 
 using wide = long double;
 
@@ -132,5 +132,5 @@ INSTRUCTION1(tanh_bf16x2, "tanh.approx.bf16x2 %0, %1;", bf16x2, bf16x2, ([](bf16
                });
              }))
 
-}  // namespace
+}  // namespace instructions_special_test
 }  // namespace instruction_check

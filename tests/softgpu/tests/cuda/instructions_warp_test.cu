@@ -5,7 +5,7 @@
 #include "instruction_models.hpp"
 
 namespace instruction_check {
-namespace {
+namespace instructions_warp_test {
 
 constexpr int warps = 200;
 
@@ -263,5 +263,5 @@ instruction const test_active("activemask", [] {
   }
 });
 
-}  // namespace
+}  // namespace instructions_warp_test
 }  // namespace instruction_check

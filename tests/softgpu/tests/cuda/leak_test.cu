@@ -6,7 +6,7 @@
 #include "device_array.hpp"
 #include "run_alone.hpp"
 
-namespace {
+namespace leak_test {
 
 __global__ void write_one(int* a) { a[threadIdx.x] = 1; }
 
@@ -71,4 +71,4 @@ TEST(Exit, AReportNobodyTookEndsTheProcessWith86) {
   EXPECT_NE(e.text.find("softgpu: 1 reports were left at exit"), std::string::npos) << e.text;
 }
 
-}  // namespace
+}  // namespace leak_test

@@ -10,7 +10,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace math_test {
 
 using wide = long double;
 
@@ -154,4 +154,4 @@ TEST(Math, IntegerDivision) {
   check_division<std::uint64_t>();
 }
 
-}  // namespace
+}  // namespace math_test

@@ -9,7 +9,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace matrix_test {
 
 using word = std::uint32_t;
 
@@ -209,4 +209,4 @@ TEST(Matrix, AsyncCopyArrivesWhenWaitedFor) {
   for (int i = 0; i < 256; ++i) EXPECT_EQ(out.host()[i], i % 4 < 2 ? in[i] : 0.0f) << i;
 }
 
-}  // namespace
+}  // namespace matrix_test

@@ -6,7 +6,7 @@
 #include "device_array.hpp"
 #include "softgpu/softgpu.hpp"
 
-namespace {
+namespace mbarrier_checks_test {
 
 __global__ void read_copies(int const* in, int* out, bool waits, bool increments) {
   __shared__ std::uint64_t b;
@@ -79,4 +79,4 @@ TEST(MbarrierChecks, MisuseIsReported) {
   }
 }
 
-}  // namespace
+}  // namespace mbarrier_checks_test

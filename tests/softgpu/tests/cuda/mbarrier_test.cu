@@ -6,7 +6,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace mbarrier_test {
 
 using word = std::uint32_t;
 using wide = std::uint64_t;
@@ -215,4 +215,4 @@ TEST(Spaces, AreToldApart) {
   EXPECT_EQ(out.host(), (std::vector<word>{4, 2, 1, 77, 2, 1}));
 }
 
-}  // namespace
+}  // namespace mbarrier_test

@@ -9,7 +9,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace mma_test {
 
 using word = std::uint32_t;
 
@@ -262,4 +262,4 @@ TEST(Mma, MatricesMove) {
     }
 }
 
-}  // namespace
+}  // namespace mma_test

@@ -9,7 +9,7 @@
 #include "reports.hpp"
 #include "streams.hpp"
 
-namespace {
+namespace order_test {
 
 __global__ void set(int* out, int value) { out[threadIdx.x] = value; }
 __global__ void add(int* out, int const* in, int value) {
@@ -255,4 +255,4 @@ TEST_F(Order, WhatIsAbsentSaysSo) {
             "software device\n");
 }
 
-}  // namespace
+}  // namespace order_test

@@ -6,7 +6,7 @@
 #include "device_array.hpp"
 #include "streams.hpp"
 
-namespace {
+namespace runtime_test {
 
 __managed__ int managed[4] = {1, 2, 3, 4};
 __constant__ int weights[4];
@@ -247,4 +247,4 @@ TEST(Runtime, Occupancy) {
   EXPECT_GT(bytes, 16384u);
 }
 
-}  // namespace
+}  // namespace runtime_test

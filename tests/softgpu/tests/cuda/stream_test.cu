@@ -10,7 +10,7 @@
 #include "device_array.hpp"
 #include "streams.hpp"
 
-namespace {
+namespace stream_test {
 
 __global__ void set(int* out, int n, int value) {
   int const i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -316,4 +316,4 @@ TEST(Stream, RandomProgramsWithTheEventsTheyNeed) {
   }
 }
 
-}  // namespace
+}  // namespace stream_test

@@ -8,7 +8,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace thrust_sort_test {
 
 template <class T> std::vector<T> host(thrust::device_vector<T> const& d) {
   std::vector<T> out(d.size());
@@ -45,4 +45,4 @@ TEST(Thrust, StableSortByKeyWithAnOrderOfOnesOwn) {
     }
 }
 
-}  // namespace
+}  // namespace thrust_sort_test

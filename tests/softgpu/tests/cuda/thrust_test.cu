@@ -11,7 +11,7 @@
 
 #include "algorithms.hpp"
 
-namespace {
+namespace thrust_test {
 
 std::vector<std::size_t> sizes() {
   std::vector<std::size_t> out(std::begin(small_sizes), std::end(small_sizes));
@@ -100,4 +100,4 @@ TEST(Thrust, UniqueAndCopyIf) {
     }
 }
 
-}  // namespace
+}  // namespace thrust_test

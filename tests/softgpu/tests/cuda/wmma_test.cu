@@ -9,7 +9,7 @@
 
 #include "device_array.hpp"
 
-namespace {
+namespace wmma_test {
 
 using namespace nvcuda;
 
@@ -96,4 +96,4 @@ TEST(Wmma, Doubles) {
   check<8, 8, 4, double, double, double, false, true, false>();
 }
 
-}  // namespace
+}  // namespace wmma_test

@@ -1,0 +1,41 @@
+include_guard(GLOBAL)
+# A file costs its headers and the templates that it instantiates; the files of a room share most of
+# both. One unit a group takes half the compiler's time of one a file. OFF, for work on one file: each
+# file is an executable and a test of its own name.
+option(SHUNT_TEST_GROUPS "Compile the tests of a room in one translation unit" ON)
+
+# test_group(out name group=regex…): the group of a file, the first whose pattern matches its name.
+function(test_group out name)
+  set(${out} ${name} PARENT_SCOPE)
+  if(NOT SHUNT_TEST_GROUPS)
+    return()
+  endif()
+  foreach(rule IN LISTS ARGN)
+    string(REGEX MATCH "^([a-z0-9_]+)=(.*)$" parts ${rule})
+    set(group ${CMAKE_MATCH_1})
+    if(name MATCHES "${CMAKE_MATCH_2}")
+      set(${out} ${group}_tests PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+endfunction()
+# group_source(out group suffix files…): what is compiled for these files; the one file where it is one.
+function(group_source out group suffix)
+  set(files ${ARGN})
+  list(LENGTH files count)
+  if(count EQUAL 1)
+    set(${out} ${files} PARENT_SCOPE)
+    return()
+  endif()
+  set(content)
+  foreach(file IN LISTS files)
+    string(APPEND content "#include \"${file}\"\n")
+    file(STRINGS ${file} inside REGEX "#include .softgpu/softgpu.hpp." LIMIT_COUNT 1)
+    if(inside)  # softgpu_add_test looks for this line
+      string(PREPEND content "${inside}\n")
+    endif()
+  endforeach()
+  set(source ${CMAKE_CURRENT_BINARY_DIR}/groups/${group}${suffix})
+  file(CONFIGURE OUTPUT ${source} CONTENT "${content}" @ONLY)
+  set(${out} ${source} PARENT_SCOPE)
+endfunction()
