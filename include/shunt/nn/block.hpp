@@ -59,8 +59,8 @@ template <class P, storage T>
              v = n.part(keep.qkv, n.heads + n.kv_heads, n.kv_heads);
   auto const out = n.heads_of(keep.attended);
   // Where sequences have positions of their own, the table has a row for each token of each.
-  auto const turned = [&](view<T, 4, P::memory> const& x) {
-    return first_position.per_sequence() ? as_one_sequence(x) : x;
+  auto const turned = [&](view<T, 4, P::memory> const& vectors) {
+    return first_position.per_sequence() ? as_one_sequence(vectors) : vectors;
   };
   bool done = step("norm", rms_norm(on, x, w.attention_norm, keep.attention_in,
                                     keep.attention_inverse, {.epsilon = o.norm_epsilon})) &&
