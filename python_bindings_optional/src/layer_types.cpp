@@ -37,7 +37,7 @@ saved_state with_memory(saved_state const& s, maybe memory) {
     value_error("saved.memory has " + std::to_string(size) + " bytes; it must have the " +
                 std::to_string(s.lent) + " that were lent");
   }
-  // Pieces start on aligned addresses, and so do not lie where they did in other memory.
+  // Pieces start on aligned addresses: elsewhere their offsets from the first byte would differ.
   if (reinterpret_cast<std::uintptr_t>(made.memory.data()) % shunt::arena<>::alignment != 0 ||
       (size > 1 && made.memory.stride(0) != 1)) {
     value_error("saved.memory must be contiguous and start on " +

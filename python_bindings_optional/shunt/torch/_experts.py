@@ -81,11 +81,11 @@ def moe_experts(
     """y [T,H]: each token's experts weighted by its gates; gradients to all but `expert`.
 
     x [T,H] · expert [T,K] integers, one outside 0..E-1 is no expert · gate [T,K] · up [E,2I,H],
-    down [E,H,I] of x's type · up_bias [E,2I], down_bias [E,H] · pairs: how the rows of gate and up
-    lie, as in shunt.Weights; None for an act without a gate half.
+    down [E,H,I] of x's type · up_bias [E,2I], down_bias [E,H] · pairs: the layout of the rows of
+    gate and up, as in shunt.Weights; None for an act without a gate half.
 
-    Any strides. up and down are read where they lie; of the others those whose rows are not
-    contiguous, and ids and gates that are not int32 and float32 in one piece, are copied.
+    Strides: any. up and down are read in place. The other tensors are copied where their rows are
+    not contiguous, and ids and gates where they are not contiguous int32 and float32.
     Errors: a TypeError for ids that are no integers; a ValueError for one beyond 32 bits (in CUDA
     memory, which is not waited for, such an id is no expert).
     """

@@ -150,8 +150,8 @@ def moe_layer(
 ) -> LayerOutput:
     """shunt.moe_layer with gradients to x and to every weight (shunt.Weights says how they lie).
 
-    Any strides. The matrices of experts are read where they lie; of the others those whose rows are
-    not contiguous are copied. ids and token: integers, as in moe_experts.
+    Strides: any. The matrices of experts are read in place. The other tensors are copied where
+    their rows are not contiguous. ids and token: integers, as in moe_experts.
     Losses are the caller's, from what observe=True gives: `options` must have none of its own, and
     must not add to y or to gradients.
     """

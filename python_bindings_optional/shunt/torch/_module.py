@@ -24,13 +24,13 @@ class MoELayer(nn.Module):
     hidden: the width H of x · intermediate: of one expert · experts: E, zero experts included ·
     options: routing, activation, top_k, and the coefficients of the losses · latent: the width
     that the experts see, where it is not H. Parameters lie as in shunt.Weights. dtype: of the
-    parameters, float32, bfloat16 or float16; None: torch's default one, and float32 where that is
-    float64, of which x is then computed in float32.
+    parameters, float32, bfloat16 or float16; None: torch's default dtype, or float32 where that is
+    float64. A float64 x is computed in the type of the parameters, and y is float64.
 
-    choice_bias is a float32 buffer whatever the module is converted to, or loads: its steps are
-    smaller than what 16 bits tell apart. Random numbers (jitter, the random second expert) follow
-    torch's generator of the CPU: torch.manual_seed repeats them, and so does a recomputation under
-    torch.utils.checkpoint.
+    choice_bias is a float32 buffer. It stays float32 when the module is converted and when it loads
+    a checkpoint, as 16 bits cannot hold its small steps. Random numbers (jitter, the random second
+    expert) come from torch's CPU generator: torch.manual_seed repeats them, and so does a
+    recomputation under torch.utils.checkpoint.
 
     After a call in training `aux_loss` is the sum of the losses that options have coefficients
     for: add it to the model's. `load` has figures of the last call, `counts` each expert's slots.
