@@ -106,6 +106,34 @@ class Array:
         return self.exports[-1].capsule()
 
 
+class Strided:
+    """A NumPy array's elements, strides and the room between them, in memory of the device."""
+
+    def __init__(self, array):
+        self.array = array
+        low, high = np.lib.array_utils.byte_bounds(array)
+        self.before = array.__array_interface__["data"][0] - low
+        room = np.frombuffer((ctypes.c_char * (high - low)).from_address(low), np.uint8)
+        self.room = Array.of(room)
+        steps = [s // array.itemsize for s in array.strides]
+        self.shape, self.dtype = array.shape, array.dtype
+        self.export = Export(self.room.at + self.before, array.shape, steps, (2, 0),
+                             _CODES[array.dtype.kind], 8 * array.itemsize)  # fmt: skip
+
+    def host(self):
+        return np.ndarray(self.shape, self.dtype, self.room.host(), self.before,
+                          self.array.strides).copy()  # fmt: skip
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **_):
+        return self.export.capsule()
+
+
 class Interface:
     """The same memory, as libraries without DLPack show it."""
 
