@@ -193,6 +193,20 @@ TEST(DispatchPlan, CapacityRefusesByPositionByChoiceAndByGate) {
   }
 }
 
+// Any capacity that the type holds: one that no expert reaches drops nothing.
+TEST(DispatchPlan, Battery44_CapacityFromOneToTheLargestNumber) {
+  plan_question q = question({.tokens = 123, .experts = 7, .top_k = 3}, skew::zipf, 7);
+  q.gate = gates(q.expert.size(), 8);
+  for (refuse drop : {refuse::later, refuse::later_choices, refuse::lower_gates}) {
+    for (int capacity : {1, 1 << 16, (1 << 24) + 1, (1 << 30) + 1,
+                         std::numeric_limits<int>::max() - 1, std::numeric_limits<int>::max()}) {
+      q.drop = drop;
+      q.capacity = capacity;
+      expect_plan(q, "capacity " + std::to_string(capacity));
+    }
+  }
+}
+
 TEST(DispatchPlan, EqualGatesKeepTheEarlierAndNanIsLowest) {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float inf = std::numeric_limits<float>::infinity();
