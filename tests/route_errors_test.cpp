@@ -51,6 +51,12 @@ TEST(RouteErrors, ShapesThatDoNotFit) {
   }
   {
     fixture f;
+    guarded<std::uint64_t> seeds(2);
+    f.with.draws.seed = view<std::uint64_t const, 1>(seeds.data(), {{2}});
+    f.refused(error::bad_shape, "route.draws.seed: extent 0 is 2; it must be 1 (one number)");
+  }
+  {
+    fixture f;
     f.in = {f.logits.data(), {{6, 0}}};
     f.refused(error::bad_argument, "route.logits: extent 1 (experts) is 0");
   }

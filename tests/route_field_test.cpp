@@ -9,7 +9,7 @@
 #include "support/route_harness.hpp"
 
 namespace shunt::test {
-namespace {
+namespace route_field_test {
 
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
@@ -217,5 +217,5 @@ TEST(RouteField, Battery44_ABiasStepBetweenForwardAndBackward) {
   }
 }
 
-}  // namespace
+}  // namespace route_field_test
 }  // namespace shunt::test

@@ -158,6 +158,16 @@ TEST(Route, JitterFollowsTheDocumentedStream) {
   later.first_token = 1020;
   ASSERT_TRUE(run_route<float>({}, half, rest, later).ok());
   for (std::size_t i = 0; i < 60; ++i) EXPECT_EQ(rest.gate[i], out.gate[60 + i]);
+  // And so does a seed or first token that memory holds, in place of the option's.
+  guarded<std::uint64_t> const seed(std::vector<std::uint64_t>{99});
+  guarded<std::uint64_t> const first(std::vector<std::uint64_t>{1020});
+  route_inputs<> with;
+  with.draws = {.seed = seed, .first_token = first};
+  route_options wrong = later;
+  wrong.seed = 1, wrong.first_token = 2;
+  route_outputs memory(20, 67, 3);
+  ASSERT_TRUE(run_route<float>({}, half, memory, wrong, with).ok());
+  EXPECT_TRUE(same_routing(memory, rest));
 }
 
 /// Lanes behind the last expert are not jittered by what the scratch held before.

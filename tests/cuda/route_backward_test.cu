@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "shunt/counter.cuh"
 #include "shunt/route.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_values.hpp"
@@ -106,6 +107,58 @@ template <class T = float, class G = float> struct batch {
     expect_same(what + ", gates alone");
   }
 };
+
+// The host is given seed and first token by value, the graph reads them from memory and adds to them.
+TEST(CudaRouteBackward, Battery18_ACapturedGraphDrawsAnewInEachReplay) {
+  constexpr offset_t tokens = 40;
+  for (bool second : {false, true}) {
+    SCOPED_TRACE(second);
+    batch<> q(tokens, 16, 2,
+              {.gates = gate_kind::renormalised,
+               .jitter = second ? 0.0f : 0.3f,
+               .random_second = second,
+               .seed = 5,
+               .first_token = 7});
+    twin<float> gate(normal(tokens * 2, 9));
+    twin<std::uint64_t> seed{{5}}, first{{7}};
+    auto const call = [&](auto const& on, auto const& with, auto& work) {
+      constexpr space S = std::remove_cvref_t<decltype(on)>::memory;
+      routing<S> out;
+      out.expert = q.expert.of(on, tokens, 2);
+      out.gate = gate.of(on, tokens, 2);
+      auto const logits = q.logits.of(on, tokens, 16);
+      status const done = route(on, logits, out, arena_of(on, work), q.o, with);
+      route_gradients<S> d;
+      d.gate = q.d_gate.of(on, tokens, 2);
+      if (!done.ok()) return done;
+      return route_backward(on, logits, out, d, q.d_logits.of(on, tokens, 16), arena_of(on, work),
+                            q.o, with);
+    };
+    auto work = scratch_for(on_cuda{}, q.bytes(on_cuda{}));
+    auto host_work = scratch_for(on_host{}, q.bytes(on_host{}));
+    captured graph([&](on_cuda const& on) {
+      route_inputs<space::device> with;
+      with.draws = {seed.of(on, 1), first.of(on, 1)};
+      status done = call(on, with, work);
+      if (done.ok()) done = advance(on, seed.of(on, 1), 3);
+      return done.ok() ? advance(on, first.of(on, 1), tokens) : done;
+    });
+    std::vector<std::vector<float>> gates, gradients;
+    for (int n = 0; n < 4; ++n) {
+      graph.replay();
+      ASSERT_TRUE(call(on_host{}, route_inputs<>{}, host_work).ok());
+      EXPECT_TRUE(q.expert.same() && gate.same() && q.d_logits.same()) << n;
+      gates.push_back(gate.host);
+      gradients.push_back(q.d_logits.host);
+      q.o.seed += 3;
+      q.o.first_token += tokens;
+    }
+    for (std::size_t n = 1; n < gates.size(); ++n) {
+      EXPECT_NE(gates[n], gates[n - 1]) << "the draws are the last ones";
+      EXPECT_NE(gradients[n], gradients[n - 1]);
+    }
+  }
+}
 
 TEST(CudaRouteBackward, EveryPreset) {
   for (preset const* const p : presets::all) {

@@ -66,7 +66,9 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   index_t real_experts() const noexcept {
     return static_cast<index_t>(n.experts - o.route.zero_experts);
   }
-  route_inputs<S> given() const noexcept { return {w.choice_bias, o.valid, o.ids, o.token}; }
+  route_inputs<S> given() const noexcept {
+    return {w.choice_bias, o.valid, o.ids, o.token, o.draws};
+  }
 
   /// Tokens choose experts, or experts tokens.
   status choose(routing<S> const& choice, forward_scratch<T, S> const& s) const noexcept {

@@ -128,7 +128,7 @@ template <class T, class G, space S, class W, class A>
         meaningless(who, o.route.jitter != 0.0f, "options.route.jitter", because),
         meaningless(who, o.route.random_second, "options.route.random_second", because));
   }
-  route_inputs<S> const given{w.choice_bias, o.valid, o.ids, o.token};
+  route_inputs<S> const given{w.choice_bias, o.valid, o.ids, o.token, o.draws};
   if (status bad = first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
                             route_given(given, o.route, tokens, experts, top_k),
                             route_wanted(o.observe, given, o.route, tokens, experts, top_k));

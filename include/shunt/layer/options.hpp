@@ -40,6 +40,8 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   expert_ids<S> ids = {};                ///< [T,K] a choice from outside, or with `token` [V,K]
   view<index_t const, 1, S> token = {};  ///< [T] the table row of each token (hash layers)
 
+  route_draws<S> draws = {};  ///< the router's seed and first token, where memory holds them
+
   /// Experts' weights int8_channel or mxfp4: round their rows to int8 too, before both products; see
   /// gemm_options.
   bool int8_rows = false;

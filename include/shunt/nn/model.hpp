@@ -85,7 +85,8 @@ template <storage T, execution P>
 /// Forward and backward: the mean cross-entropy of predicting tokens[b][s + 1] from tokens[b][0..s],
 /// plus the routers' losses, and its gradient to every parameter.
 /// Shapes   tokens [B,S+1] (input below 0: padding, no row in any expert; target below 0: ignored) ·
-///          gradients [parameter_count] float
+///          gradients [parameter_count] float · draws [1] each: the routers' seed and first token,
+///          read when the kernels run in place of config.route's
 /// Types    T: what weights and activations are stored as; arithmetic and gradients float
 /// Order    fixed: the same bits on any thread count and ISA
 /// Errors   sentences, before anything is written: extents, null pointers, ids that are V or more,
@@ -98,7 +99,8 @@ status model_train(P const& on, model_config const& config,
                    std::type_identity_t<view<float, 1, P::memory>> gradients,
                    model_report<P::memory> const& report,
                    std::type_identity_t<arena<P::memory>> work,
-                   model_train_options const& options = {}) noexcept {
+                   model_train_options const& options = {},
+                   route_draws<P::memory> const& draws = {}) noexcept {
   constexpr space S = P::memory;
   if (status bad = detail::check_model(on, "model_train", config, weights, tokens, 1,
                                        offset_t{config.context} + 1);
@@ -111,7 +113,7 @@ status model_train(P const& on, model_config const& config,
                             check::extent("model_train.gradients", 0, gradients.extent(0),
                                           detail::model_layout(config).count, "parameter_count"),
                             detail::check_report(report, config, batch, length),
-                            work.check("model_train.work"));
+                            check::route_draws(draws), work.check("model_train.work"));
       !bad.ok()) {
     return bad;
   }
@@ -120,7 +122,7 @@ status model_train(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  auto how = detail::block_options_of<S>(config, s.valid, true, report.hook);
+  auto how = detail::block_options_of<S>(config, s.valid, true, report.hook, draws);
   how.accumulate = options.accumulate;
   if (status bad =
           detail::run_blocks<P, T>(on, config, weights, batch, length, 0, nullptr, s, how, report);
@@ -163,7 +165,8 @@ status model_evaluate(P const& on, model_config const& config,
                       model_weights<T, P::memory> const& weights,
                       std::type_identity_t<view<index_t const, 2, P::memory>> tokens,
                       model_report<P::memory> const& report,
-                      std::type_identity_t<arena<P::memory>> work) noexcept {
+                      std::type_identity_t<arena<P::memory>> work,
+                      route_draws<P::memory> const& draws = {}) noexcept {
   if (status bad = detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
                                        offset_t{config.context} + 1);
       !bad.ok()) {
@@ -172,7 +175,7 @@ status model_evaluate(P const& on, model_config const& config,
   offset_t const batch = tokens.extent(0), length = tokens.extent(1) - 1;
   auto const s = detail::carve_model<T>(on, work, config, batch, length, false);
   if (status bad = first_of(detail::check_report(report, config, batch, length),
-                            work.check("model_evaluate.work"));
+                            check::route_draws(draws), work.check("model_evaluate.work"));
       !bad.ok()) {
     return bad;
   }
@@ -181,7 +184,7 @@ status model_evaluate(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  auto const how = detail::block_options_of<P::memory>(config, s.valid, false, report.hook);
+  auto const how = detail::block_options_of<P::memory>(config, s.valid, false, report.hook, draws);
   if (status bad =
           detail::run_blocks<P, T>(on, config, weights, batch, length, 0, nullptr, s, how, report);
       !bad.ok()) {
@@ -240,7 +243,8 @@ status model_decode(P const& on, model_config const& config,
                     model_cache<T, P::memory> const& cache,
                     std::type_identity_t<view<float, 2, P::memory>> logits,
                     std::type_identity_t<arena<P::memory>> work,
-                    model_report<P::memory> const& report = {}) noexcept {
+                    model_report<P::memory> const& report = {},
+                    route_draws<P::memory> const& draws = {}) noexcept {
   constexpr space S = P::memory;
   if (status bad = detail::check_model(on, "model_decode", config, weights, tokens, 1,
                                        offset_t{config.context});
@@ -264,7 +268,8 @@ status model_decode(P const& on, model_config const& config,
           check::extent("model_decode.logits", 0, logits.extent(0), batch, "sequences"),
           check::extent("model_decode.logits", 1, logits.extent(1), config.vocabulary,
                         "vocabulary"),
-          detail::check_report(report, config, batch, length), work.check("model_decode.work"));
+          detail::check_report(report, config, batch, length), check::route_draws(draws),
+          work.check("model_decode.work"));
       !bad.ok()) {
     return bad;
   }
@@ -273,7 +278,7 @@ status model_decode(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  auto const how = detail::block_options_of<S>(config, s.valid, false, report.hook);
+  auto const how = detail::block_options_of<S>(config, s.valid, false, report.hook, draws);
   if (status bad = detail::run_blocks<P, T>(on, config, weights, batch, length, first_position,
                                             &cache, s, how, report);
       !bad.ok()) {

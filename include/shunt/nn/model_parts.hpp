@@ -93,7 +93,8 @@ template <space S>
 template <space S>
 [[nodiscard]] block_options<S> block_options_of(model_config const& c,
                                                 view<std::uint8_t const, 1, S> valid, bool training,
-                                                stage_hook hook) noexcept {
+                                                stage_hook hook,
+                                                route_draws<S> const& draws = {}) noexcept {
   block_options<S> o;
   o.heads = c.heads;
   o.kv_heads = c.kv_heads;
@@ -102,6 +103,7 @@ template <space S>
   if (c.dense) return o;
   o.layer.top_k = c.top_k;
   o.layer.route = c.route;
+  o.layer.draws = draws;
   o.layer.valid = valid;
   o.layer.balance_loss = training ? c.balance_loss : 0.0f;
   o.layer.z_loss = training ? c.z_loss : 0.0f;

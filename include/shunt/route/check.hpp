@@ -78,13 +78,20 @@ template <class T, space S>
   return {};
 }
 
+/// The numbers of the draws that are read from memory.
+template <space S> [[nodiscard]] status route_draws(::shunt::route_draws<S> const& draws) noexcept {
+  return first_of(optional_row("route.draws.seed", draws.seed, 1, "one number"),
+                  optional_row("route.draws.first_token", draws.first_token, 1, "one number"));
+}
+
 /// What may be given beside the logits.
 template <space S>
 [[nodiscard]] status route_given(route_inputs<S> const& with, route_options const& o,
                                  offset_t tokens, offset_t experts, offset_t top_k) noexcept {
   if (status bad = first_of(optional_row("route.choice_bias", with.choice_bias, experts, "experts"),
                             optional_row("route.valid", with.valid, tokens, "tokens"),
-                            optional_row("route.token", with.token, tokens, "tokens"));
+                            optional_row("route.token", with.token, tokens, "tokens"),
+                            route_draws(with.draws));
       !bad.ok()) {
     return bad;
   }

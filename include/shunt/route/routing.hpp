@@ -59,6 +59,23 @@ template <space S = space::host> class expert_ids {
   view<index_t const, 2, S> wide_;
 };
 
+/// Where the numbers of the draws (jitter, random second) are read when the kernel runs, in the
+/// policy's memory: a captured CUDA graph that calls advance() (counter.hpp) on them draws anew in
+/// each replay. Backward must find what forward found: advance after it.
+template <space S = space::host> struct route_draws {
+  view<std::uint64_t const, 1, S> seed{};         ///< [1] in place of route_options::seed
+  view<std::uint64_t const, 1, S> first_token{};  ///< [1] in place of route_options::first_token
+
+  /// The number in memory, else the option's: for code that runs where that memory is.
+  [[nodiscard]] SHUNT_HD constexpr std::uint64_t seed_of(route_options const& o) const noexcept {
+    return seed ? seed[0] : o.seed;
+  }
+  [[nodiscard]] SHUNT_HD constexpr std::uint64_t first_token_of(
+      route_options const& o) const noexcept {
+    return first_token ? first_token[0] : o.first_token;
+  }
+};
+
 /// What route() reads beside the logits; all of it optional.
 template <space S = space::host> struct route_inputs {
   view<float const, 1, S> choice_bias{};   ///< [E] added to the scores for the choice only
@@ -66,6 +83,7 @@ template <space S = space::host> struct route_inputs {
   /// Not chosen but given: [T,K] (a recorded choice), or with `token` a table [V,K].
   expert_ids<S> ids{};
   view<index_t const, 1, S> token{};  ///< [T] the table row of each token (its vocabulary id)
+  route_draws<S> draws{};             ///< seed and first token, where memory holds them
 };
 
 /// Gradients that come back to the router; all optional but d_gate.

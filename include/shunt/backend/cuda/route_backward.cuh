@@ -31,7 +31,7 @@ __device__ inline void put_gradient(gradient_rows const& to, offset_t t, index_t
 }
 
 /// r.key, rounded to the caller's type; nothing for a masked logit; the jitter's factor again.
-template <class Rows>
+template <bool Jitter = true, class Rows>
 __device__ void write_gradients(route_job const& job, gradient_rows const& to, offset_t t,
                                 Rows& r) {
   for_strips(r.key, [&](int i) {
@@ -39,7 +39,7 @@ __device__ void write_gradients(route_job const& job, gradient_rows const& to, o
     if (e >= job.rule.experts) return;
     float const key = r.key[i];
     float d = r.z[i] > -__builtin_inff() ? key : 0.0f;
-    if (job.rule.jitter > 0.0f) d = __fmul_rn(d, jitter_of(job, t, e));
+    if (Jitter && job.rule.jitter > 0.0f) d = __fmul_rn(d, jitter_of(job, t, e));
     put_gradient(to, t, e, d);
   });
 }

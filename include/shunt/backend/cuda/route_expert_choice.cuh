@@ -57,7 +57,7 @@ __device__ inline void token_scores(route_job const& job, offset_t t, row_of_log
     return;
   }
   int non_finite = 0;
-  float const peak = read_logits(job, t, r, non_finite);
+  float const peak = read_logits<false>(job, t, r, non_finite);
   float total = 0.0f;
   if (job.rule.score == score_kind::softmax) {
     for_strips(r.z, [&](int i) { total = __fadd_rn(total, math::exp(__fadd_rn(r.z[i], -peak))); });
@@ -134,7 +134,7 @@ __device__ void token_scores_backward(expert_choice_backward_job const& job, off
     return write_no_gradients(job.row, job.to, t);
   }
   int non_finite = 0;
-  float const peak = read_logits(job.row, t, r, non_finite);
+  float const peak = read_logits<false>(job.row, t, r, non_finite);
   if (!(peak > -__builtin_inff())) return write_no_gradients(job.row, job.to, t);
   bool const softmax = rule.score == score_kind::softmax;
   make_scores(rule, r, peak, softmax ? exponentials(r.z, r.s, peak) : 0.0f);
@@ -144,7 +144,7 @@ __device__ void token_scores_backward(expert_choice_backward_job const& job, off
     r.key[i] = mark > 0 ? __fmul_rn(job.d_gate(e, mark - 1), rule.scale) : 0.0f;
   });
   scores_to_logits(rule, r);
-  write_gradients(job.row, job.to, t, r);
+  write_gradients<false>(job.row, job.to, t, r);
 }
 
 template <int Strips>

@@ -108,8 +108,10 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
     gather_chosen(rule, r);
     if (rule.random_second && r.id.pick(1) >= 0) {
       make_gates(rule, r, 1.0f, peak, total);
-      std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
-      float const draw = uniform_of(random_at(job.options.seed, position, 0).word[0]);
+      auto const& draws = job.with.draws;
+      std::uint64_t const position =
+          draws.first_token_of(job.options) + static_cast<std::uint64_t>(t);
+      float const draw = uniform_of(random_at(draws.seed_of(job.options), position, 0).word[0]);
       second_dropped = !(__fmul_rn(2.0f, r.gate.pick(1)) > draw);
     }
     make_gates(rule, r, rule.scale, peak, total);

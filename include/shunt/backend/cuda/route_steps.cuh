@@ -67,8 +67,10 @@ __device__ inline float logit_at(route_job const& job, offset_t t, index_t e) {
 
 /// What a logit is multiplied by, where there is jitter.
 __device__ inline float jitter_of(route_job const& job, offset_t t, index_t e) {
-  std::uint64_t const position = job.options.first_token + static_cast<std::uint64_t>(t);
-  auto const words = random_at(job.options.seed, position, 1 + static_cast<std::uint64_t>(e) / 4);
+  auto const& draws = job.with.draws;
+  std::uint64_t const position = draws.first_token_of(job.options) + static_cast<std::uint64_t>(t);
+  auto const words =
+      random_at(draws.seed_of(job.options), position, 1 + static_cast<std::uint64_t>(e) / 4);
   std::uint32_t word = words.word[0];
 #pragma unroll
   for (int w = 1; w < 4; ++w) {
@@ -78,8 +80,9 @@ __device__ inline float jitter_of(route_job const& job, offset_t t, index_t e) {
   return math::fma(uniform_of(word), 2.0f * job.rule.jitter, 1.0f - job.rule.jitter);
 }
 
-/// Reads, jitters and sanitises the row; returns its peak and counts what was not finite.
-template <class Rows>
+/// Reads, jitters and sanitises the row; returns its peak and counts what was not finite. Jitter:
+/// false where there is none to be had (experts that choose), which saves its registers.
+template <bool Jitter = true, class Rows>
 __device__ float read_logits(route_job const& job, offset_t t, Rows& r, int& non_finite) {
   float const infinity = __builtin_inff();
   float peak = -infinity;
@@ -89,7 +92,7 @@ __device__ float read_logits(route_job const& job, offset_t t, Rows& r, int& non
     float x = -infinity;
     if (e < job.rule.experts) {
       x = logit_at(job, t, e);
-      if (job.rule.jitter > 0.0f) x = __fmul_rn(x, jitter_of(job, t, e));
+      if (Jitter && job.rule.jitter > 0.0f) x = __fmul_rn(x, jitter_of(job, t, e));
       bad += x < infinity ? 0 : 1;
       x = x < infinity ? x : x == infinity ? 0x1.fffffep127f : -infinity;
     }

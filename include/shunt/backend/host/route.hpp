@@ -88,6 +88,13 @@ inline void draw_noise(route_options const& o, std::int64_t token, std::int64_t 
   }
 }
 
+/// The options with the numbers of the draws that memory holds.
+inline route_options drawn(route_options o, route_inputs<> const& with) noexcept {
+  o.seed = with.draws.seed_of(o);
+  o.first_token = with.draws.first_token_of(o);
+  return o;
+}
+
 inline float draw_second(route_options const& o, std::int64_t token) noexcept {
   return uniform_of(
       random_at(o.seed, o.first_token + static_cast<std::uint64_t>(token), 0).word[0]);

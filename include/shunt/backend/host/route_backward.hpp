@@ -22,8 +22,8 @@ status route_backward(on_host const& on,
   auto const& expert = c.expert;
   auto const& d = c.d;
   auto const& d_logits = c.d_logits;
-  auto const& options = c.options;
   auto const& with = c.with;
+  route_options const options = drawn(c.options, with);
   std::int64_t const tokens = logits.extent(0), experts = logits.extent(1);
   std::int64_t const top_k = expert.extent(1);
   std::int64_t const sequences = d.sequence_importance ? d.sequence_importance.extent(0) : 1;

@@ -66,7 +66,8 @@ inline void add_reports(route_scratch const& s, token_blocks const& blocks, rout
 
 template <class T>
 status route(on_host const& on, view<T const, 2> logits, routing<> const& out, arena<> work,
-             route_options const& options, route_inputs<> const& with) noexcept {
+             route_options const& given, route_inputs<> const& with) noexcept {
+  route_options const options = drawn(given, with);
   std::int64_t const tokens = logits.extent(0), experts = logits.extent(1);
   std::int64_t const top_k = out.expert.extent(1);
   std::int64_t const sequences = ::shunt::detail::sequences_of(out);
