@@ -119,7 +119,8 @@ TYPED_TEST(ExpertsLayout, PackedWeightsGiveTheSameBitsInEveryWorld) {
 TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
   using T = TypeParam;
   for (auto const& worlds : host_arithmetics<T>()) {
-    for (auto const& [rows, columns] : {std::pair{230, 70}, {150, 61}, {66, 6050}, {34, 18450}}) {
+    for (auto const& extents : {std::pair{230, 70}, {150, 61}, {66, 6050}, {34, 18450}}) {
+      int const rows = extents.first, columns = extents.second;
       product_case<T> x({1, 2, 3, 0, 4, 5, 6, 7}, rows, columns, 5);
       auto const want_all = in_segments(
           product(in_double(x.a), in_double(x.w), {}, x.expert, rows, columns), x.expert);

@@ -24,7 +24,7 @@ template <class F> struct rounded {
 
   template <class T> explicit rounded(expert_matrix<T> const& w) {
     if (!w) return;
-    auto const [E, N, K] = std::array{w.experts(), w.rows(), w.columns()};
+    offset_t const E = w.experts(), N = w.rows(), K = w.columns();
     auto const handle = [&](F const* at) {
       return w.has_pairs() ? expert_matrix<F>::packed(at, E, N, K, w.pairs())
                            : expert_matrix<F>::packed(at, E, N, K);

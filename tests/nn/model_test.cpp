@@ -125,7 +125,8 @@ outcome<T> train(on_host const& on, model_config const& c, guarded<T> const& w,
 }
 
 TEST(Model, FlatBufferIsInTheOrderThatIsNamed) {
-  for (auto const& [name, c] : variants()) {
+  for (auto const& variant : variants()) {
+    auto const& [name, c] = variant;
     auto const found = places(c);
     offset_t end = 0;
     nn::for_each_parameter(c, [&](nn::model_parameter const& p) {
@@ -138,7 +139,7 @@ TEST(Model, FlatBufferIsInTheOrderThatIsNamed) {
     std::vector<float> values(static_cast<std::size_t>(end));
     view<float const, 1> const flat(values.data(), {{end}});
     auto at = [&](std::string const& tensor, float const* data) {
-      EXPECT_EQ(data - values.data(), found.at(tensor).offset) << name << " " << tensor;
+      EXPECT_EQ(data - values.data(), found.at(tensor).offset) << variant.first << " " << tensor;
     };
     for (int n = 0; n < c.layers; ++n) {
       std::string const l = "layers." + std::to_string(n) + ".";
@@ -389,7 +390,9 @@ TEST(Model, InitialWeightsHaveTheirDeviations) {
 }
 
 template <class T> void decoding_gives_the_bits_of_the_whole() {
-  for (auto const& [name, c] : variants()) {
+  for (auto const& variant : variants()) {
+    auto const& name = variant.first;
+    auto const& c = variant.second;
     index_t const batch = 2, length = 21;
     auto const w = some_weights<T>(c, 9);
     auto const tokens = some_tokens(c, batch, length - 1, false);
