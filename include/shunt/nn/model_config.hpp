@@ -126,18 +126,20 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
   double const norms = static_cast<double>(parameter_count(config) - decayed_count(config));
   double matrices = static_cast<double>(active_parameters(config)) - norms;
   if (!config.tied_head) matrices -= static_cast<double>(config.width);  // the embedding's row
-  double const scores = 2.0 * static_cast<double>(config.layers) *
-                        static_cast<double>(config.width) * (static_cast<double>(length) + 1) / 2;
-  return 2.0 * (matrices + scores);
+  double const widths = static_cast<double>(config.layers) * static_cast<double>(config.width);
+  return 2.0 * __builtin_fma(widths, static_cast<double>(length) + 1, matrices);
 }
 
 namespace detail {
-/// parameter_count in double: close, and right where the count does not fit 64 bits.
+/// parameter_count in double: close, and right where the count does not fit 64 bits. Rows of `width`,
+/// counted by fma, as no product may feed an addition.
 [[nodiscard]] inline double approximate_parameters(model_config const& c) noexcept {
-  double const w = c.width, i = c.intermediate, e = c.experts, s = c.shared_intermediate;
-  double const attention = (w + c.qkv_width()) * w;
-  double const feed = c.dense ? 3 * i * w : e * w + 3 * e * i * w + 3 * s * w;
-  return (c.tied_head ? 1.0 : 2.0) * c.vocabulary * w + c.layers * (attention + feed + 2 * w) + w;
+  double const i = c.intermediate, e = c.experts, s = c.shared_intermediate;
+  double const others = static_cast<double>(c.width) + c.qkv_width() + 2;  // attention and norms
+  double const layer = c.dense ? __builtin_fma(3.0, i, others)
+                               : __builtin_fma(3 * e, i, __builtin_fma(3.0, s, e + others));
+  double const tables = c.tied_head ? 1.0 : 2.0;
+  return c.width * __builtin_fma(tables, c.vocabulary, __builtin_fma(c.layers, layer, 1.0));
 }
 }  // namespace detail
 
