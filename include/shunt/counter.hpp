@@ -1,4 +1,6 @@
 #pragma once
+#include "shunt/core/compiler.hpp"
+
 #include <concepts>
 #include <cstdint>
 #include <type_traits>
