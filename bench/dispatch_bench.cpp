@@ -22,13 +22,13 @@ using shunt::to_float;
 using shunt::view;
 
 /// A choice of experts, its plan, and the memory of both.
-struct planned {
+struct plan_fixture {
   shape s;
   std::vector<index_t> ids;
   std::vector<std::byte> memory, scratch;
   shunt::dispatch_plan<> plan;
 
-  planned(shape const& is, bench::skew how) : s(is), ids(bench::chosen_experts(s, how, 1)) {
+  plan_fixture(shape const& is, bench::skew how) : s(is), ids(bench::chosen_experts(s, how, 1)) {
     auto measure = shunt::arena<>::measuring();
     (void)shunt::carve_plan(measure, s);
     memory.resize(measure.needed());
@@ -44,7 +44,7 @@ struct planned {
 };
 
 /// Rows of each expert in slot order, each slot once, under the expert that it chose.
-std::string wrong_plan(planned const& p) {
+std::string wrong_plan(plan_fixture const& p) {
   for (index_t e = 0; e < p.s.experts; ++e) {
     for (index_t r = p.plan.offset[e]; r < p.plan.offset[e + 1]; ++r) {
       index_t const slot = p.plan.row_slot[r];
@@ -58,7 +58,7 @@ std::string wrong_plan(planned const& p) {
 }
 
 void plan(benchmark::State& state, shape const& s, bench::skew how, int threads) {
-  planned p(s, how);
+  plan_fixture p(s, how);
   on_host const on{.threads = threads};
   double const bytes = 4.0 * (3.0 * static_cast<double>(p.rows()) + s.experts);
   bench::measure(
@@ -71,7 +71,7 @@ template <class T> std::size_t count(offset_t rows, shape const& s) {
 }
 
 template <class T> void permute(benchmark::State& state, shape const& s, int threads, bool gated) {
-  planned p(s, bench::skew::uniform);
+  plan_fixture p(s, bench::skew::uniform);
   on_host const on{.threads = threads};
   (void)p.make(on);
   auto const x = bench::noise<T>(count<T>(s.tokens, s), 1, 2);
@@ -96,7 +96,7 @@ template <class T> void permute(benchmark::State& state, shape const& s, int thr
 }
 
 template <class T> void gradient(benchmark::State& state, shape const& s, int threads) {
-  planned p(s, bench::skew::uniform);
+  plan_fixture p(s, bench::skew::uniform);
   on_host const on{.threads = threads};
   (void)p.make(on);
   auto const rows = bench::noise<T>(count<T>(p.rows(), s), 1, 3);

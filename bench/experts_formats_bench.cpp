@@ -46,7 +46,7 @@ template <class W> struct scene {
       for (float x : one) plain.push_back(shunt::from_float<W>(x));
       (void)shunt::pack_weights(on_host{}, view<W const, 3>(plain.data(), {{1, N, K}}), first);
     } else {
-      (void)shunt::quantise_weights(on_host{}, from, first);
+      (void)shunt::quantize_weights(on_host{}, from, first);
     }
     for (std::int64_t e = 1; e < E; ++e) {
       std::memcpy(packed.data() + static_cast<std::size_t>(e) * each, packed.data(),

@@ -1,5 +1,5 @@
 // Dense products, as the gate projection and the linear layers use them.
-#include <shunt/backend/host/gemm_dense.hpp>
+#include <shunt/backend/host/gemm/dense.hpp>
 #include <string>
 #include <vector>
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
-#include <shunt/backend/host/isa.hpp>
+#include <shunt/backend/host/simd/isa.hpp>
 #include <string>
 #include <vector>
 
@@ -78,7 +78,7 @@ void bench::register_all() {
   computing("machine/fma/threads1", bench::fma_gflops_now);
   computing("machine/int16_pairs/threads1", bench::pairs_gops_now);
   if (shunt::instructions_of({}) >= shunt::isa::avx512_vnni) {
-    computing("machine/int8_fours/threads1", bench::fours_gops_now);
+    computing("machine/int8_vnni/threads1", bench::fours_gops_now);
   }
   if (shunt::host::available_isa() >= shunt::isa::avx512_bf16) {
     computing("machine/bf16_dots/threads1", bench::bf16_dots_gflops_now);

@@ -37,7 +37,7 @@ struct step_scene {
         first(weights.size()),
         second(weights.size()),
         tokens(static_cast<std::size_t>(batch) * static_cast<std::size_t>(length + 1)),
-        work(nn::model_train_bytes<float>(on, c, batch, length)) {
+        work(nn::model_train_scratch_bytes<float>(on, c, batch, length)) {
     for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<index_t>(i * i % 89);
     benchmark::DoNotOptimize(nn::model_init(on, config, weights, 1));
   }
@@ -50,7 +50,7 @@ struct step_scene {
     nn::adamw_state<float> const state{weights, gradients, first, second};
     benchmark::DoNotOptimize(nn::model_update<float>(
         on, config, state, norm, work, {.rate = 1e-4f, .step = ++steps, .clip = 1.0f}));
-    clock.after("optimiser");
+    clock.after("optimizer");
   }
   std::string check() {
     float const at_first = loss[0];  // of the step that was made before
@@ -76,7 +76,7 @@ bool is_products(std::string_view stage) {
 }
 
 /// Counters beside the common ones: the shares of the step that were spent in products of weights, in
-/// attention and in the optimiser, and what those products reached of the ceiling.
+/// attention and in the optimizer, and what those products reached of the ceiling.
 void model(benchmark::State& state, nn::model_config const& c, index_t batch, index_t length,
            int threads) {
   step_scene scene({.threads = threads}, c, batch, length);
@@ -88,18 +88,18 @@ void model(benchmark::State& state, nn::model_config const& c, index_t batch, in
         return wrong;
       },
       [&] { scene.step(); });
-  double all = 0, products = 0, attention = 0, optimiser = 0;
+  double all = 0, products = 0, attention = 0, optimizer = 0;
   for (auto const& stage : scene.clock) {
     std::string_view const name = stage.name;
     all += stage.seconds;
     products += is_products(name) ? stage.seconds : 0;
     attention += name.substr(0, 9) == "attention" ? stage.seconds : 0;
-    optimiser += name == "optimiser" ? stage.seconds : 0;
+    optimizer += name == "optimizer" ? stage.seconds : 0;
   }
   double const calls = static_cast<double>(state.iterations());
   state.counters["products"] = products / all;
   state.counters["attention"] = attention / all;
-  state.counters["optimiser"] = optimiser / all;
+  state.counters["optimizer"] = optimizer / all;
   state.counters["products_of_ceiling"] =
       calls * scene.product_flops() / products / (bench::fma_gflops(threads) * 1e9);
 }

@@ -1,11 +1,11 @@
-// What stands beside the experts in a transformer: norm, attention, decoding, loss, optimiser. Attention
+// What stands beside the experts in a transformer: norm, attention, decoding, loss, optimizer. Attention
 // counts the multiply-adds of the causal half only.
 #include <cmath>
 #include <shunt/nn/attention.hpp>
 #include <shunt/nn/cross_entropy.hpp>
 #include <shunt/nn/kv_cache.hpp>
 #include <shunt/nn/norm.hpp>
-#include <shunt/nn/optimiser.hpp>
+#include <shunt/nn/optimizer.hpp>
 #include <string>
 #include <vector>
 
@@ -44,7 +44,8 @@ template <class T> struct attention_scene {
         d_k(k.size()),
         d_v(k.size()),
         log_sum(product({s.batch, s.heads, s.length})),
-        work(std::max(nn::attention_bytes(on, s), nn::attention_backward_bytes(on, s))) {}
+        work(std::max(nn::attention_scratch_bytes(on, s),
+                      nn::attention_backward_scratch_bytes(on, s))) {}
   template <class U> view<U, 4> heads(std::vector<U>& x) const {
     return {x.data(), {{s.batch, s.length, s.heads, s.head_dim}}};
   }
@@ -232,7 +233,7 @@ void loss(benchmark::State& state, index_t tokens, index_t vocabulary, index_t w
   for (std::size_t t = 0; t < target.size(); ++t)
     target[t] = static_cast<index_t>(t % 97) % vocabulary;
   std::vector<float> mean(1), losses(target.size()), d_x(x.size()), d_w(w.size());
-  std::vector<std::byte> work(nn::cross_entropy_bytes(tokens, vocabulary));
+  std::vector<std::byte> work(nn::cross_entropy_scratch_bytes(tokens, vocabulary));
   view<float const, 2> const vx(x.data(), {{tokens, width}}), vw(w.data(), {{vocabulary, width}});
   auto const verify = [&]() -> std::string {
     for (index_t t = 0; t < tokens; t += tokens / 7 + 1) {
@@ -263,7 +264,7 @@ void adamw(benchmark::State& state, index_t count, int threads) {
   on_host const on{.threads = threads};
   auto const n = static_cast<std::size_t>(count);
   std::vector<float> p(n, 1.0f), g(n, 0.5f), m(n), v(n), norm(1);
-  std::vector<std::byte> work(nn::gradient_norm_bytes(count));
+  std::vector<std::byte> work(nn::gradient_norm_scratch_bytes(count));
   auto const step = [&](std::int64_t number) {
     benchmark::DoNotOptimize(
         nn::gradient_norm(on, view<float const, 1>(g), view<float, 1>(norm), work));

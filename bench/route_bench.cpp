@@ -44,7 +44,7 @@ template <class T> struct job {
     d_gate = bench::noise(tk, 1.0f, 4);
     d_importance = bench::noise(std::size_t(s.experts), 1.0f, 5);
     d_z = bench::noise(std::size_t(t), 1.0f, 6);
-    bytes.resize(route_bytes(on, s));
+    bytes.resize(route_scratch_bytes(on, s));
     out.expert = {expert.data(), {{t, s.top_k}}};
     out.gate = {gate.data(), {{t, s.top_k}}};
     if (p.choice_bias) with.choice_bias = bias;

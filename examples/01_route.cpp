@@ -21,13 +21,13 @@ int main() {
   std::vector<float> gate(tokens * top_k);
   shunt::on_host const on{};
   std::vector<std::byte> bytes(
-      shunt::route_bytes(on, {.tokens = tokens, .experts = experts, .top_k = top_k}));
+      shunt::route_scratch_bytes(on, {.tokens = tokens, .experts = experts, .top_k = top_k}));
 
   shunt::routing<> chosen;
   chosen.expert = {expert.data(), {{tokens, top_k}}};
   chosen.gate = {gate.data(), {{tokens, top_k}}};
   chosen.counts = counts;
-  shunt::route_options const options{.gates = shunt::gate_kind::renormalised};
+  shunt::route_options const options{.gates = shunt::gate_kind::renormalized};
   if (auto s = shunt::route(on, z, chosen, bytes, options); !s.ok()) {
     return std::puts(s.message()), 1;
   }

@@ -33,7 +33,7 @@ int main() {
       .down = matrices(down.data(), {{experts, hidden, intermediate}})};
   shunt::load_figures load;
   shunt::layer_options<> const options{.top_k = 2,
-                                       .route = {.gates = shunt::gate_kind::renormalised},
+                                       .route = {.gates = shunt::gate_kind::renormalized},
                                        .load = {.figures = {&load, {{1}}}}};
   shunt::on_host const on;  // all cores, the best instruction set
   std::vector<std::byte> scratch(shunt::moe_layer_scratch_bytes(on, tokens, weights, options));
@@ -43,7 +43,7 @@ int main() {
 
   if (!done.ok()) return std::fprintf(stderr, "%s\n", done.message()), 1;
   std::printf("y[0] = %.4f %.4f %.4f ...\n", double(y[0]), double(y[1]), double(y[2]));
-  std::printf("%lld slots, utilisation %.2f, entropy %.2f bits of 3\n",
-              static_cast<long long>(load.slots), double(load.mean_over_max), double(load.entropy));
+  std::printf("%lld slots, utilization %.2f, entropy %.2f bits of 3\n",
+              static_cast<long long>(load.slots), double(load.utilization), double(load.entropy));
   return 0;
 }

@@ -82,8 +82,8 @@ class engine_memory {
   float* numbers(std::uint64_t seed, shunt::offset_t count, float scale) {
     float* const values = floats(count);
     for (shunt::offset_t i = 0; i < count; ++i) {
-      auto const dice = shunt::random_at(seed, static_cast<std::uint64_t>(i));
-      values[i] = scale * (2 * shunt::uniform_of(dice.word[0]) - 1);
+      auto const rng = shunt::random_at(seed, static_cast<std::uint64_t>(i));
+      values[i] = scale * (2 * shunt::uniform_of(rng.word[0]) - 1);
     }
     return values;
   }

@@ -47,7 +47,7 @@ int main() {
   nn::stage_clock clock;
   nn::block_options<> options{.heads = heads, .kv_heads = kv_heads};
   options.layer.top_k = 2;
-  options.layer.route.gates = shunt::gate_kind::renormalised;
+  options.layer.route.gates = shunt::gate_kind::renormalized;
   options.hook = clock.hook();
 
   // Where the tokens stand: cosines and sines, filled once.
@@ -59,7 +59,7 @@ int main() {
 
   // What backward needs is kept in the caller's memory; scratch is the caller's too.
   std::vector<std::byte> kept(nn::block_saved_bytes(batch, length, weights, options));
-  std::vector<std::byte> work(nn::block_bytes(on, batch, length, weights, options));
+  std::vector<std::byte> work(nn::block_scratch_bytes(on, batch, length, weights, options));
   shunt::arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, batch, length, weights, options);
 
@@ -83,7 +83,7 @@ int main() {
   gradients.experts.gate = {d_gate.data(), {{experts, width}}};
   gradients.experts.up = shunt::view<float, 3>(d_up.data(), {{experts, 2 * intermediate, width}});
   gradients.experts.down = shunt::view<float, 3>(d_down.data(), {{experts, width, intermediate}});
-  work.resize(nn::block_backward_bytes(on, batch, length, weights, options));
+  work.resize(nn::block_backward_scratch_bytes(on, batch, length, weights, options));
   if (auto s = nn::block_backward(on, shaped(x), weights, table, saved, shaped(y), shaped(d_x),
                                   gradients, work, options);
       !s.ok()) {
@@ -102,7 +102,7 @@ int main() {
     slope += double(d_x[i]) * double(d_x[i]);
     x[i] -= static_cast<float>(step) * d_x[i];
   }
-  work.resize(nn::block_bytes(on, batch, length, weights, options));
+  work.resize(nn::block_scratch_bytes(on, batch, length, weights, options));
   if (auto s = nn::block(on, shaped(x), weights, table, shaped(y), saved, work, options); !s.ok()) {
     return failed(s);
   }

@@ -30,12 +30,12 @@ int main() {
   config.intermediate = 64;
   config.context = 128;
 
-  // Everything is the caller's: weights, gradients, the optimiser's moments, scratch.
+  // Everything is the caller's: weights, gradients, the optimizer's moments, scratch.
   shunt::on_host const on;
   auto const count = static_cast<std::size_t>(nn::parameter_count(config));
   std::vector<float> weights(count), gradients(count), first(count), second(count), norm(1),
       loss(1);
-  std::vector<std::byte> work(nn::model_train_bytes<float>(on, config, batch, length));
+  std::vector<std::byte> work(nn::model_train_scratch_bytes<float>(on, config, batch, length));
   std::printf("%zu parameters, %lld of them active for a token\n", count,
               static_cast<long long>(nn::active_parameters(config)));
   if (auto s = nn::model_init(on, config, weights, 1); !s.ok()) return failed(s);
@@ -81,7 +81,7 @@ int main() {
   std::vector<float> logits(256);
   std::string said = text.substr(0, 12);
   std::vector<shunt::index_t> next(said.begin(), said.end());
-  std::vector<std::byte> scratch(nn::model_decode_bytes<float>(on, config, 1, 12));
+  std::vector<std::byte> scratch(nn::model_decode_scratch_bytes<float>(on, config, 1, 12));
   shunt::index_t position = 0;
   while (said.size() < 60) {
     auto const n = static_cast<shunt::index_t>(next.size());

@@ -66,7 +66,7 @@ void generate(options const& o, lm::settings const& s, bool mixed,
   std::vector<T> memory(std::size_t(nn::model_cache_elements(config, 1, config.context)));
   nn::model_cache<T> const cache{
       .memory = shunt::view<T, 1>(memory), .batch = 1, .capacity = config.context};
-  std::vector<std::byte> scratch(nn::model_decode_bytes<T>(on, config, 1, first));
+  std::vector<std::byte> scratch(nn::model_decode_scratch_bytes<T>(on, config, 1, first));
   std::vector<float> logits(std::size_t(config.vocabulary));
   std::fputs(o.prompt.c_str(), stdout);
   for (shunt::index_t done = 0; shunt::index_t(text.size()) < first + o.bytes;) {

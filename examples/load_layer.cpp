@@ -39,7 +39,7 @@ void tell(checkpoint::any_layer const& layer, options const& o) {
               : p.choice_bias  ? " + a bias for the choice"
                                : "",
               p.route.gates == shunt::gate_kind::raw            ? "raw"
-              : p.route.gates == shunt::gate_kind::renormalised ? "renormalised"
+              : p.route.gates == shunt::gate_kind::renormalized ? "renormalized"
                                                                 : "softmax over the chosen",
               double(p.route.scale));
   if (p.route.groups > 1) {
@@ -78,7 +78,7 @@ void tell_weights(shunt::moe_weights<T, G, shunt::space::host, W> const& w) {
     size += bytes(*m);
   }
   std::string what(checkpoint::kind_of<T>);
-  if constexpr (shunt::quantised<W>) {
+  if constexpr (shunt::quantized<W>) {
     what = std::string(checkpoint::name_of_format<W>) + " as stored, packed";
   }
   std::printf("experts' weights: %s, %.3f MB, %.2f bits each; tokens: %s\n", what.c_str(),

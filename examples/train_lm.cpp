@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "shunt/backend/host/isa.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
 #include "support/corpus.hpp"
 #include "support/cuda_network.hpp"
 #include "support/network.hpp"

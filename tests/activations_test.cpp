@@ -23,7 +23,7 @@ std::vector<std::pair<float, float>> points() {
   for (float g : edges) {
     for (float u : edges) all.emplace_back(g, u);
   }
-  dice d(5);
+  rng d(5);
   while (all.size() % 128 != 37) {  // odd: the passes by rows end inside a vector
     all.emplace_back(static_cast<float>(4 * d.normal()), static_cast<float>(4 * d.normal()));
   }
@@ -96,7 +96,7 @@ TEST(Activations, DerivativesAreThoseOfTheValues) {
     auto const f = [&](double g, double u) {
       return activation_formula(kind, g, u, static_cast<double>(c.a), static_cast<double>(c.b));
     };
-    dice d(9);
+    rng d(9);
     for (int i = 0; i < 200; ++i) {
       double const g = 5 * d.normal(), u = 5 * d.normal(), h = 1e-5;
       if (std::abs(g) < 1e-3 || std::abs(std::abs(g) - 7) < 1e-3 ||
@@ -187,7 +187,7 @@ template <class A, class Scalar> void rows_are_the_scalars(A const& act, Scalar 
   guarded<float> pre(static_cast<std::size_t>(R * halves * I)),
       d_act(static_cast<std::size_t>(R * I));
   guarded<float> const factor(std::vector<float>{1.0f, 0.3f, -2.5f});
-  dice d(4);
+  rng d(4);
   for (int r = 0; r < R; ++r) {
     for (int i = 0; i < I; ++i) {
       pre.as(R, halves * I)(r, i) = all[static_cast<std::size_t>(i)].first;
@@ -195,7 +195,7 @@ template <class A, class Scalar> void rows_are_the_scalars(A const& act, Scalar 
       d_act.as(R, I)(r, i) = static_cast<float>(d.normal());
     }
   }
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> out(d_act.size()), act_out(d_act.size()), d_pre(pre.size()), d_scale(R);
     ASSERT_TRUE(
         activation_forward(on, pre.as(R, halves * I), act, out.as(R, I), {.scale = {factor.as(R)}})
@@ -256,7 +256,7 @@ TEST(Activations, RowsInNoSegmentAndPaddingRows) {
   guarded<index_t> const slot(std::vector<index_t>{3, 0, -1, 1, 2, 2});
   guarded<float> const gate(std::vector<float>{0.5f, 0.25f, 2.0f, -1.0f});
   guarded<index_t> const offset(std::vector<index_t>{0, 5});
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<bf16> d_pre(pre.size()), act(R * I);
     guarded<float> d_gate(R);
     ASSERT_TRUE(activation_backward(on, d_act.as(R, I), pre.as(R, 2 * I), swiglu{},

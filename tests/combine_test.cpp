@@ -6,12 +6,12 @@
 
 #include "shunt/dispatch.hpp"
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_combine.hpp"
-#include "support/planned.hpp"
+#include "support/plan_fixture.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
 #include "support/sparse.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace combine_test {
@@ -22,7 +22,7 @@ std::size_t size_of(offset_t a, offset_t b) { return static_cast<std::size_t>(a 
 /// Ids with gaps (-1), and, behind the real experts, those of `zeros` zero experts.
 std::vector<index_t> some_ids(shape const& s, skew how, index_t zeros, std::uint64_t seed) {
   std::vector<index_t> ids = chosen_experts(s, how, seed);
-  dice d(seed);
+  rng d(seed);
   for (auto& id : ids) {
     if (d.below(7) == 0) id = -1;
     if (zeros > 0 && d.below(4) == 0) id = s.experts + static_cast<index_t>(d.below(zeros));
@@ -33,18 +33,18 @@ std::vector<index_t> some_ids(shape const& s, skew how, index_t zeros, std::uint
 enum class what { plain, weighted, everything };
 
 /// All that a call reads, of rows R and tokens Y; `rows` is NaN where no slot has a row.
-template <class R, class Y> struct scene {
+template <class R, class Y> struct fixture {
   shape s;
   index_t zeros;
   std::vector<index_t> ids;
-  planned p;
+  plan_fixture p;
   guarded<R> rows;
   guarded<Y> x, shared, residual;
   guarded<float> gate, shared_gate;
   guarded<index_t> expert;
   guarded<std::uint8_t> valid;
 
-  scene(shape const& is, skew how, std::uint64_t seed)
+  fixture(shape const& is, skew how, std::uint64_t seed)
       : s(is),
         zeros(3),
         ids(some_ids(s, how, zeros, seed)),
@@ -76,12 +76,12 @@ template <class R, class Y> struct scene {
             .zero = {expert.as(s.tokens, s.top_k), x.as(s.tokens, s.hidden), s.experts, zeros},
             .valid = valid.as(s.tokens)};
   }
-  oracle::combine_question question(what w) const {
-    oracle::combine_question q{.tokens = static_cast<std::size_t>(s.tokens),
-                               .hidden = static_cast<std::size_t>(s.hidden),
-                               .top_k = static_cast<std::size_t>(s.top_k),
-                               .slot_row = ints(p.slot_row),
-                               .rows = in_double(rows)};
+  oracle::combine_inputs inputs(what w) const {
+    oracle::combine_inputs q{.tokens = static_cast<std::size_t>(s.tokens),
+                             .hidden = static_cast<std::size_t>(s.hidden),
+                             .top_k = static_cast<std::size_t>(s.top_k),
+                             .slot_row = ints(p.slot_row),
+                             .rows = in_double(rows)};
     if (w != what::plain) q.gate = in_double(gate);
     if (w == what::everything) {
       q.expert = ints(expert);
@@ -111,14 +111,14 @@ TYPED_TEST(CombineOf, MatchesTheOracleInEveryForm) {
   using Y = typename TypeParam::token;
   for (auto const& named : battery) {
     for (skew how : {skew::uniform, skew::one_hot}) {
-      scene<R, Y> const in(named.is, how, 1);
+      fixture<R, Y> const in(named.is, how, 1);
       shape const& s = named.is;
       for (what w : {what::plain, what::weighted, what::everything}) {
         SCOPED_TRACE(std::string(named.name) + " form " + std::to_string(static_cast<int>(w)));
-        auto const want = oracle::combine(in.question(w));
+        auto const want = oracle::combine(in.inputs(w));
         EXPECT_TRUE(s.tokens < 2 || not_flat(want));
         guarded<Y> first(0);
-        for (on_host const& on : host_worlds()) {
+        for (on_host const& on : host_configs()) {
           guarded<Y> y(want.size());
           status const done = combine(on, in.rows.as(in.p.rows(), s.hidden), in.p.plan, in.gates(w),
                                       y.as(s.tokens, s.hidden), in.options(w));
@@ -136,17 +136,17 @@ TYPED_TEST(CombineOf, Battery13_EachGradientOnEachInstructionSet) {
   using R = typename TypeParam::row;
   using Y = typename TypeParam::token;
   for (auto const& named : battery) {
-    scene<R, Y> const in(named.is, skew::zipf, 2);
+    fixture<R, Y> const in(named.is, skew::zipf, 2);
     shape const& s = named.is;
     auto const d_y = normal_values<Y>(size_of(s.tokens, s.hidden), 3);
     for (what w : {what::plain, what::weighted, what::everything}) {
       SCOPED_TRACE(std::string(named.name) + " form " + std::to_string(static_cast<int>(w)));
       bool const all = w == what::everything;
       auto const used = in.p.used() * static_cast<std::size_t>(s.hidden);
-      auto want = oracle::combine_backward(in.question(w), in_double(d_y), in.p.used());
+      auto want = oracle::combine_backward(in.inputs(w), in_double(d_y), in.p.used());
       EXPECT_TRUE(not_flat(want.d_rows));
       guarded<R> first(0);
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<R> d_rows(in.rows.size());
         guarded<float> d_gate(in.gate.size()), d_shared_gate(in.shared_gate.size());
         guarded<Y> d_shared(d_y.size()), d_residual(d_y.size()), d_x(d_y.size());
@@ -190,7 +190,7 @@ TYPED_TEST(CombineOf, Battery13_EachGradientOnEachInstructionSet) {
 
 TEST(Combine, ChainIsFmaInSlotOrderThenSharedThenResidual) {
   constexpr shape s{.tokens = 21, .hidden = 43, .experts = 6, .top_k = 5};
-  scene<float, float> const in(s, skew::uniform, 4);
+  fixture<float, float> const in(s, skew::uniform, 4);
   guarded<float> want(size_of(s.tokens, s.hidden));
   auto const rows = in.rows.as(in.p.rows(), s.hidden);
   for (offset_t t = 0; t < s.tokens; ++t) {
@@ -209,7 +209,7 @@ TEST(Combine, ChainIsFmaInSlotOrderThenSharedThenResidual) {
       want.as(s.tokens, s.hidden)(t, c) = in.valid[static_cast<std::size_t>(t)] != 0 ? y : 0.0f;
     }
   }
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> y(want.size());
     ASSERT_TRUE(combine(on, rows, in.p.plan, in.gates(what::everything), y.as(s.tokens, s.hidden),
                         in.options(what::everything))
@@ -222,9 +222,9 @@ TEST(Combine, ChainIsFmaInSlotOrderThenSharedThenResidual) {
 TEST(Combine, ManyChoicesKeepTheChain) {
   for (index_t top_k : {63, 64, 65, 128, 129, 300}) {
     shape const s{.tokens = 3, .hidden = 2051, .experts = 300, .top_k = top_k};
-    scene<float, bf16> const in(s, skew::uniform, 5);
+    fixture<float, bf16> const in(s, skew::uniform, 5);
     auto const rows = in.rows.as(in.p.rows(), s.hidden);
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       guarded<bf16> y(size_of(s.tokens, s.hidden));
       ASSERT_TRUE(
           combine(on, rows, in.p.plan, in.gates(what::weighted), y.as(s.tokens, s.hidden)).ok());
@@ -254,13 +254,13 @@ TEST(Combine, OfDispatchWithUniformGatesIsTheIdentity) {
                                   : s.top_k >= 2 ? 2
                                                  : 1};
       SCOPED_TRACE(named.name);
-      planned const p =
+      plan_fixture const p =
           plan_of({}, powers, chosen_experts(powers, how, 6), {.segment_multiple = 2});
       auto const x = normal_values<bf16>(size_of(s.tokens, s.hidden), 7);
       guarded<bf16> rows(p.rows() * static_cast<std::size_t>(s.hidden)), y(x.size());
       guarded<float> const gate(std::vector<float>(size_of(s.tokens, powers.top_k),
                                                    1.0f / static_cast<float>(powers.top_k)));
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         y.wipe();
         ASSERT_TRUE(
             dispatch(on, x.as(s.tokens, s.hidden), p.plan, rows.as(p.rows(), s.hidden)).ok());
@@ -278,7 +278,7 @@ TEST(CombineBackward, IsTheAdjointOfCombine) {
   for (auto const& named : battery) {
     shape const& s = named.is;
     SCOPED_TRACE(named.name);
-    scene<float, float> const in(s, skew::zipf, 8);
+    fixture<float, float> const in(s, skew::zipf, 8);
     auto const r = normal_values<float>(size_of(s.tokens, s.hidden), 9);
     guarded<float> y(r.size()), d_rows(in.rows.size());
     auto const rows = in.rows.as(in.p.rows(), s.hidden);
@@ -300,9 +300,9 @@ TEST(CombineBackward, IsTheAdjointOfCombine) {
 }
 
 /// What combine_backward writes to the rows is what dispatch makes of d_y with the same gates.
-TEST(CombineBackward, NeedNotBeMaterialised) {
+TEST(CombineBackward, NeedNotBeMaterialized) {
   constexpr shape s{.tokens = 33, .hidden = 50, .experts = 7, .top_k = 3};
-  scene<bf16, bf16> const in(s, skew::uniform, 10);
+  fixture<bf16, bf16> const in(s, skew::uniform, 10);
   auto const d_y = normal_values<bf16>(size_of(s.tokens, s.hidden), 11);
   guarded<bf16> a(in.rows.size()), b(in.rows.size());
   auto const gate = in.gates(what::weighted);
@@ -317,7 +317,7 @@ TEST(CombineBackward, NeedNotBeMaterialised) {
 
 TEST(CombineBackward, WithoutRowsLeavesTheirGatesToTheCaller) {
   constexpr shape s{.tokens = 9, .hidden = 34, .experts = 4, .top_k = 3};
-  scene<float, float> const in(s, skew::uniform, 12);
+  fixture<float, float> const in(s, skew::uniform, 12);
   auto const d_y = normal_values<float>(size_of(s.tokens, s.hidden), 13);
   guarded<float> d_gate(in.gate.size()), d_x = in.x;
   auto const given = in.options(what::everything);
@@ -326,9 +326,9 @@ TEST(CombineBackward, WithoutRowsLeavesTheirGatesToTheCaller) {
                                {.zero = given.zero,
                                 .d_gate = d_gate.as(s.tokens, s.top_k),
                                 .d_x = d_x.as(s.tokens, s.hidden),
-                                .accumulate_d_x = true})
+                                .accumulate = true})
                   .ok());
-  auto q = in.question(what::everything);
+  auto q = in.inputs(what::everything);
   q.valid.clear();
   q.shared.clear();
   auto want = oracle::combine_backward(q, in_double(d_y), in.p.rows());
@@ -350,12 +350,12 @@ TEST(CombineBackward, WithoutRowsLeavesTheirGatesToTheCaller) {
 
 TEST(Combine, Battery01_NoTokensAndTokensWithoutRows) {
   constexpr shape none{.tokens = 0, .hidden = 8, .experts = 3, .top_k = 2};
-  planned const empty = plan_of({}, none, {});
+  plan_fixture const empty = plan_of({}, none, {});
   EXPECT_TRUE(combine(on_host{}, view<float, 2>(nullptr, {{0, 8}}), empty.plan, {},
                       view<float, 2>(nullptr, {{0, 8}}))
                   .ok());
   constexpr shape s{.tokens = 3, .hidden = 8, .experts = 3, .top_k = 2};
-  planned const p = plan_of({}, s, {-1, -1, 1, -1, -1, -1});
+  plan_fixture const p = plan_of({}, s, {-1, -1, 1, -1, -1, -1});
   guarded<float> const rows = normal_values<float>(p.rows() * 8, 14);
   guarded<float> y(24);
   ASSERT_TRUE(combine(on_host{}, rows.as(p.rows(), 8), p.plan, {}, y.as(3, 8)).ok());
@@ -364,7 +364,7 @@ TEST(Combine, Battery01_NoTokensAndTokensWithoutRows) {
 
 TEST(Combine, Battery02_ExpertNamedTwiceCountsTwice) {
   constexpr shape s{.tokens = 2, .hidden = 3, .experts = 2, .top_k = 2};
-  planned const p = plan_of({}, s, {1, 1, 0, 1});
+  plan_fixture const p = plan_of({}, s, {1, 1, 0, 1});
   guarded<float> const rows(std::vector<float>{1, 2, 3, 10, 20, 30, 100, 200, 300, 7, 8, 9});
   guarded<float> const gate(std::vector<float>{0.5f, 0.25f, 1, 2});
   guarded<float> y(6);
@@ -375,7 +375,7 @@ TEST(Combine, Battery02_ExpertNamedTwiceCountsTwice) {
 
 TEST(Combine, Battery06_GatesOfSlotsWithoutARowAreNotRead) {
   constexpr shape s{.tokens = 5, .hidden = 12, .experts = 3, .top_k = 2};
-  planned const p = plan_of({}, s, {0, -1, -1, 2, -1, -1, 1, 0, 2, -1});
+  plan_fixture const p = plan_of({}, s, {0, -1, -1, 2, -1, -1, 1, 0, 2, -1});
   guarded<float> const rows = normal_values<float>(p.rows() * 12, 15);
   guarded<float> gate(10), y(60);  // gates NaN
   for (std::size_t slot = 0; slot < 10; ++slot) {
@@ -394,7 +394,7 @@ TEST(Combine, Battery08_OutputsOfShardsAddUpToTheWhole) {
   for (index_t first : {0, 5, 6}) {
     index_t const next = first == 0 ? 5 : first == 5 ? 6 : 12;
     shape const shard{.tokens = 40, .hidden = 21, .experts = next - first, .top_k = 3};
-    planned const p = plan_of({}, shard, ids, {.first_expert = first, .experts = 12});
+    plan_fixture const p = plan_of({}, shard, ids, {.first_expert = first, .experts = 12});
     EXPECT_GT(p.used(), 0u);
     guarded<float> rows(p.rows() * 21), y(x.size());
     ASSERT_TRUE(dispatch(on_host{}, x.as(40, 21), p.plan, rows.as(p.rows(), 21)).ok());
@@ -410,7 +410,7 @@ TEST(Combine, Battery08_OutputsOfShardsAddUpToTheWhole) {
 
 TEST(Combine, Battery09_PaddingTokensGetZeroWhateverTheyHold) {
   constexpr shape s{.tokens = 10, .hidden = 37, .experts = 4, .top_k = 2};
-  scene<float, float> in(s, skew::uniform, 16);
+  fixture<float, float> in(s, skew::uniform, 16);
   for (offset_t t = 0; t < s.tokens; ++t) {
     if (in.valid[static_cast<std::size_t>(t)] != 0) continue;
     for (offset_t c = 0; c < s.hidden; ++c) {
@@ -451,7 +451,7 @@ TEST(Combine, Battery16_TokensBitsDoNotDependOnTheOthers) {
   std::vector<float> longest;
   for (index_t tokens : {257, 64, 16, 4, 1}) {
     shape const s{.tokens = tokens, .hidden = 131, .experts = 11, .top_k = 3};
-    planned const p = plan_of({}, s, {ids.begin(), ids.begin() + tokens * 3});
+    plan_fixture const p = plan_of({}, s, {ids.begin(), ids.begin() + tokens * 3});
     guarded<float> rows(p.rows() * 131), y(size_of(tokens, 131));
     view<float const, 2> const g(gate.data(), {{tokens, 3}});
     ASSERT_TRUE(dispatch(on_host{}, view<float const, 2>(x.data(), {{tokens, 131}}), p.plan,
@@ -465,7 +465,7 @@ TEST(Combine, Battery16_TokensBitsDoNotDependOnTheOthers) {
 
 TEST(Combine, Battery17_NanInPaddingRowsTouchesNoToken) {
   constexpr shape s{.tokens = 23, .hidden = 33, .experts = 5, .top_k = 2};
-  scene<fp16, fp16> const in(s, skew::uniform, 20);  // its padding rows are NaN
+  fixture<fp16, fp16> const in(s, skew::uniform, 20);  // its padding rows are NaN
   guarded<fp16> y(size_of(s.tokens, s.hidden));
   ASSERT_TRUE(combine(on_host{}, in.rows.as(in.p.rows(), 33), in.p.plan, in.gates(what::weighted),
                       y.as(s.tokens, 33))
@@ -476,7 +476,7 @@ TEST(Combine, Battery17_NanInPaddingRowsTouchesNoToken) {
 TEST(Combine, Battery22_ZeroExpertsAreScaledByTheirGate) {
   constexpr shape s{.tokens = 2, .hidden = 3, .experts = 2, .top_k = 3};
   std::vector<index_t> const ids{0, 2, 3, 3, 4, -1};  // 2 and 3 are zero experts, 4 is nobody
-  planned const p = plan_of({}, s, ids, {.zero_experts = 2});
+  plan_fixture const p = plan_of({}, s, ids, {.zero_experts = 2});
   guarded<float> const rows(std::vector<float>(18, 5.0f));
   guarded<float> const x(std::vector<float>{1, 2, 3, 10, 20, 30});
   guarded<float> const gate(std::vector<float>{1, 6, 0.5f, 6, 100, 100});
@@ -491,7 +491,7 @@ TEST(Combine, Battery22_ZeroExpertsAreScaledByTheirGate) {
 
 TEST(Combine, OutputMayLieOnWhatIsAddedToIt) {
   constexpr shape s{.tokens = 17, .hidden = 45, .experts = 4, .top_k = 2};
-  scene<bf16, bf16> const in(s, skew::uniform, 21);
+  fixture<bf16, bf16> const in(s, skew::uniform, 21);
   auto const rows = in.rows.as(in.p.rows(), s.hidden);
   for (what w : {what::everything}) {
     guarded<bf16> apart(in.x.size()), same = in.residual;
@@ -511,7 +511,7 @@ TEST(Combine, Battery05_MoreThan2To31Elements) {
   static_assert(rows_count * s.hidden > (offset_t{1} << 31));
   std::vector<index_t> ids(static_cast<std::size_t>(rows_count));
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<index_t>(i % 5);
-  planned const p = plan_of({}, s, ids);
+  plan_fixture const p = plan_of({}, s, ids);
   sparse<bf16> const memory(rows_count * s.hidden), out(offset_t{s.tokens} * s.hidden);
   auto const rows = memory.rows(rows_count, s.hidden, s.hidden);
   auto const y = out.rows(s.tokens, s.hidden, s.hidden);
@@ -528,7 +528,7 @@ TEST(Combine, Battery05_MoreThan2To31Elements) {
 TEST(Combine, Battery05_StridesPast2To31) {
   constexpr offset_t far = (offset_t{1} << 31) + 5;
   constexpr shape s{.tokens = 3, .hidden = 40, .experts = 2, .top_k = 1};
-  planned const p = plan_of({}, s, {1, 0, 1});
+  plan_fixture const p = plan_of({}, s, {1, 0, 1});
   sparse<fp16> const memory(far * 3), out(far * 3);
   auto const rows = memory.rows(3, s.hidden, far), y = out.rows(3, s.hidden, far);
   for (offset_t r = 0; r < 3; ++r) {
@@ -548,7 +548,7 @@ TEST(Combine, Battery05_StridesPast2To31) {
 
 TEST(Combine, Battery26_AnyAlignmentStrideAndWidth) {
   constexpr shape s{.tokens = 11, .hidden = 0, .experts = 4, .top_k = 3};
-  planned const p = plan_of({}, s, chosen_experts(s, skew::uniform, 22));
+  plan_fixture const p = plan_of({}, s, chosen_experts(s, skew::uniform, 22));
   auto const rows_count = static_cast<offset_t>(p.rows());
   auto const gate = normal_values<float>(33, 23);
   for (offset_t hidden : {1, 2, 7, 8, 15, 31, 33, 63, 65, 100}) {
@@ -556,7 +556,7 @@ TEST(Combine, Battery26_AnyAlignmentStrideAndWidth) {
       auto const memory = normal_values<fp16>(size_of(rows_count, hidden + shift) + 8, 24);
       view<fp16 const, 2> const rows(memory.data() + shift, {{rows_count, hidden}},
                                      {{hidden + shift, 1}});
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<fp16> out(size_of(s.tokens, hidden + 1) + 4);
         view<fp16, 2> const y(out.data() + shift, {{s.tokens, hidden}}, {{hidden + 1, 1}});
         ASSERT_TRUE(combine(on, rows, p.plan, gate.as(11, 3), y).ok());

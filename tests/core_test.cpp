@@ -1,4 +1,4 @@
-// Views, status, arena, checks: what every room builds on.
+// Views, status, arena, checks: what every module builds on.
 #include <gtest/gtest.h>
 
 #include <array>

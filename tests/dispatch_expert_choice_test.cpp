@@ -4,10 +4,10 @@
 #include <string>
 
 #include "shunt/dispatch.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_dispatch.hpp"
-#include "support/planned.hpp"
+#include "support/plan_fixture.hpp"
 #include "support/shapes.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace dispatch_expert_choice_test {
@@ -23,7 +23,7 @@ struct choice {
 /// Distinct tokens for each expert, in no order.
 choice random_choice(int tokens, int experts, int chosen, std::uint64_t seed) {
   choice c{.tokens = tokens, .experts = experts, .chosen = chosen};
-  dice d(seed);
+  rng d(seed);
   for (int e = 0; e < experts; ++e) {
     std::vector<int> order(static_cast<std::size_t>(tokens));
     for (int t = 0; t < tokens; ++t) order[static_cast<std::size_t>(t)] = t;
@@ -42,14 +42,14 @@ void expect_choice(choice const& c, on_host const& on) {
   auto const experts = static_cast<std::size_t>(c.experts), tokens = std::size_t(c.tokens),
              chosen = static_cast<std::size_t>(c.chosen);
   shape const s{.tokens = c.tokens, .experts = c.experts, .top_k = c.experts};
-  planned got(s, expert_choice_rows_bound(c.experts, c.chosen, c.multiple) + 2);
+  plan_fixture got(s, expert_choice_rows_bound(c.experts, c.chosen, c.multiple) + 2);
   guarded<index_t> const token(c.token);
   guarded<float> gate(c.token.size()), dense(tokens * experts);
   for (std::size_t i = 0; i < gate.size(); ++i) gate[i] = 1.0f + static_cast<float>(i);
   guarded<std::uint8_t> const valid(std::vector<std::uint8_t>(c.valid.begin(), c.valid.end()));
   guarded<index_t> wanted(experts), kept(experts);
   guarded<plan_counts> totals(1);
-  guarded<std::byte> scratch(expert_choice_scratch_bytes(on, c.experts));
+  guarded<std::byte> scratch(plan_from_expert_choice_scratch_bytes(on, c.experts));
   expert_choice_options<> o{.gate = gate.as(experts, chosen),
                             .dense_gate = dense.as(tokens, experts),
                             .segment_multiple = c.multiple,
@@ -121,31 +121,32 @@ TEST(ExpertChoice, Battery09_PaddingTokensHaveNoRow) {
 TEST(ExpertChoice, BadInputHasItsSentence) {
   choice const c = random_choice(10, 3, 4, 7);
   shape const s{.tokens = 10, .experts = 3, .top_k = 3};
-  planned got(s, 12);
-  guarded<std::byte> scratch(expert_choice_scratch_bytes(on_host{}, 3));
+  plan_fixture got(s, 12);
+  guarded<std::byte> scratch(plan_from_expert_choice_scratch_bytes(on_host{}, 3));
   view<index_t const, 2> const token(c.token.data(), {{3, 4}});
   auto const says = [&](status const& is, std::string const& sentence) {
     EXPECT_FALSE(is.ok());
     EXPECT_EQ(std::string(is.message()), sentence);
     EXPECT_TRUE(same_bits(got.offset, guarded<index_t>(4))) << "written";
   };
-  says(plan_from_expert_choice(on_host{}, view<index_t const, 2>(c.token.data(), {{2, 4}}),
-                               got.plan, scratch),
-       "plan_from_expert_choice.token: extent 0 is 2; it must be 3 (experts)");
+  expect_error(plan_from_expert_choice(on_host{}, view<index_t const, 2>(c.token.data(), {{2, 4}}),
+                                       got.plan, scratch),
+               "plan_from_expert_choice.token: extent 0 is 2; it must be 3 (experts)");
   dispatch_plan<> narrow = got.plan;
   narrow.top_k = 2;
   narrow.slot_row = got.plan.slot_row.slice(0, 20);
-  says(plan_from_expert_choice(on_host{}, token, narrow, scratch),
-       "plan_from_expert_choice.plan.top_k: extent 0 is 2; it must be 3 (experts: slots are "
-       "token·E + e)");
+  expect_error(
+      plan_from_expert_choice(on_host{}, token, narrow, scratch),
+      "plan_from_expert_choice.plan.top_k: extent 0 is 2; it must be 3 (experts: slots are "
+      "token·E + e)");
   dispatch_plan<> shallow = got.plan;
   shallow.row_slot = got.plan.row_slot.slice(0, 11);
-  says(
+  expect_error(
       plan_from_expert_choice(on_host{}, token, shallow, scratch),
       "plan_from_expert_choice.plan.row_slot: extent 0 is 11; it must be 12 or more (the rows that "
       "any choice may need)");
   guarded<float> dense(30);
-  says(
+  expect_error(
       plan_from_expert_choice(on_host{}, token, got.plan, scratch, {.dense_gate = dense.as(10, 3)}),
       "plan_from_expert_choice.options.gate: the pointer is null; writing dense_gate it must have "
       "gates [3,4]");

@@ -4,22 +4,22 @@
 #include <string>
 
 #include "shunt/dispatch.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_dispatch.hpp"
-#include "support/planned.hpp"
+#include "support/plan_fixture.hpp"
 #include "support/shapes.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace dispatch_plan_test {
 
 using oracle::plan_answer;
-using oracle::plan_question;
+using oracle::plan_inputs;
 using oracle::refuse;
 
 template <class A> std::vector<int> ints(A const& a) { return {a.begin(), a.end()}; }
 
-/// Runs the library on a question, on one world, and compares every number.
-void expect_plan(plan_question const& q, on_host const& on, std::string const& what) {
+/// Runs the library on a inputs, on one world, and compares every number.
+void expect_plan(plan_inputs const& q, on_host const& on, std::string const& what) {
   SCOPED_TRACE(what + ", " + name_of(on));
   plan_answer const want = oracle::plan(q);
   shape const s{.tokens = q.tokens, .experts = q.local, .top_k = q.top_k};
@@ -41,7 +41,7 @@ void expect_plan(plan_question const& q, on_host const& on, std::string const& w
   if (!q.gate.empty()) o.gate = gate.as(q.tokens, q.top_k);
   if (!q.valid.empty()) o.valid = valid.as(q.tokens);
   constexpr offset_t spare = 3;
-  planned const got = plan_of(on, s, q.expert, o, spare);
+  plan_fixture const got = plan_of(on, s, q.expert, o, spare);
 
   EXPECT_EQ(ints(got.offset), want.offset);
   EXPECT_EQ(ints(got.slot_row), want.slot_row);
@@ -64,25 +64,25 @@ void expect_plan(plan_question const& q, on_host const& on, std::string const& w
             q.tokens * q.top_k);
 }
 
-void expect_plan(plan_question const& q, std::string const& what) {
+void expect_plan(plan_inputs const& q, std::string const& what) {
   for (int threads : {1, 2, 7}) expect_plan(q, {.threads = threads}, what);
 }
 
-plan_question question(shape const& s, skew how, std::uint64_t seed) {
+plan_inputs inputs(shape const& s, skew how, std::uint64_t seed) {
   return {.tokens = s.tokens,
           .top_k = s.top_k,
           .local = s.experts,
           .expert = chosen_experts(s, how, seed)};
 }
 /// Ids of any experts, repeats and all: fast for large batches.
-plan_question dense_question(int tokens, int experts, int top_k, std::uint64_t seed) {
-  plan_question q{.tokens = tokens, .top_k = top_k, .local = experts};
-  dice d(seed);
+plan_inputs dense_question(int tokens, int experts, int top_k, std::uint64_t seed) {
+  plan_inputs q{.tokens = tokens, .top_k = top_k, .local = experts};
+  rng d(seed);
   for (int i = 0; i < tokens * top_k; ++i) q.expert.push_back(static_cast<int>(d.below(experts)));
   return q;
 }
 std::vector<float> gates(std::size_t count, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<float> g(count);
   for (float& x : g) x = static_cast<float>(d.below(9)) / 8.0f - 0.25f;  // many ties, some negative
   return g;
@@ -91,13 +91,13 @@ std::vector<float> gates(std::size_t count, std::uint64_t seed) {
 TEST(DispatchPlan, EveryShapeAndSkewMatchesTheOracle) {
   for (auto const& named : battery) {
     for (skew how : skews) {
-      expect_plan(question(named.is, how, 1), std::string(named.name) + " " + to_string(how));
+      expect_plan(inputs(named.is, how, 1), std::string(named.name) + " " + to_string(how));
     }
   }
 }
 
 TEST(DispatchPlan, Battery01_NoTokensGiveEmptySegments) {
-  plan_question q{.tokens = 0, .top_k = 2, .local = 5};
+  plan_inputs q{.tokens = 0, .top_k = 2, .local = 5};
   expect_plan(q, "no tokens");
   q.multiple = 64;
   q.capacity = 3;
@@ -105,15 +105,15 @@ TEST(DispatchPlan, Battery01_NoTokensGiveEmptySegments) {
 }
 
 TEST(DispatchPlan, Battery02_ExpertNamedTwiceByOneTokenGetsTwoRows) {
-  plan_question const q{.tokens = 3, .top_k = 3, .local = 4, .expert = {1, 1, 2, 3, 3, 3, 0, 2, 0}};
+  plan_inputs const q{.tokens = 3, .top_k = 3, .local = 4, .expert = {1, 1, 2, 3, 3, 3, 0, 2, 0}};
   expect_plan(q, "repeats");
-  planned const p = plan_of({}, {.tokens = 3, .experts = 4, .top_k = 3}, q.expert);
+  plan_fixture const p = plan_of({}, {.tokens = 3, .experts = 4, .top_k = 3}, q.expert);
   EXPECT_EQ(ints(p.row_slot), (std::vector<int>{6, 8, 0, 1, 2, 7, 3, 4, 5}));
 }
 
 TEST(DispatchPlan, Battery03_SentinelIdsAreNoIndex) {
   constexpr int least = std::numeric_limits<int>::min(), most = std::numeric_limits<int>::max();
-  plan_question q{.tokens = 4, .top_k = 2, .local = 3};
+  plan_inputs q{.tokens = 4, .top_k = 2, .local = 3};
   q.expert = {least, most, 3, 0, -2, 2, 1 << 20, -1};
   expect_plan(q, "sentinels");
   q.first = 7;
@@ -121,7 +121,7 @@ TEST(DispatchPlan, Battery03_SentinelIdsAreNoIndex) {
 }
 
 TEST(DispatchPlan, Battery06_SlotsWithoutExpertGetNoRow) {
-  plan_question q = question({.tokens = 37, .experts = 6, .top_k = 3}, skew::zipf, 4);
+  plan_inputs q = inputs({.tokens = 37, .experts = 6, .top_k = 3}, skew::zipf, 4);
   for (std::size_t i = 0; i < q.expert.size(); i += 4) q.expert[i] = -1;
   expect_plan(q, "some slots");
   for (int& id : q.expert) id = -1;
@@ -130,7 +130,7 @@ TEST(DispatchPlan, Battery06_SlotsWithoutExpertGetNoRow) {
 
 TEST(DispatchPlan, Battery08_ShardsTogetherAreTheWhole) {
   constexpr shape s{.tokens = 91, .experts = 12, .top_k = 4};
-  plan_question q = question(s, skew::zipf, 5);
+  plan_inputs q = inputs(s, skew::zipf, 5);
   plan_answer const whole = oracle::plan(q);
   int rows = 0;
   q.real = 12;
@@ -139,8 +139,8 @@ TEST(DispatchPlan, Battery08_ShardsTogetherAreTheWhole) {
     q.first = first;
     q.local = next - first;
     expect_plan(q, "shard at " + std::to_string(first));
-    planned const p = plan_of({}, {.tokens = s.tokens, .experts = q.local, .top_k = s.top_k},
-                              q.expert, {.first_expert = first, .experts = 12});
+    plan_fixture const p = plan_of({}, {.tokens = s.tokens, .experts = q.local, .top_k = s.top_k},
+                                   q.expert, {.first_expert = first, .experts = 12});
     for (int e = 0; e < q.local; ++e) {
       for (int r = p.offset[std::size_t(e)]; r < p.offset[std::size_t(e) + 1]; ++r) {
         int const at = whole.offset[std::size_t(first + e)] + r - p.offset[std::size_t(e)];
@@ -154,14 +154,14 @@ TEST(DispatchPlan, Battery08_ShardsTogetherAreTheWhole) {
 
 TEST(DispatchPlan, Battery09_PaddingTokensTakeNoRowAndNoCapacity) {
   for (int tokens : {40, 6}) {  // also T = E, where a mask of the wrong axis goes unseen
-    plan_question q = question({.tokens = tokens, .experts = 6, .top_k = 2}, skew::one_hot, 6);
+    plan_inputs q = inputs({.tokens = tokens, .experts = 6, .top_k = 2}, skew::one_hot, 6);
     for (int t = 0; t < tokens; ++t) q.valid.push_back(t % 3 == 0 ? 0 : 1);
     expect_plan(q, "dropless");
     for (int capacity : {1, 4}) {
       q.capacity = capacity;
       expect_plan(q, "capacity");
       // The valid tokens alone give the same rows.
-      plan_question alone = q;
+      plan_inputs alone = q;
       alone.expert.clear();
       alone.valid.clear();
       std::vector<int> token;
@@ -181,7 +181,7 @@ TEST(DispatchPlan, Battery09_PaddingTokensTakeNoRowAndNoCapacity) {
 
 TEST(DispatchPlan, CapacityRefusesByPositionByChoiceAndByGate) {
   for (skew how : skews) {
-    plan_question q = question({.tokens = 123, .experts = 7, .top_k = 3}, how, 7);
+    plan_inputs q = inputs({.tokens = 123, .experts = 7, .top_k = 3}, how, 7);
     q.gate = gates(q.expert.size(), 8);
     for (refuse drop : {refuse::later, refuse::later_choices, refuse::lower_gates}) {
       for (int capacity : {1, 2, 20, 52, 53, 369, 1000}) {
@@ -195,7 +195,7 @@ TEST(DispatchPlan, CapacityRefusesByPositionByChoiceAndByGate) {
 
 // Any capacity that the type holds: one that no expert reaches drops nothing.
 TEST(DispatchPlan, Battery44_CapacityFromOneToTheLargestNumber) {
-  plan_question q = question({.tokens = 123, .experts = 7, .top_k = 3}, skew::zipf, 7);
+  plan_inputs q = inputs({.tokens = 123, .experts = 7, .top_k = 3}, skew::zipf, 7);
   q.gate = gates(q.expert.size(), 8);
   for (refuse drop : {refuse::later, refuse::later_choices, refuse::lower_gates}) {
     for (int capacity : {1, 1 << 16, (1 << 24) + 1, (1 << 30) + 1,
@@ -210,22 +210,22 @@ TEST(DispatchPlan, Battery44_CapacityFromOneToTheLargestNumber) {
 TEST(DispatchPlan, EqualGatesKeepTheEarlierAndNanIsLowest) {
   constexpr float nan = std::numeric_limits<float>::quiet_NaN();
   constexpr float inf = std::numeric_limits<float>::infinity();
-  plan_question q{.tokens = 8, .top_k = 1, .local = 1, .expert = std::vector<int>(8, 0)};
+  plan_inputs q{.tokens = 8, .top_k = 1, .local = 1, .expert = std::vector<int>(8, 0)};
   q.gate = {nan, 0.5f, -0.0f, 0.0f, -inf, 0.5f, inf, -nan};
   q.drop = refuse::lower_gates;
   for (q.capacity = 1; q.capacity <= 8; ++q.capacity) expect_plan(q, "gates");
   q.capacity = 3;
-  planned const p = plan_of({}, {.tokens = 8, .experts = 1, .top_k = 1}, q.expert,
-                            {.capacity = 3,
-                             .drop = drop_policy::by_gate,
-                             .gate = view<float const, 2>(q.gate.data(), {{8, 1}})});
+  plan_fixture const p = plan_of({}, {.tokens = 8, .experts = 1, .top_k = 1}, q.expert,
+                                 {.capacity = 3,
+                                  .drop = drop_policy::by_gate,
+                                  .gate = view<float const, 2>(q.gate.data(), {{8, 1}})});
   EXPECT_EQ(ints(p.row_slot), (std::vector<int>{1, 5, 6}));
 }
 
 TEST(DispatchPlan, PadsSegmentsToAnyMultiple) {
   for (int multiple : {1, 2, 3, 7, 64, 128}) {
     for (skew how : skews) {
-      plan_question q = question({.tokens = 61, .experts = 9, .top_k = 2}, how, 9);
+      plan_inputs q = inputs({.tokens = 61, .experts = 9, .top_k = 2}, how, 9);
       q.multiple = multiple;
       expect_plan(q, "multiple of " + std::to_string(multiple));
       q.capacity = 10;
@@ -235,7 +235,7 @@ TEST(DispatchPlan, PadsSegmentsToAnyMultiple) {
 }
 
 TEST(DispatchPlan, Battery15_BlocksOfTokensJoinInOrderOnAnyThreadCount) {
-  plan_question q = dense_question(small_scale() ? 4099 : 30011, 61, 5, 10);
+  plan_inputs q = dense_question(small_scale() ? 4099 : 30011, 61, 5, 10);
   expect_plan(q, "many blocks");
   q.gate = gates(q.expert.size(), 11);
   q.drop = refuse::lower_gates;
@@ -264,7 +264,7 @@ TEST(DispatchPlan, Battery20_NoLimitOnChoicesExpertsOrTokens) {
 }
 
 TEST(DispatchPlan, Battery22_ZeroExpertsAreNoRowAndNoError) {
-  plan_question q{.tokens = 3, .top_k = 3, .local = 4, .expert = {0, 4, 6, 5, 1, 7, 3, -1, 4}};
+  plan_inputs q{.tokens = 3, .top_k = 3, .local = 4, .expert = {0, 4, 6, 5, 1, 7, 3, -1, 4}};
   q.zero = 3;  // ids 4, 5, 6; 7 names nothing
   expect_plan(q, "zero experts");
   q.real = 6;  // a shard: ids 4, 5 live elsewhere, 6 to 8 are zero experts
@@ -272,10 +272,10 @@ TEST(DispatchPlan, Battery22_ZeroExpertsAreNoRowAndNoError) {
 }
 
 TEST(DispatchPlan, RandomQuestions) {
-  dice d(18);
+  rng d(18);
   int const rounds = small_scale() ? 60 : 400;
   for (int round = 0; round < rounds; ++round) {
-    plan_question q;
+    plan_inputs q;
     q.tokens = static_cast<int>(d.below(60));
     q.top_k = static_cast<int>(d.below(6)) + 1;
     q.local = static_cast<int>(d.below(9));
@@ -299,14 +299,14 @@ TEST(DispatchPlan, RandomQuestions) {
 TEST(DispatchPlan, Battery24_TheQueryIsWhatTheRunNeeds) {
   for (int tokens : {0, 5, 9000}) {
     for (bool by_gate : {false, true}) {
-      plan_question const q = dense_question(tokens, 33, 3, 19);
+      plan_inputs const q = dense_question(tokens, 33, 3, 19);
       shape const s{.tokens = tokens, .experts = 33, .top_k = 3};
       std::vector<float> const g = gates(q.expert.size(), 20);
       plan_options<> const o{.capacity = 7,
                              .drop = by_gate ? drop_policy::by_gate : drop_policy::by_position,
                              .gate = view<float const, 2>(g.data(), {{tokens, 3}})};
       std::size_t const need = plan_scratch_bytes(on_host{}, s, o);
-      planned made(s, plan_rows_bound(s, o));
+      plan_fixture made(s, plan_rows_bound(s, o));
       view<index_t const, 2> const ids(q.expert.data(), {{tokens, 3}});
       guarded<std::byte> bytes(need + 63);
       for (std::size_t shift : {0u, 1u, 17u, 63u}) {
@@ -338,7 +338,7 @@ TEST(DispatchPlan, CarvedPlansFitTheirArena) {
   EXPECT_TRUE(work.fits());
   EXPECT_EQ(plan.row_slot.extent(0), 9 * 16);
   EXPECT_EQ(plan.experts(), 9);
-  plan_question const q = dense_question(100, 9, 3, 21);
+  plan_inputs const q = dense_question(100, 9, 3, 21);
   guarded<std::byte> scratch(plan_scratch_bytes(on_host{}, s, o));
   status const done = plan_dispatch(on_host{}, view<index_t const, 2>(q.expert.data(), {{100, 3}}),
                                     plan, scratch, o);

@@ -6,12 +6,12 @@
 #include <string>
 
 #include "support/compare.hpp"
-#include "support/planned.hpp"
+#include "support/host_configs.hpp"
+#include "support/plan_fixture.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
 #include "support/sparse.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace dispatch_test {
@@ -22,7 +22,7 @@ struct triple {
 };
 
 template <class T> guarded<T> bytes_of(std::size_t count, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   guarded<T> values(count);
   auto* const at = reinterpret_cast<unsigned char*>(values.data());
   for (std::size_t i = 0; i < count * sizeof(T); ++i) at[i] = static_cast<unsigned char>(d.bits());
@@ -34,7 +34,7 @@ std::size_t size_of(offset_t a, offset_t b) { return static_cast<std::size_t>(a 
 /// What the forward must give, element by element from its definition; rows behind the last segment
 /// stay untouched.
 template <class T>
-guarded<T> expected_rows(planned const& p, guarded<T> const& x, offset_t hidden,
+guarded<T> expected_rows(plan_fixture const& p, guarded<T> const& x, offset_t hidden,
                          guarded<float> const* gate) {
   guarded<T> rows(size_of(static_cast<offset_t>(p.rows()), hidden));
   auto const h = static_cast<std::size_t>(hidden);
@@ -77,11 +77,11 @@ TYPED_TEST(DispatchOf, MovesEveryElementAndZeroesPaddingRows) {
     for (skew how : skews) {
       shape const& s = named.is;
       SCOPED_TRACE(std::string(named.name) + " " + to_string(how));
-      planned const p =
+      plan_fixture const p =
           plan_of({}, s, some_ids(s, how, 1), {.segment_multiple = how == skew::zipf ? 4 : 1}, 2);
       guarded<T> const x = bytes_of<T>(size_of(s.tokens, s.hidden), 2);
       guarded<T> const want = expected_rows<T>(p, x, s.hidden, nullptr);
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<T> rows(want.size());
         status const done =
             dispatch(on, x.as(s.tokens, s.hidden), p.plan, rows.as(p.rows(), s.hidden));
@@ -100,11 +100,11 @@ TYPED_TEST(DispatchWithGates, RowsAreGateTimesTokenRoundedOnce) {
   for (auto const& named : battery) {
     shape const& s = named.is;
     SCOPED_TRACE(named.name);
-    planned const p = plan_of({}, s, some_ids(s, skew::zipf, 3), {.segment_multiple = 3}, 1);
+    plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 3), {.segment_multiple = 3}, 1);
     auto const x = normal_values<T>(size_of(s.tokens, s.hidden), 4);
     auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 5);
     guarded<T> const want = expected_rows<T>(p, x, s.hidden, &gate);
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       guarded<T> rows(want.size());
       status const done =
           dispatch(on, x.as(s.tokens, s.hidden), p.plan, rows.as(p.rows(), s.hidden),
@@ -117,7 +117,7 @@ TYPED_TEST(DispatchWithGates, RowsAreGateTimesTokenRoundedOnce) {
 
 /// d_x in double, and the magnitudes that went into it.
 template <class A>
-std::vector<expectation> expected_gradient(planned const& p, guarded<A> const& d_rows,
+std::vector<expectation> expected_gradient(plan_fixture const& p, guarded<A> const& d_rows,
                                            offset_t hidden, guarded<float> const* gate,
                                            std::vector<double> const& old) {
   auto const h = static_cast<std::size_t>(hidden);
@@ -138,7 +138,8 @@ std::vector<expectation> expected_gradient(planned const& p, guarded<A> const& d
 }
 
 template <class A, class B> void expect_gradients(shape const& s, std::uint64_t seed) {
-  planned const p = plan_of({}, s, some_ids(s, skew::uniform, seed), {.segment_multiple = 4}, 1);
+  plan_fixture const p =
+      plan_of({}, s, some_ids(s, skew::uniform, seed), {.segment_multiple = 4}, 1);
   auto const d_rows =
       normal_values<A>(size_of(static_cast<offset_t>(p.rows()), s.hidden), seed + 1);
   auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), seed + 2);
@@ -163,7 +164,7 @@ template <class A, class B> void expect_gradients(shape const& s, std::uint64_t 
       }
       guarded<B> first(0);
       guarded<float> first_gate(0);
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<B> d_x = accumulate ? old : guarded<B>(old.size());
         guarded<float> d_gate(gate.size());
         dispatch_gradients<A> o{.accumulate = accumulate};
@@ -201,7 +202,7 @@ TEST(DispatchBackward, Battery13_EachGradientOnEachInstructionSet) {
 
 TEST(DispatchBackward, ChainIsFmaInSlotOrder) {
   constexpr shape s{.tokens = 21, .hidden = 37, .experts = 6, .top_k = 4};
-  planned const p = plan_of({}, s, some_ids(s, skew::uniform, 11));
+  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 11));
   auto const d_rows = normal_values<float>(size_of(static_cast<offset_t>(p.rows()), s.hidden), 12);
   auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 13);
   guarded<float> d_x(size_of(s.tokens, s.hidden)), want(d_x.size());
@@ -218,7 +219,7 @@ TEST(DispatchBackward, ChainIsFmaInSlotOrder) {
       want.as(s.tokens, s.hidden)(t, c) = sum;
     }
   }
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     d_x.wipe();
     status const done =
         dispatch_backward(on, d_rows.as(p.rows(), s.hidden), p.plan, d_x.as(s.tokens, s.hidden),
@@ -234,7 +235,7 @@ TEST(DispatchBackward, IsTheAdjointOfDispatch) {
     for (bool gated : {false, true}) {
       shape const& s = named.is;
       SCOPED_TRACE(named.name);
-      planned const p = plan_of({}, s, some_ids(s, skew::zipf, 14), {.segment_multiple = 2});
+      plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 14), {.segment_multiple = 2});
       auto const x = normal_values<float>(size_of(s.tokens, s.hidden), 15);
       auto const r = normal_values<float>(size_of(static_cast<offset_t>(p.rows()), s.hidden), 16);
       auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 17);
@@ -261,7 +262,7 @@ TEST(DispatchBackward, IsTheAdjointOfDispatch) {
 TEST(Dispatch, Battery05_StridesAndRowsPast2To31) {
   constexpr offset_t far = (offset_t{1} << 31) + 17;  // elements between rows
   constexpr shape s{.tokens = 3, .hidden = 40, .experts = 2, .top_k = 2};
-  planned const p = plan_of({}, s, {0, 1, 1, 0, 1, -1}, {.segment_multiple = 3});
+  plan_fixture const p = plan_of({}, s, {0, 1, 1, 0, 1, -1}, {.segment_multiple = 3});
   auto const rows_count = static_cast<offset_t>(p.rows());
   sparse<fp8_e4m3> const x(far * s.tokens), rows(far * rows_count);
   auto const from = x.rows(s.tokens, s.hidden, far), to = rows.rows(rows_count, s.hidden, far);
@@ -303,7 +304,7 @@ TEST(Dispatch, Battery05_MoreThan2To31ElementsInAll) {
   static_assert(rows_count * s.hidden > (offset_t{1} << 31));
   std::vector<index_t> ids(static_cast<std::size_t>(rows_count));
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<index_t>(i % 4);
-  planned const p = plan_of({}, s, ids);
+  plan_fixture const p = plan_of({}, s, ids);
   sparse<bf16> const d_rows(rows_count * s.hidden);
   auto const in = d_rows.rows(rows_count, s.hidden, s.hidden);
   guarded<bf16> d_x(size_of(s.tokens, s.hidden));
@@ -322,7 +323,7 @@ TEST(Dispatch, Battery05_MoreThan2To31ElementsInAll) {
 TEST(Dispatch, Battery07_RowsOfForeignSlotsAreNotGathered) {
   // Nothing but padding and rowless slots: every element written is a zero, nothing else is read.
   constexpr shape s{.tokens = 4, .hidden = 19, .experts = 3, .top_k = 2};
-  planned p = plan_of({}, s, {1, -1, -1, -1, -1, -1, -1, -1}, {.segment_multiple = 5});
+  plan_fixture p = plan_of({}, s, {1, -1, -1, -1, -1, -1, -1, -1}, {.segment_multiple = 5});
   guarded<float> const x = normal_values<float>(size_of(4, 19), 18);
   guarded<float> rows(size_of(static_cast<offset_t>(p.rows()), 19));
   ASSERT_TRUE(dispatch(on_host{}, x.as(4, 19), p.plan, rows.as(p.rows(), 19)).ok());
@@ -333,7 +334,7 @@ TEST(Dispatch, Battery07_RowsOfForeignSlotsAreNotGathered) {
 
 TEST(Dispatch, Battery06_PlanOfWildNumbersReadsAndWritesNothing) {
   constexpr shape s{.tokens = 2, .hidden = 8, .experts = 1, .top_k = 2};
-  planned p = plan_of({}, s, {0, 0, 0, 0});
+  plan_fixture p = plan_of({}, s, {0, 0, 0, 0});
   p.slot_row[1] = 4;        // beyond the rows
   p.slot_row[2] = -7;       // below -1
   p.slot_row[3] = 1 << 30;  // far beyond
@@ -363,7 +364,7 @@ TEST(Dispatch, Battery16_TokensBitsDoNotDependOnTheOthers) {
   for (index_t tokens : {1, 4, 16, 64, 257}) {
     shape const s{.tokens = tokens, .hidden = hidden, .experts = experts, .top_k = top_k};
     auto const slots = static_cast<std::size_t>(tokens * top_k);
-    planned const p =
+    plan_fixture const p =
         plan_of({}, s, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(slots)});
     guarded<bf16> rows(size_of(static_cast<offset_t>(p.rows()), hidden));
     guarded<bf16> d_x(size_of(tokens, hidden));
@@ -381,7 +382,7 @@ TEST(Dispatch, Battery16_TokensBitsDoNotDependOnTheOthers) {
 
 TEST(DispatchBackward, Battery17_NanInPaddingRowsTouchesNoToken) {
   constexpr shape s{.tokens = 23, .hidden = 33, .experts = 5, .top_k = 2};
-  planned const p = plan_of({}, s, some_ids(s, skew::uniform, 23), {.segment_multiple = 8}, 4);
+  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 23), {.segment_multiple = 8}, 4);
   guarded<float> d_rows(size_of(static_cast<offset_t>(p.rows()), s.hidden));  // NaN
   std::size_t padding = 0;
   for (std::size_t r = 0; r < p.rows(); ++r) {
@@ -397,7 +398,7 @@ TEST(DispatchBackward, Battery17_NanInPaddingRowsTouchesNoToken) {
 
 TEST(Dispatch, Battery26_AnyAlignmentStrideAndWidth) {
   constexpr shape s{.tokens = 13, .hidden = 0, .experts = 4, .top_k = 2};
-  planned const p = plan_of({}, s, some_ids(s, skew::uniform, 24), {.segment_multiple = 2});
+  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 24), {.segment_multiple = 2});
   auto const rows_count = static_cast<offset_t>(p.rows());
   for (offset_t hidden : {1, 2, 7, 8, 15, 31, 33, 63, 65, 100}) {
     for (offset_t shift : {0, 1, 3}) {
@@ -406,7 +407,7 @@ TEST(Dispatch, Battery26_AnyAlignmentStrideAndWidth) {
       auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 26);
       view<bf16 const, 2> const from(x.data() + shift, {{s.tokens, hidden}}, {{x_stride, 1}});
       guarded<bf16> const clean(size_of(rows_count, r_stride) + 8);
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<bf16> rows = clean;
         view<bf16, 2> const to(rows.data() + shift, {{rows_count, hidden}}, {{r_stride, 1}});
         ASSERT_TRUE(dispatch(on, from, p.plan, to, {.gate = gate.as(s.tokens, s.top_k)}).ok());
@@ -428,7 +429,7 @@ TEST(Dispatch, Battery26_AnyAlignmentStrideAndWidth) {
 
 TEST(Dispatch, ValuesGoFromSlotsToRowsAndBack) {
   constexpr shape s{.tokens = 300, .hidden = 1, .experts = 7, .top_k = 3};
-  planned const p = plan_of({}, s, some_ids(s, skew::zipf, 27), {.segment_multiple = 4}, 3);
+  plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 27), {.segment_multiple = 4}, 3);
   auto const gate = normal_values<float>(900, 28);
   guarded<float> row_gate(p.rows()), back(900);
   guarded<index_t> token(p.rows());

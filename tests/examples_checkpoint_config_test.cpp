@@ -40,7 +40,7 @@ std::string outcome(std::string const& text) {
 }
 std::string outcome(json const& config) { return outcome(config.dump()); }
 
-bool says(std::string const& text, std::string const& part) {
+bool expect_error(std::string const& text, std::string const& part) {
   return text.find(part) != std::string::npos;
 }
 
@@ -392,7 +392,7 @@ TEST(CheckpointConfig, Battery42_TheOuterQuantizationCountsWhereTheInnerIsNull) 
     json config = inside;
     if (null) config["text_config"]["quantization_config"] = nullptr;
     config["quantization_config"] = {{"quant_method", "gptq"}};
-    EXPECT_PRED2(says, outcome(config), "quantised by gptq") << null;
+    EXPECT_PRED2(says, outcome(config), "quantized by gptq") << null;
     config["quantization_config"] = {{"weight_block_size", {64, 32}}};
     checkpoint::layer_plan const p = checkpoint::plan_of({"config.json", config.dump()});
     EXPECT_EQ(p.block_rows, 64u);

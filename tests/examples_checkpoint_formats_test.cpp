@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "../examples/support/checkpoint/loaded_layer.hpp"
+#include "support/host_configs.hpp"
 #include "support/layer_weights.hpp"
 #include "support/published_families.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace examples_checkpoint_formats_test {
@@ -67,14 +67,14 @@ struct a_checkpoint {
 };
 
 /// Bytes of any numbers but e4m3's NaN.
-std::vector<std::uint8_t> numbers(std::uint64_t count, dice& d) {
+std::vector<std::uint8_t> numbers(std::uint64_t count, rng& d) {
   std::vector<std::uint8_t> v(static_cast<std::size_t>(count));
   for (auto& b : v) {
     do { b = static_cast<std::uint8_t>(d.below(256)); } while ((b & 0x7f) == 0x7f);
   }
   return v;
 }
-std::vector<std::uint8_t> powers(std::uint64_t count, dice& d) {
+std::vector<std::uint8_t> powers(std::uint64_t count, rng& d) {
   std::vector<std::uint8_t> v(static_cast<std::size_t>(count));
   for (auto& b : v) b = static_cast<std::uint8_t>(120 + d.below(5));
   return v;
@@ -84,7 +84,7 @@ std::vector<std::uint8_t> powers(std::uint64_t count, dice& d) {
 template <class Scale> void in_fp8(a_checkpoint& c, std::uint64_t block_rows = 128) {
   c.p.config["quantization_config"] = {{"quant_method", "fp8"},
                                        {"weight_block_size", {block_rows, 128}}};
-  dice d(1);
+  rng d(1);
   c.each_expert_matrix([&](std::string const& name, std::vector<std::uint64_t> const& shape) {
     std::vector<std::uint64_t> const blocks = {(shape[0] + block_rows - 1) / block_rows,
                                                (shape[1] + 127) / 128};
@@ -105,7 +105,7 @@ template <class Scale> void in_fp8(a_checkpoint& c, std::uint64_t block_rows = 1
 
 /// As DeepSeek-V4 publishes its experts; here the shared one too.
 void in_mxfp4(a_checkpoint& c) {
-  dice d(2);
+  rng d(2);
   c.each_expert_matrix([&](std::string const& name, std::vector<std::uint64_t> const& shape) {
     std::uint64_t const N = shape[0], K = shape[1];
     c.tensors.remove(name + ".weight");
@@ -116,7 +116,7 @@ void in_mxfp4(a_checkpoint& c) {
 
 /// As gpt-oss publishes them: all in one tensor, rows of gate and up in turn.
 void in_gpt_oss_blocks(a_checkpoint& c) {
-  dice d(3);
+  rng d(3);
   auto const H = static_cast<std::uint64_t>(c.p.is.f.width);
   auto const I = static_cast<std::uint64_t>(c.p.is.f.intermediate);
   std::string const at = "model.layers.2.mlp.experts.";
@@ -176,7 +176,7 @@ template <class F> void has_the_bits_of_the_decoded(a_checkpoint const& c, fs::p
         float most = 0;
         for (bf16 v : want) most = std::max(most, std::abs(to_float(v)));
         EXPECT_GT(most, 1e-3f) << "nothing comes out: this test proves nothing";
-        // The shared experts may be bf16: those worlds that compute them as the default does.
+        // The shared experts may be bf16: those configs that compute them as the default does.
         auto const arithmetics = host_arithmetics<bf16>();
         for (on_host const& on : arithmetics.back()) {
           EXPECT_TRUE(same_bits(output(on, c, w, layer.options()), want)) << name_of(on);

@@ -62,7 +62,7 @@ class CheckpointLayer : public testing::Test {
   fs::path folder_;
 };
 
-bool says(std::string const& text, std::string const& part) {
+bool expect_error(std::string const& text, std::string const& part) {
   return text.find(part) != std::string::npos;
 }
 std::string block_of(published_family const& p) {
@@ -135,7 +135,7 @@ TEST_F(CheckpointLayer, Battery32_DeepSeekV3WithoutItsKeysIsDeepSeekV3) {
   EXPECT_EQ(layer.options().route.scale, 2.5f);
   EXPECT_EQ(layer.options().route.groups, 8);
   EXPECT_EQ(layer.options().route.top_groups, 4);
-  EXPECT_EQ(layer.options().route.gates, gate_kind::renormalised);
+  EXPECT_EQ(layer.options().route.gates, gate_kind::renormalized);
   layer.visit([&](auto const& w) { EXPECT_EQ(w.shared_up.rows(), 2 * 9); });
 }
 
@@ -223,7 +223,8 @@ TEST_F(CheckpointLayer, Battery40_ATypeThatIsNotKnownMattersWhereItIsAskedFor) {
       rename_type(other, kind);
       EXPECT_EQ(refusal(stored), "") << kind;
       for (checkpoint::tensor_source const& t : tensors.sources()) {
-        bool const one_of_each = !says(t.name, "experts.") || says(t.name, "experts.5.up");
+        bool const one_of_each =
+            !expect_error(t.name, "experts.") || expect_error(t.name, "experts.5.up");
         if (t.name == other || (!one_of_each && (stored || kind != "C64"))) continue;
         fs::remove_all(folder_);
         write_checkpoint(folder_, p.config, tensors);
@@ -371,7 +372,7 @@ TEST_F(CheckpointLayer, Battery42_WhatStandsNextToExpertsIsNotRounded) {
   layer_setup<bf16> const s(p.is);
   tensor_list tensors = tensors_of(p, s), whole = tensors;
   for (checkpoint::tensor_source const& t : whole.sources()) {
-    if (!says(t.name, "expert") || says(t.name, "expert_gate")) continue;
+    if (!expect_error(t.name, "expert") || expect_error(t.name, "expert_gate")) continue;
     tensors.remove(t.name);
     tensors.add(t.name, t.shape, std::vector<std::uint8_t>(t.shape[0] * t.shape[1], 0x38),
                 "F8_E4M3");

@@ -34,7 +34,7 @@ double e8m0(unsigned bits) { return std::ldexp(1.0, static_cast<int>(bits) - 127
 
 /// All finite bytes of e4m3, in some order.
 std::vector<std::uint8_t> some_bytes(std::size_t count, std::uint64_t seed, bool any = false) {
-  dice d(seed);
+  rng d(seed);
   std::vector<std::uint8_t> v(count);
   for (auto& b : v) {
     do { b = static_cast<std::uint8_t>(d.below(256)); } while (!any && (b & 0x7f) == 0x7f);

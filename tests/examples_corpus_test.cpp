@@ -68,7 +68,7 @@ TEST_F(Corpus, FortunesAreCutAtTheirPercentLines) {
   EXPECT_EQ(ended[1].text, "second saying of two");
 }
 
-TEST_F(Corpus, AFileIsOneDocumentWithoutItsLicence) {
+TEST_F(Corpus, AFileIsOneDocumentWithoutItsLicense) {
   auto const parts =
       lm::documents_of("// Copyright\n// all of it\n\nint answer() { return 42; }\n");
   ASSERT_EQ(parts.size(), 1u);

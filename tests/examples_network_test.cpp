@@ -58,7 +58,7 @@ class Network : public on_small_corpus {
     lm::trainer stopped(name, settings_, text_, first);
     stopped.train(folder_ / "stopped");
     ASSERT_EQ(stopped.step(), 9);
-    EXPECT_NE(bits(first), bits(whole)) << "nothing was learnt after step 9: this proves nothing";
+    EXPECT_NE(bits(first), bits(whole)) << "nothing was learned after step 9: this proves nothing";
 
     lm::detail::stop_asked = 0;
     lm::trainer resumed(name, settings_, text_, second);
@@ -95,7 +95,7 @@ TEST_F(Network, LearnsAndTimesItsStages) {
   }
   EXPECT_GT(all, 0.5 * run.step_seconds());
   EXPECT_LE(all, 1.05 * run.step_seconds());
-  for (char const* stage : {"experts", "attention", "optimiser"}) {
+  for (char const* stage : {"experts", "attention", "optimizer"}) {
     EXPECT_EQ(network.time().count(stage), 1u) << stage;
   }
 }
@@ -113,9 +113,9 @@ TEST_F(Network, CountsEverySlotOfEveryLayer) {
     EXPECT_EQ(sum, 4 * 16 * settings_.top_k);
   }
   lm::expert_load const uniform = {{5, 5, 5, 5}}, hot = {{20, 0, 0, 0}};
-  EXPECT_EQ(network.use_of(uniform).utilisation, 1);
+  EXPECT_EQ(network.use_of(uniform).utilization, 1);
   EXPECT_NEAR(network.use_of(uniform).divergence, 0, 1e-6);
-  EXPECT_EQ(network.use_of(hot).utilisation, 0.25);
+  EXPECT_EQ(network.use_of(hot).utilization, 0.25);
   EXPECT_GT(network.use_of(hot).divergence, 0.4);
 }
 

@@ -136,7 +136,7 @@ TEST_F(Report, TheTableSaysWhatWasMeasured) {
   };
   EXPECT_EQ(rows[0], (std::vector<std::string>{"", "moe", "dense"}));
   EXPECT_EQ(cell("held-out bits per byte", 1), "5.0000");
-  EXPECT_EQ(cell("expert utilisation, before", 1), "0.400");
+  EXPECT_EQ(cell("expert utilization, before", 1), "0.400");
   EXPECT_EQ(cell("JSD to uniform, before", 2), "-");
   EXPECT_EQ(cell("milliseconds per step", 1), "50.0");
   EXPECT_EQ(cell("  ms in experts", 1), "25.0");

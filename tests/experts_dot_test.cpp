@@ -78,10 +78,10 @@ TEST(ExpertsDot, EveryOutputIsItsChainHoweverTheWeightsLie) {
       }
     }
     auto const sums = product(in_double(x.a), in_double(x.w), {}, x.expert, N, K);
-    for (auto const& worlds : host_arithmetics<bf16>()) {
-      auto const want = chains(by_pairs(worlds.front()), x);
+    for (auto const& configs : host_arithmetics<bf16>()) {
+      auto const want = chains(by_pairs(configs.front()), x);
       EXPECT_TRUE(close(want, sums, K));
-      for (on_host const& on : worlds) {
+      for (on_host const& on : configs) {
         SCOPED_TRACE(name_of(on));
         EXPECT_TRUE(same_bits(run(on, x, plain), want));
         EXPECT_TRUE(
@@ -110,9 +110,9 @@ TEST(ExpertsDot, PairsOfHalvesAndGatheredRows) {
       {turns.as(x.E, N, K), pair_layout{pair_order::up_gate, 3}},
       apart.weights(),
       expert_matrix<bf16>::packed(packed.data(), x.E, N, K, pair_layout{})};
-  for (auto const& worlds : host_arithmetics<bf16>()) {
-    auto const want = chains(by_pairs(worlds.front()), x);
-    for (on_host const& on : worlds) {
+  for (auto const& configs : host_arithmetics<bf16>()) {
+    auto const want = chains(by_pairs(configs.front()), x);
+    for (on_host const& on : configs) {
       for (auto const& w : lying) {
         guarded<float> c(static_cast<std::size_t>(x.R * I)), pre = x.like_c();
         ASSERT_TRUE(grouped_gemm(on, tokens.as(T, K), w, x.rows, c.as(x.R, I), swiglu{},
@@ -131,7 +131,7 @@ TEST(ExpertsDot, PairsOfHalvesAndGatheredRows) {
 }
 
 // A row has the same bits alone as among others, wherever in a tile it stands.
-TEST(ExpertsDot, Battery16_RowsDoNotDependOnTheirNeighbours) {
+TEST(ExpertsDot, Battery16_RowsDoNotDependOnTheirNeighbors) {
   constexpr int R = 100, N = 50, K = 333;
   product_case<bf16> const x({R}, N, K);
   for (isa which : {isa::best, host::available_isa()}) {
@@ -162,7 +162,7 @@ float one(on_host const& on, std::vector<float> const& a, std::vector<float> con
 }
 
 TEST(ExpertsDot, TheOrderOfAPairAndWhatIsTooSmall) {
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     SCOPED_TRACE(name_of(on));
     bool const pairs = by_pairs(on);
     // 1 + 2^-24 is 1, and 1 + 2^-23 + 2^-24 is 1 + 2^-22: a pair adds its second product first.
@@ -189,7 +189,7 @@ TEST(ExpertsDot, AllOtherProductsAreTheSameBitsEverywhere) {
   for (std::size_t i = 0; i < x.a.size(); ++i) wide_a[i] = to_float(x.a[i]);
   auto const want = chains(false, x);
   guarded<float> da_first, dw_first;
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     SCOPED_TRACE(name_of(on));
     EXPECT_TRUE(same_bits(run(on, x, wide_w.as(x.E, N, K)), want));
     guarded<float> c = x.like_c(), da(x.a.size()), dw(x.w.size());

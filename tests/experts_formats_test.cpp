@@ -7,10 +7,10 @@
 #include <limits>
 #include <string>
 
+#include "support/expect_error.hpp"
 #include "support/experts_case.hpp"
 #include "support/halves_apart.hpp"
 #include "support/packed_formats.hpp"
-#include "support/says.hpp"
 
 namespace shunt::test {
 namespace experts_formats_test {
@@ -41,7 +41,7 @@ TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
   auto const want = decoded_naively<TypeParam>(p);
   EXPECT_TRUE(not_flat(in_double(want)));
   auto const bytes = pack<TypeParam>(on_host{.threads = 1}, p);
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     EXPECT_TRUE(same_bits(pack<TypeParam>(on, p), bytes)) << name_of(on);
     EXPECT_TRUE(same_bits(decoded(on, bytes, p.E, p.N, K), want)) << name_of(on);
   }
@@ -58,7 +58,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     // and 6 steps.
     for (std::size_t i = 0; i + 1 < w.size(); i += 7) w[i] = std::ldexp(std::round(w[i] * 64), -7);
     w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f : std::same_as<F, mxfp4> ? 0.75f : 3.5f;
-    auto const want = quantised_naively<TypeParam>(w, s.E, s.N, s.K);
+    auto const want = quantized_naively<TypeParam>(w, s.E, s.N, s.K);
     for (bool const paired : {false, true}) {
       if (paired && s.N % 2 != 0) continue;
       for (pair_layout const lies : {pair_layout{}, {pair_order::up_gate, 1}, {{}, 3}}) {
@@ -67,7 +67,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
             paired ? expert_matrix<float>(w.as(s.E, s.N, s.K), lies) : w.as(s.E, s.N, s.K);
         for (on_host const& on : {on_host{.threads = 1}, on_host{.threads = 3}}) {
           auto bytes = room_for<F>(s.E, s.N, s.K, pairs);
-          fine(quantise_weights(on, from, bytes));
+          fine(quantize_weights(on, from, bytes));
           EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on, want, pairs))) << s.N << " " << paired;
           EXPECT_TRUE(same_bits(decoded(on, bytes, s.E, s.N, s.K, pairs),
                                 decoded_naively<TypeParam>(want)));
@@ -77,7 +77,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     if (s.N % 2 != 0) continue;
     halves_apart<float> const apart(w, s.E, s.N / 2, s.K, 3);
     auto bytes = room_for<F>(s.E, s.N, s.K, pair_layout{});
-    fine(quantise_weights(on_host{.threads = 3}, apart.weights(), bytes));
+    fine(quantize_weights(on_host{.threads = 3}, apart.weights(), bytes));
     EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on_host{}, want, pair_layout{}))) << s.N;
   }
 }
@@ -89,9 +89,9 @@ TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
     auto w = normal_values<float>(N * K, 9);
     for (float& x : w) x = static_cast<float>(std::copysign(std::pow(std::abs(x), power), x));
     auto bytes = room_for<F>(1, N, K);
-    fine(quantise_weights(on_host{}, w.as(1, N, K), bytes));
+    fine(quantize_weights(on_host{}, w.as(1, N, K), bytes));
     auto const got = decoded(on_host{}, bytes, 1, N, K);
-    published const p = quantised_naively<TypeParam>(w, 1, N, K);
+    published const p = quantized_naively<TypeParam>(w, 1, N, K);
     std::vector<double> most(p.scale.size());
     for (int n = 0; n < N; ++n)
       for (int k = 0; k < K; ++k) {
@@ -128,11 +128,11 @@ TYPED_TEST(ExpertsFormats, Battery41_TheLargestFloatsDecodeToFiniteNumbers) {
     }
   }
   w[static_cast<std::size_t>((N - 1) * K)] = to_float(bf16{0x7f7f});  // that of bf16
-  published const want = quantised_naively<TypeParam>(w, 1, N, K);
+  published const want = quantized_naively<TypeParam>(w, 1, N, K);
   std::vector<float> const meant = decoded_naively<TypeParam>(want);
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     auto bytes = room_for<F>(1, N, K);
-    fine(quantise_weights(on, w.as(1, N, K), bytes));
+    fine(quantize_weights(on, w.as(1, N, K), bytes));
     auto const got = decoded(on, bytes, 1, N, K);
     EXPECT_TRUE(same_bits(got, meant)) << name_of(on);
     for (std::size_t i = 0; i < w.size(); ++i) {
@@ -159,8 +159,8 @@ TYPED_TEST(ExpertsFormats, WhatIsNotFiniteTakesItsOwnGroupOfItsRow) {
   auto without = clean;  // what counts for the scales
   for (std::size_t i = 0; i < 3; ++i) without[static_cast<std::size_t>(row[i] * K + column[i])] = 0;
   auto bytes = room_for<F>(1, N, K), reference = room_for<F>(1, N, K);
-  fine(quantise_weights(on_host{}, w.as(1, N, K), bytes));
-  fine(quantise_weights(on_host{}, without.as(1, N, K), reference));
+  fine(quantize_weights(on_host{}, w.as(1, N, K), bytes));
+  fine(quantize_weights(on_host{}, without.as(1, N, K), reference));
   auto const got = decoded(on_host{}, bytes, 1, N, K),
              want = decoded(on_host{}, reference, 1, N, K);
   int const wide = std::min(TypeParam::columns, K);
@@ -180,7 +180,7 @@ TYPED_TEST(ExpertsFormats, WhatIsNotFiniteTakesItsOwnGroupOfItsRow) {
   guarded<float> none(N * K);
   for (float& x : none) x = 0.0f;
   none[5] = 0x1p-149f;
-  fine(quantise_weights(on_host{}, none.as(1, N, K), bytes));
+  fine(quantize_weights(on_host{}, none.as(1, N, K), bytes));
   for (float x : decoded(on_host{}, bytes, 1, N, K)) EXPECT_EQ(x, 0.0f);
 }
 
@@ -213,7 +213,7 @@ TEST(ExpertsFormatsPublished, ANumberOrAScaleThatIsNone) {
   }
 }
 
-/// Forward with all that can be fused to it, of quantised weights and of floats.
+/// Forward with all that can be fused to it, of quantized weights and of floats.
 template <class T, class W> struct outputs {
   guarded<T> act, pre, plain;
 };
@@ -243,13 +243,13 @@ template <class F, class T> void same_as_floats(int N, int K, std::optional<pair
                        : expert_matrix<T>(x.w.as(x.E, N, K), pair_layout{});
   auto const lies = pairs ? pairs : std::optional(pair_layout{});
   auto bytes = room_for<F>(x.E, N, K, lies);
-  fine(quantise_weights(on_host{}, w, bytes));
+  fine(quantize_weights(on_host{}, w, bytes));
   auto const values = decoded(on_host{}, bytes, x.E, N, K, lies);
   expert_matrix<float> const floats(view<float const, 3>(values.data(), {{x.E, N, K}}), *lies);
   on_host const plain{.threads = 1};
   auto const want = run<T, float>(plain, x, floats, slot, gate, bias);
   EXPECT_TRUE(all_finite(in_segments(want.act, x.expert)));
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     auto const got = run<T, F>(on, x, handle(bytes, x.E, N, K, lies), slot, gate, bias);
     std::string const what = name_of(on) + ", N " + std::to_string(N) + ", K " + std::to_string(K);
     EXPECT_TRUE(same_bits(got.act, want.act)) << what;
@@ -270,7 +270,7 @@ TYPED_TEST(ExpertsFormats, AProductHasTheBitsOfTheFloatProductWithTheDecodedWeig
 /// sides of that edge the bits are those of the float product.
 TEST(ExpertsFormatsPublished, ScalesAndRowsOfEverySize) {
   constexpr int N = 70, K = 330, blocks = (K + 31) / 32;
-  dice d(4);
+  rng d(4);
   struct {
     int low, high;
   } const ranges[] = {{103, 151}, {102, 152}, {0, 254}, {120, 121}};
@@ -305,7 +305,7 @@ TEST(ExpertsFormatsPublished, ScalesAndRowsOfEverySize) {
         fine(grouped_gemm(on_host{.threads = 1}, a.as(rows, K),
                           view<float const, 3>(floats.data(), {{1, N, K}}), {offset},
                           want.as(rows, N)));
-        for (on_host const& on : host_worlds()) {
+        for (on_host const& on : host_configs()) {
           fine(grouped_gemm(on, a.as(rows, K), handle(bytes, 1, N, K), {offset}, got.as(rows, N)));
           for (std::size_t i = 0; i < got.size(); ++i) {
             ASSERT_TRUE(std::bit_cast<std::uint32_t>(got[i]) ==
@@ -325,10 +325,10 @@ TYPED_TEST(ExpertsFormats, ExpertsAreSliced) {
   constexpr int E = 3, N = 20, K = 40;
   product_case<float> const x({4, 5, 6}, N, K);
   auto bytes = room_for<F>(E, N, K);
-  fine(quantise_weights(on_host{}, x.w.as(E, N, K), bytes));
+  fine(quantize_weights(on_host{}, x.w.as(E, N, K), bytes));
   auto const all = decoded(on_host{}, bytes, E, N, K);
   guarded<float> last(N * K);
-  fine(dequantise_weights(on_host{}, handle(bytes, E, N, K).slice(2, 1), last.as(1, N, K)));
+  fine(dequantize_weights(on_host{}, handle(bytes, E, N, K).slice(2, 1), last.as(1, N, K)));
   EXPECT_EQ(std::memcmp(last.data(), all.data() + 2 * N * K, last.size() * sizeof(float)), 0);
 }
 
@@ -336,40 +336,43 @@ TEST(ExpertsFormatsErrors, AreSentences) {
   on_host const on;
   guarded<float> w(4 * 6), out(4 * 6);
   guarded<mxfp4> bytes(10), enough(272);
-  says(quantise_weights(on, w.as(1, 4, 6), bytes), error::bad_shape,
-       "quantise_weights.packed: it has 10 elements; it must have 272");
-  says(quantise_weights(on, expert_matrix<float>::packed(w.data(), 1, 1, 1), enough),
-       error::bad_argument, "quantise_weights.w: it is packed already");
-  says(quantise_weights(on, expert_matrix<float>(w.as(1, 3, 8), pair_layout{}), enough),
-       error::bad_shape, "quantise_weights.w: it has 3 rows in pairs; they must be even in number");
+  expect_error(quantize_weights(on, w.as(1, 4, 6), bytes), error::bad_shape,
+               "quantize_weights.packed: it has 10 elements; it must have 272");
+  expect_error(quantize_weights(on, expert_matrix<float>::packed(w.data(), 1, 1, 1), enough),
+               error::bad_argument, "quantize_weights.w: it is packed already");
+  expect_error(quantize_weights(on, expert_matrix<float>(w.as(1, 3, 8), pair_layout{}), enough),
+               error::bad_shape,
+               "quantize_weights.w: it has 3 rows in pairs; they must be even in number");
   guarded<std::int8_t> numbers(24);
   guarded<int8_channel> eight(1000);
-  says(pack_int8(on, numbers.as(1, 4, 6), out.as(1, 3), eight), error::bad_shape,
-       "pack_int8.scale: extent 1 is 3; it must be 4 (rows of numbers)");
-  says(pack_int8(on, numbers.as(1, 3, 8), out.as(1, 3), eight, pair_layout{}), error::bad_shape,
-       "pack_int8.packed: 3 rows in pairs, in blocks of 0; they must be even in number, and the "
-       "blocks 0 or more");
-  says(pack_int8(on, numbers.as(1, 4, 0), out.as(1, 4), eight), error::bad_shape,
-       "pack_int8.packed: it is for 4 rows of 0; both must be 1 or more");
+  expect_error(pack_int8(on, numbers.as(1, 4, 6), out.as(1, 3), eight), error::bad_shape,
+               "pack_int8.scale: extent 1 is 3; it must be 4 (rows of numbers)");
+  expect_error(
+      pack_int8(on, numbers.as(1, 3, 8), out.as(1, 3), eight, pair_layout{}), error::bad_shape,
+      "pack_int8.packed: 3 rows in pairs, in blocks of 0; they must be even in number, and the "
+      "blocks 0 or more");
+  expect_error(pack_int8(on, numbers.as(1, 4, 0), out.as(1, 4), eight), error::bad_shape,
+               "pack_int8.packed: it is for 4 rows of 0; both must be 1 or more");
   guarded<fp8_e4m3> e4m3(129 * 2);
   guarded<fp8_block> block(100000);
-  says(pack_fp8(on, e4m3.as(1, 129, 2), out.as(1, 1, 1), block), error::bad_shape,
-       "pack_fp8.scale: extent 1 is 1; it must be 2 (blocks of 128 rows)");
+  expect_error(pack_fp8(on, e4m3.as(1, 129, 2), out.as(1, 1, 1), block), error::bad_shape,
+               "pack_fp8.scale: extent 1 is 1; it must be 2 (blocks of 128 rows)");
   guarded<std::uint8_t> four(64);
-  says(pack_mxfp4(on, four.as(1, 4, 1, 15), four.as(1, 4, 1), enough), error::bad_shape,
-       "pack_mxfp4.blocks: extent 3 is 15; it must be 16 (bytes of a block)");
-  says(pack_mxfp4(on, four.as(1, 2, 2, 16), four.as(1, 2, 1), enough), error::bad_shape,
-       "pack_mxfp4.scales: extent 2 is 1; it must be 2 (blocks of a row)");
-  says(dequantise_weights(on, handle(enough, 1, 4, 6), out.as(1, 6, 4)), error::bad_shape,
-       "dequantise_weights.out: extent 1 is 6; it must be 4 (rows of w)");
-  says(dequantise_weights(on, expert_matrix<mxfp4>::packed(nullptr, 1, 4, 6), out.as(1, 4, 6)),
-       error::null_pointer,
-       "dequantise_weights.w: the pointer is null; it must point to 1 experts");
+  expect_error(pack_mxfp4(on, four.as(1, 4, 1, 15), four.as(1, 4, 1), enough), error::bad_shape,
+               "pack_mxfp4.blocks: extent 3 is 15; it must be 16 (bytes of a block)");
+  expect_error(pack_mxfp4(on, four.as(1, 2, 2, 16), four.as(1, 2, 1), enough), error::bad_shape,
+               "pack_mxfp4.scales: extent 2 is 1; it must be 2 (blocks of a row)");
+  expect_error(dequantize_weights(on, handle(enough, 1, 4, 6), out.as(1, 6, 4)), error::bad_shape,
+               "dequantize_weights.out: extent 1 is 6; it must be 4 (rows of w)");
+  expect_error(
+      dequantize_weights(on, expert_matrix<mxfp4>::packed(nullptr, 1, 4, 6), out.as(1, 4, 6)),
+      error::null_pointer, "dequantize_weights.w: the pointer is null; it must point to 1 experts");
   // A product takes gate and up from weights that were packed as pairs.
   guarded<index_t> offset(std::vector<index_t>{0, 1});
-  says(grouped_gemm(on, w.as(1, 6), handle(enough, 1, 4, 6), {offset}, out.as(1, 2), swiglu{}),
-       error::bad_argument,
-       "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
+  expect_error(
+      grouped_gemm(on, w.as(1, 6), handle(enough, 1, 4, 6), {offset}, out.as(1, 2), swiglu{}),
+      error::bad_argument,
+      "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
 }
 
 }  // namespace experts_formats_test

@@ -20,7 +20,7 @@ TYPED_TEST_SUITE(ExpertsFused, storage_types);
 // The kept pre-activations are the product plus bias; the output is the activation of what was kept.
 TYPED_TEST(ExpertsFused, BiasPreActivationsActivationAndFactor) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     constexpr int I = 83, K = 270;
     for (activation_kind kind : kinds) {
       SCOPED_TRACE(to_string(kind));
@@ -31,7 +31,7 @@ TYPED_TEST(ExpertsFused, BiasPreActivationsActivationAndFactor) {
       auto const bias = normal_values<T>(static_cast<std::size_t>(x.E * N), 3);
       auto const factor = normal_values<float>(static_cast<std::size_t>(x.R), 4);
       guarded<T> first_c, first_pre;
-      for (on_host const& on : worlds) {
+      for (on_host const& on : configs) {
         guarded<T> c(static_cast<std::size_t>(x.R * I)), pre(x.dc.size());
         status const s = grouped_gemm(
             on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, I), act,
@@ -87,15 +87,15 @@ struct cubic {
 
 TYPED_TEST(ExpertsFused, AUsersOwnActivationInEveryWeightForm) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     constexpr int N = 50, K = 61;
     product_case<T> x({30, 5}, N, K);
     expert_matrix<T> const plain(x.w.as(2, N, K));
     guarded<T> packed(static_cast<std::size_t>(plain.packed_elements()));
-    ASSERT_TRUE(pack_weights(worlds.front(), plain, packed).ok());
+    ASSERT_TRUE(pack_weights(configs.front(), plain, packed).ok());
     guarded<float> pre = x.like_c();
-    ASSERT_TRUE(grouped_gemm(worlds.front(), x.a.as(x.R, K), plain, x.rows, pre.as(x.R, N)).ok());
-    for (on_host const& on : worlds) {
+    ASSERT_TRUE(grouped_gemm(configs.front(), x.a.as(x.R, K), plain, x.rows, pre.as(x.R, N)).ok());
+    for (on_host const& on : configs) {
       for (auto const& w : {plain, expert_matrix<T>::packed(packed.data(), 2, N, K)}) {
         guarded<float> c = x.like_c();
         ASSERT_TRUE(
@@ -135,7 +135,7 @@ class ExpertsErrors : public testing::Test {
   view<float, 2> a_ = x.a.as(7, 5), dc_ = x.dc.as(7, 6);
   view<float, 3> w_ = x.w.as(2, 6, 5);
 
-  void says(status const& s, error code, char const* sentence) {
+  void expect_error(status const& s, error code, char const* sentence) {
     EXPECT_EQ(s.code(), code);
     EXPECT_STREQ(s.message(), sentence);
     for (float v : c) EXPECT_TRUE(std::isnan(v));
@@ -149,46 +149,48 @@ class ExpertsErrors : public testing::Test {
 };
 
 TEST_F(ExpertsErrors, Shapes) {
-  says(grouped_gemm(on_host{}, x.a.as(5, 7), w_, x.rows, c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.a: extent 1 is 7; it must be 5 (columns of w)");
-  says(grouped_gemm(on_host{}, a_.slice(0, 6), w_, x.rows, c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.a: extent 0 is 6; it must be 7 (rows of c)");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 5)), error::bad_shape,
-       "grouped_gemm.c: extent 1 is 5; it must be 6 (rows of w)");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), swiglu{}), error::bad_shape,
-       "grouped_gemm.c: extent 1 is 6; it must be 3 (half the rows of w)");
-  says(grouped_gemm(on_host{}, a_, w_.slice(0, 1), x.rows, c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.w: extent 0 is 1; it must be 2 (experts of the segments)");
-  says(grouped_dgrad(on_host{}, x.dc.as(6, 7), w_, x.rows, da.as(7, 5)), error::bad_shape,
-       "grouped_dgrad.dc: extent 1 is 7; it must be 6 (rows of w)");
-  says(grouped_wgrad(on_host{}, dc_, a_, x.rows, dw.as(2, 5, 6)), error::bad_shape,
-       "grouped_wgrad.dc: extent 1 is 6; it must be 5 (rows of dw)");
+  expect_error(grouped_gemm(on_host{}, x.a.as(5, 7), w_, x.rows, c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.a: extent 1 is 7; it must be 5 (columns of w)");
+  expect_error(grouped_gemm(on_host{}, a_.slice(0, 6), w_, x.rows, c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.a: extent 0 is 6; it must be 7 (rows of c)");
+  expect_error(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 5)), error::bad_shape,
+               "grouped_gemm.c: extent 1 is 5; it must be 6 (rows of w)");
+  expect_error(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), swiglu{}), error::bad_shape,
+               "grouped_gemm.c: extent 1 is 6; it must be 3 (half the rows of w)");
+  expect_error(grouped_gemm(on_host{}, a_, w_.slice(0, 1), x.rows, c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.w: extent 0 is 1; it must be 2 (experts of the segments)");
+  expect_error(grouped_dgrad(on_host{}, x.dc.as(6, 7), w_, x.rows, da.as(7, 5)), error::bad_shape,
+               "grouped_dgrad.dc: extent 1 is 7; it must be 6 (rows of w)");
+  expect_error(grouped_wgrad(on_host{}, dc_, a_, x.rows, dw.as(2, 5, 6)), error::bad_shape,
+               "grouped_wgrad.dc: extent 1 is 6; it must be 5 (rows of dw)");
 }
 
 TEST_F(ExpertsErrors, Segments) {
-  says(grouped_gemm(on_host{}, a_, w_, rows_of({0, 4, 8}), c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.rows: the last offset is 8; it must be at most 7 (rows)");
-  says(grouped_gemm(on_host{}, a_, w_, rows_of({0, 4, 3}), c.as(7, 6)), error::bad_argument,
-       "grouped_gemm.rows: offset 2 is 3; it must be at least the one before, 4");
-  says(grouped_gemm(on_host{}, a_, w_, rows_of({1, 4, 7}), c.as(7, 6)), error::bad_argument,
-       "grouped_gemm.rows: offset 0 is 1; it must be 0");
-  says(grouped_gemm(on_host{}, a_, w_, segments<>{}, c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.rows: extent 0 is 0; it must be 1 or more (experts + 1)");
+  expect_error(grouped_gemm(on_host{}, a_, w_, rows_of({0, 4, 8}), c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.rows: the last offset is 8; it must be at most 7 (rows)");
+  expect_error(grouped_gemm(on_host{}, a_, w_, rows_of({0, 4, 3}), c.as(7, 6)), error::bad_argument,
+               "grouped_gemm.rows: offset 2 is 3; it must be at least the one before, 4");
+  expect_error(grouped_gemm(on_host{}, a_, w_, rows_of({1, 4, 7}), c.as(7, 6)), error::bad_argument,
+               "grouped_gemm.rows: offset 0 is 1; it must be 0");
+  expect_error(grouped_gemm(on_host{}, a_, w_, segments<>{}, c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.rows: extent 0 is 0; it must be 1 or more (experts + 1)");
 }
 
 TEST_F(ExpertsErrors, PointersAndOverlap) {
   view<float, 2> const none(nullptr, {{7, 5}});
-  says(grouped_gemm(on_host{}, none, w_, x.rows, c.as(7, 6)), error::null_pointer,
-       "grouped_gemm.a: the pointer is null; it must point to 35 elements");
-  says(grouped_gemm(on_host{}, a_, view<float, 3>(nullptr, {{2, 6, 5}}), x.rows, c.as(7, 6)),
-       error::null_pointer, "grouped_gemm.w: the pointer is null; it must point to 2 experts");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, view<float, 2>(x.a.data(), {{7, 6}}, {{5, 1}})),
-       error::overlap, "grouped_gemm.c and grouped_gemm.a share memory; they must not");
+  expect_error(grouped_gemm(on_host{}, none, w_, x.rows, c.as(7, 6)), error::null_pointer,
+               "grouped_gemm.a: the pointer is null; it must point to 35 elements");
+  expect_error(
+      grouped_gemm(on_host{}, a_, view<float, 3>(nullptr, {{2, 6, 5}}), x.rows, c.as(7, 6)),
+      error::null_pointer, "grouped_gemm.w: the pointer is null; it must point to 2 experts");
+  expect_error(
+      grouped_gemm(on_host{}, a_, w_, x.rows, view<float, 2>(x.a.data(), {{7, 6}}, {{5, 1}})),
+      error::overlap, "grouped_gemm.c and grouped_gemm.a share memory; they must not");
   view<float, 2> const columns(x.a.data(), {{7, 5}}, {{1, 7}});
-  says(grouped_gemm(on_host{}, columns, w_, x.rows, c.as(7, 6)), error::bad_shape,
-       "grouped_gemm.a: the last axis has stride 7; it must be 1 (contiguous)");
-  says(grouped_gemm(on_host{.threads = -1}, a_, w_, x.rows, c.as(7, 6)), error::bad_argument,
-       "on_host.threads is -1; it must be 0 or more");
+  expect_error(grouped_gemm(on_host{}, columns, w_, x.rows, c.as(7, 6)), error::bad_shape,
+               "grouped_gemm.a: the last axis has stride 7; it must be 1 (contiguous)");
+  expect_error(grouped_gemm(on_host{.threads = -1}, a_, w_, x.rows, c.as(7, 6)),
+               error::bad_argument, "on_host.threads is -1; it must be 0 or more");
 }
 
 TEST_F(ExpertsErrors, HalvesApart) {
@@ -200,28 +202,31 @@ TEST_F(ExpertsErrors, HalvesApart) {
   auto const forward = [&](weights const& w) {
     return grouped_gemm(on_host{}, a_, w, x.rows, c.as(7, 3), swiglu{});
   };
-  says(forward(weights::each(both, {halves, {{1}}}, 3, 5)), error::bad_shape,
-       "grouped_gemm.w: it has pointers to 2 gate halves and to 1 up halves; they must be as many");
-  says(forward(weights::each(both, {nullptr, {{2}}}, 3, 5)), error::null_pointer,
-       "grouped_gemm.w: the pointer to the up halves is null; it must point to 2 of them");
-  says(forward(weights::each({nullptr, {{2}}}, both, 3, 5)), error::null_pointer,
-       "grouped_gemm.w: the pointer is null; it must point to 2 experts");
-  says(forward(weights::each(both, both, 0, 5)), error::bad_shape,
-       "grouped_gemm.w: it has 0 rows of 5; both must be 1 or more");
-  says(forward(weights::each(both, both, 3, 5).slice(0, 1)), error::bad_shape,
-       "grouped_gemm.w: extent 0 is 1; it must be 2 (experts of the segments)");
-  says(forward(weights::each(both, both, 4, 5)), error::bad_shape,
-       "grouped_gemm.c: extent 1 is 3; it must be 4 (half the rows of w)");
+  expect_error(
+      forward(weights::each(both, {halves, {{1}}}, 3, 5)), error::bad_shape,
+      "grouped_gemm.w: it has pointers to 2 gate halves and to 1 up halves; they must be as many");
+  expect_error(forward(weights::each(both, {nullptr, {{2}}}, 3, 5)), error::null_pointer,
+               "grouped_gemm.w: the pointer to the up halves is null; it must point to 2 of them");
+  expect_error(forward(weights::each({nullptr, {{2}}}, both, 3, 5)), error::null_pointer,
+               "grouped_gemm.w: the pointer is null; it must point to 2 experts");
+  expect_error(forward(weights::each(both, both, 0, 5)), error::bad_shape,
+               "grouped_gemm.w: it has 0 rows of 5; both must be 1 or more");
+  expect_error(forward(weights::each(both, both, 3, 5).slice(0, 1)), error::bad_shape,
+               "grouped_gemm.w: extent 0 is 1; it must be 2 (experts of the segments)");
+  expect_error(forward(weights::each(both, both, 4, 5)), error::bad_shape,
+               "grouped_gemm.c: extent 1 is 3; it must be 4 (half the rows of w)");
   auto const wgrad = [&](gradient const& to) {
     return grouped_wgrad(on_host{}, dc_, a_, x.rows, to);
   };
-  says(wgrad(gradient::each(two, one, 3, 5)), error::bad_shape,
-       "grouped_wgrad.dw: it has pointers to 2 gate halves and to 1 up halves; they must be as "
-       "many");
-  says(wgrad(gradient::each(two, none, 3, 5)), error::null_pointer,
-       "grouped_wgrad.dw: the pointer to the up halves is null; it must point to 2 of them");
-  says(wgrad(gradient::each(two, two, 2, 5)), error::bad_shape,
-       "grouped_wgrad.dc: extent 1 is 6; it must be 4 (rows of dw)");
+  expect_error(
+      wgrad(gradient::each(two, one, 3, 5)), error::bad_shape,
+      "grouped_wgrad.dw: it has pointers to 2 gate halves and to 1 up halves; they must be as "
+      "many");
+  expect_error(
+      wgrad(gradient::each(two, none, 3, 5)), error::null_pointer,
+      "grouped_wgrad.dw: the pointer to the up halves is null; it must point to 2 of them");
+  expect_error(wgrad(gradient::each(two, two, 2, 5)), error::bad_shape,
+               "grouped_wgrad.dc: extent 1 is 6; it must be 4 (rows of dw)");
   // As many as one another and of the segments, in every slice.
   auto const w = weights::each(both, both, 3, 5);
   EXPECT_EQ(w.slice(1, 1).second_halves(), 1);
@@ -233,37 +238,43 @@ TEST_F(ExpertsErrors, HalvesApart) {
 
 TEST_F(ExpertsErrors, OptionsAndPacking) {
   guarded<index_t> const slot(std::vector<index_t>{0, 1, 2});
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.gather = {slot.as(3)}}),
-       error::bad_shape, "grouped_gemm.gather: it has 3 slots; it must have 7 (rows)");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{},
-                    {.gather = {x.offset.as(3), 0}}),
-       error::bad_argument, "grouped_gemm.gather is 0; it must be from 1 to 2147483647");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.bias = dw.as(2, 5)}),
-       error::bad_shape, "grouped_gemm.bias: extent 1 is 5; it must be 6 (rows of w)");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.pre = dw.as(7, 5)}),
-       error::bad_shape, "grouped_gemm.pre: extent 1 is 5; it must be 6 (columns)");
-  says(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.scale = {dw.as(6)}}),
-       error::bad_shape, "grouped_gemm.scale: it has 6 entries; it must have 7 (rows)");
+  expect_error(
+      grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.gather = {slot.as(3)}}),
+      error::bad_shape, "grouped_gemm.gather: it has 3 slots; it must have 7 (rows)");
+  expect_error(grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{},
+                            {.gather = {x.offset.as(3), 0}}),
+               error::bad_argument, "grouped_gemm.gather is 0; it must be from 1 to 2147483647");
+  expect_error(
+      grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.bias = dw.as(2, 5)}),
+      error::bad_shape, "grouped_gemm.bias: extent 1 is 5; it must be 6 (rows of w)");
+  expect_error(
+      grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.pre = dw.as(7, 5)}),
+      error::bad_shape, "grouped_gemm.pre: extent 1 is 5; it must be 6 (columns)");
+  expect_error(
+      grouped_gemm(on_host{}, a_, w_, x.rows, c.as(7, 6), identity{}, {.scale = {dw.as(6)}}),
+      error::bad_shape, "grouped_gemm.scale: it has 6 entries; it must have 7 (rows)");
   auto const packed = expert_matrix<float>::packed(x.w.data(), 2, 6, 5);
-  says(grouped_gemm(on_host{}, a_, packed, x.rows, c.as(7, 3), swiglu{}), error::bad_argument,
-       "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
+  expect_error(grouped_gemm(on_host{}, a_, packed, x.rows, c.as(7, 3), swiglu{}),
+               error::bad_argument,
+               "grouped_gemm.w: it was packed without pairs; a gated activation takes pairs");
   guarded<float> few(159);
-  says(pack_weights(on_host{}, w_, few), error::bad_shape,
-       "pack_weights.packed: it has 159 elements; it must have 160");
-  says(pack_weights(on_host{}, packed, few), error::bad_argument,
-       "pack_weights.w: it is packed already");
-  says(grouped_wgrad(on_host{}, dc_, a_, x.rows, expert_gradient<>::packed(dw.data(), 2, 6, 5)),
-       error::bad_argument, "grouped_wgrad.dw: it is packed; gradients go to plain matrices");
+  expect_error(pack_weights(on_host{}, w_, few), error::bad_shape,
+               "pack_weights.packed: it has 159 elements; it must have 160");
+  expect_error(pack_weights(on_host{}, packed, few), error::bad_argument,
+               "pack_weights.w: it is packed already");
+  expect_error(
+      grouped_wgrad(on_host{}, dc_, a_, x.rows, expert_gradient<>::packed(dw.data(), 2, 6, 5)),
+      error::bad_argument, "grouped_wgrad.dw: it is packed; gradients go to plain matrices");
   view<float, 3> const odd(x.w.data(), {{2, 5, 5}});
-  says(grouped_gemm(on_host{}, a_, odd, x.rows, c.as(7, 2), swiglu{}), error::bad_shape,
-       "grouped_gemm.w: it has 5 rows; a gated activation takes an even number");
+  expect_error(grouped_gemm(on_host{}, a_, odd, x.rows, c.as(7, 2), swiglu{}), error::bad_shape,
+               "grouped_gemm.w: it has 5 rows; a gated activation takes an even number");
 }
 
 TEST_F(ExpertsErrors, Activations) {
-  says(activation_forward(on_host{}, dc_, swiglu{}, c.as(7, 6)), error::bad_shape,
-       "activation_forward.pre: extent 1 is 6; it must be 12 (twice the columns of out)");
-  says(activation_backward(on_host{}, dc_, dc_, relu{}, c.as(6, 7)), error::bad_shape,
-       "activation_backward.d_pre: extent 0 is 6; it must be 7 (rows of d_act)");
+  expect_error(activation_forward(on_host{}, dc_, swiglu{}, c.as(7, 6)), error::bad_shape,
+               "activation_forward.pre: extent 1 is 6; it must be 12 (twice the columns of out)");
+  expect_error(activation_backward(on_host{}, dc_, dc_, relu{}, c.as(6, 7)), error::bad_shape,
+               "activation_backward.d_pre: extent 0 is 6; it must be 7 (rows of d_act)");
 }
 
 }  // namespace experts_fused_test

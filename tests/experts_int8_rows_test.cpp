@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "support/expect_error.hpp"
 #include "support/packed_formats.hpp"
-#include "support/says.hpp"
 
 namespace shunt::test {
 namespace experts_int8_rows_test {
@@ -64,11 +64,11 @@ template <class Oracle, class T>
 void every_output(std::vector<index_t> const& lengths, int N, int K) {
   SCOPED_TRACE("N " + std::to_string(N) + " K " + std::to_string(K));
   product_case<T> const x(lengths, N, K, 3);
-  auto const w = quantised_naively<Oracle>(x.w, x.E, N, K);
+  auto const w = quantized_naively<Oracle>(x.w, x.E, N, K);
   auto const bytes = pack<Oracle>(on_host{}, w);
   auto const want = all_defined<Oracle>(w, x);
   EXPECT_TRUE(not_flat(in_double(want)));
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> c = x.like_c();
     fine(grouped_gemm(on, x.a.as(x.R, K), handle(bytes, x.E, N, K), x.rows, c.as(x.R, N), {},
                       {.int8_rows = true}));
@@ -96,7 +96,7 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsFusedComesAfterTheSums) {
   guarded<index_t> const slot = rows_from(tokens, T, x);
   auto const factor = normal_values<float>(T, 6);
   auto const bias = normal_values<float>(static_cast<std::size_t>(x.E * N), 7);
-  auto const logical = quantised_naively<TypeParam>(x.w, x.E, N, K);
+  auto const logical = quantized_naively<TypeParam>(x.w, x.E, N, K);
   auto const want = all_defined<TypeParam>(logical, x);
   for (pair_layout const lies : {pair_layout{}, {pair_order::up_gate, 1}, {{}, 3}}) {
     auto const rows = pair_rows(I, lies.order == pair_order::up_gate, lies.block);
@@ -112,7 +112,7 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsFusedComesAfterTheSums) {
       }
     }
     auto const bytes = pack<TypeParam>(on_host{}, p, lies);
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       SCOPED_TRACE(name_of(on));
       guarded<float> c(static_cast<std::size_t>(x.R * I)), pre = x.like_c();
       fine(grouped_gemm(on, tokens.as(T, K), handle(bytes, x.E, N, K, lies), x.rows, c.as(x.R, I),
@@ -160,7 +160,7 @@ TYPED_TEST(ExpertsInt8Rows, TheLargestSumsFit) {
       x.a.as(3, K)(2, k) = k % 2 ? -1.0f : 0.4f;
     }
     auto const want = all_defined<TypeParam>(w, x);
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       for (index_t const rows : {1, 3}) {
         guarded<index_t> offset(std::vector<index_t>{0, rows});
         guarded<float> c(static_cast<std::size_t>(rows * N));
@@ -187,11 +187,11 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsNotFiniteAndWhatIsSmall) {
     row(6, k) *= 0x1p120f;
     row(7, k) = k == 40 ? 0x1p-100f : 0x1p-149f;
   }
-  auto w = quantised_naively<TypeParam>(x.w, 1, N, K);
+  auto w = quantized_naively<TypeParam>(x.w, 1, N, K);
   w.scale[w.block(0, 11, 0)] = std::nanf("");  // a row of weights that is none
   auto const bytes = pack<TypeParam>(on_host{}, w);
   auto const want = all_defined<TypeParam>(w, x);
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     for (index_t const together : {1, R}) {
       for (index_t first = 0; first < R; first += together) {
         guarded<index_t> offset(std::vector<index_t>{0, together});
@@ -222,7 +222,7 @@ TYPED_TEST(ExpertsInt8Rows, ARowLosesWhatIsDocumented) {
       v = static_cast<float>(std::copysign(std::pow(std::abs(static_cast<double>(v)), power), v));
     }
     guarded<F> bytes = room_for<F>(1, N, K);
-    fine(quantise_weights(on_host{}, x.w.as(1, N, K), bytes));
+    fine(quantize_weights(on_host{}, x.w.as(1, N, K), bytes));
     auto const w = decoded(on_host{}, bytes, 1, N, K);
     guarded<float> c = x.like_c();
     fine(grouped_gemm(on_host{}, x.a.as(R, K), handle(bytes, 1, N, K), x.rows, c.as(R, N), {},
@@ -264,24 +264,27 @@ TEST(ExpertsInt8RowsErrors, AreSentences) {
   guarded<float> a(64), c(64), w(64);
   guarded<index_t> offset(std::vector<index_t>{0, 1});
   gemm_options<> const asked{.int8_rows = true};
-  says(grouped_gemm(on, a.as(1, 8), w.as(1, 8, 8), {offset}, c.as(1, 8), {}, asked),
-       error::bad_argument,
-       "grouped_gemm.int8_rows: it is set; rows are rounded for weights in int8_channel or mxfp4 "
-       "only");
+  expect_error(
+      grouped_gemm(on, a.as(1, 8), w.as(1, 8, 8), {offset}, c.as(1, 8), {}, asked),
+      error::bad_argument,
+      "grouped_gemm.int8_rows: it is set; rows are rounded for weights in int8_channel or mxfp4 "
+      "only");
   guarded<fp8_block> eight(3000);
-  says(grouped_gemm(on, a.as(1, 8), expert_matrix<fp8_block>::packed(eight.data(), 1, 8, 8),
-                    {offset}, c.as(1, 8), {}, asked),
-       error::bad_argument,
-       "grouped_gemm.int8_rows: it is set; rows are rounded for weights in int8_channel or mxfp4 "
-       "only");
+  expect_error(
+      grouped_gemm(on, a.as(1, 8), expert_matrix<fp8_block>::packed(eight.data(), 1, 8, 8),
+                   {offset}, c.as(1, 8), {}, asked),
+      error::bad_argument,
+      "grouped_gemm.int8_rows: it is set; rows are rounded for weights in int8_channel or mxfp4 "
+      "only");
   constexpr int K = 65537;
   guarded<float> wide(K);
   guarded<int8_channel> bytes = room_for<int8_channel>(1, 1, K);
   c[0] = 7.0f;
-  says(grouped_gemm(on, wide.as(1, K), handle(bytes, 1, 1, K), {offset}, c.as(1, 1), {}, asked),
-       error::bad_shape,
-       "grouped_gemm.int8_rows: it is set, and the rows have 65537 columns; they must be at most "
-       "65536");
+  expect_error(
+      grouped_gemm(on, wide.as(1, K), handle(bytes, 1, 1, K), {offset}, c.as(1, 1), {}, asked),
+      error::bad_shape,
+      "grouped_gemm.int8_rows: it is set, and the rows have 65537 columns; they must be at most "
+      "65536");
   EXPECT_EQ(c[0], 7.0f);
 }
 

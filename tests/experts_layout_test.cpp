@@ -41,14 +41,14 @@ constexpr int I = 37, N = 2 * I, K = 290;  // neither a multiple of a panel, nor
 
 TYPED_TEST(ExpertsLayout, Battery23_GateAndUpInEveryOrderAndInterleaving) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     product_case<T> x({9, 0, 70}, N, K);
     auto const bias = normal_values<T>(3 * N, 12);
-    on_host const plain_world = worlds.front();
-    auto const want = run_all<T>(plain_world, x, x.w.as(3, N, K), expert_vector<>(bias.as(3, N)));
+    on_host const plain_config = configs.front();
+    auto const want = run_all<T>(plain_config, x, x.w.as(3, N, K), expert_vector<>(bias.as(3, N)));
     EXPECT_TRUE(all_finite(in_segments(want.act, x.expert)));
     guarded<float> dw_want(x.w.size()), db_want(3 * N);
-    ASSERT_TRUE(grouped_wgrad(plain_world, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows,
+    ASSERT_TRUE(grouped_wgrad(plain_config, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows,
                               dw_want.as(3, N, K), {.d_bias = db_want.as(3, N)})
                     .ok());
     for (bool up_first : {false, true}) {
@@ -59,12 +59,12 @@ TYPED_TEST(ExpertsLayout, Battery23_GateAndUpInEveryOrderAndInterleaving) {
         guarded<T> const w(laid_out(as_vector(x.w), 3, N, K, up_first, block));
         guarded<T> const b(laid_out(as_vector(bias), 3, N, 1, up_first, block));
         expert_matrix<T> const lying(w.as(3, N, K), layout);
-        for (on_host const& on : worlds) {
+        for (on_host const& on : configs) {
           expect_same(want, run_all<T>(on, x, lying, b.as(3, N)), what + ", " + name_of(on));
         }
         // Gradients land where the weights lie.
         guarded<float> dw(x.w.size()), db(3 * N);
-        ASSERT_TRUE(grouped_wgrad(worlds.front(), x.dc.as(x.R, N), x.a.as(x.R, K), x.rows,
+        ASSERT_TRUE(grouped_wgrad(configs.front(), x.dc.as(x.R, N), x.a.as(x.R, K), x.rows,
                                   expert_gradient<>(dw.as(3, N, K), layout),
                                   {.d_bias = db.as(3, N)})
                         .ok());
@@ -77,7 +77,7 @@ TYPED_TEST(ExpertsLayout, Battery23_GateAndUpInEveryOrderAndInterleaving) {
         EXPECT_TRUE(all_finite(packed));
         expect_same(
             want,
-            run_all<T>(worlds.front(), x, expert_matrix<T>::packed(packed.data(), 3, N, K, layout),
+            run_all<T>(configs.front(), x, expert_matrix<T>::packed(packed.data(), 3, N, K, layout),
                        b.as(3, N)),
             "packed from " + what);
       }
@@ -87,22 +87,22 @@ TYPED_TEST(ExpertsLayout, Battery23_GateAndUpInEveryOrderAndInterleaving) {
 
 TYPED_TEST(ExpertsLayout, PackedWeightsGiveTheSameBitsInEveryWorld) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     for (int rows : {1, 15, 16, 17, 33, 130}) {
       for (int columns : {1, 16, 257}) {
         product_case<T> x({3, 100, 0}, rows, columns);
         expert_matrix<T> const plain(x.w.as(3, rows, columns));
         guarded<T> packed(static_cast<std::size_t>(plain.packed_elements()));
-        ASSERT_TRUE(pack_weights(worlds.front(), plain, packed).ok());
+        ASSERT_TRUE(pack_weights(configs.front(), plain, packed).ok());
         guarded<float> want = x.like_c(), da_want(x.a.size());
         ASSERT_TRUE(
-            grouped_gemm(worlds.front(), x.a.as(x.R, columns), plain, x.rows, want.as(x.R, rows))
+            grouped_gemm(configs.front(), x.a.as(x.R, columns), plain, x.rows, want.as(x.R, rows))
                 .ok());
-        ASSERT_TRUE(grouped_dgrad(worlds.front(), x.dc.as(x.R, rows), plain, x.rows,
+        ASSERT_TRUE(grouped_dgrad(configs.front(), x.dc.as(x.R, rows), plain, x.rows,
                                   da_want.as(x.R, columns))
                         .ok());
         auto const w = expert_matrix<T>::packed(packed.data(), 3, rows, columns);
-        for (on_host const& on : worlds) {
+        for (on_host const& on : configs) {
           guarded<float> c = x.like_c(), da(x.a.size());
           ASSERT_TRUE(grouped_gemm(on, x.a.as(x.R, columns), w, x.rows, c.as(x.R, rows)).ok());
           ASSERT_TRUE(grouped_dgrad(on, x.dc.as(x.R, rows), w, x.rows, da.as(x.R, columns)).ok());
@@ -118,7 +118,7 @@ TYPED_TEST(ExpertsLayout, PackedWeightsGiveTheSameBitsInEveryWorld) {
 // rows too long for the room that their floats have.
 TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     for (auto const& extents : {std::pair{230, 70}, {150, 61}, {66, 6050}, {34, 18450}}) {
       int const rows = extents.first, columns = extents.second;
       product_case<T> x({1, 2, 3, 0, 4, 5, 6, 7}, rows, columns, 5);
@@ -134,7 +134,7 @@ TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
         auto const w = pairs ? expert_matrix<T>::packed(packed.data(), 8, rows, columns, {})
                              : expert_matrix<T>::packed(packed.data(), 8, rows, columns);
         guarded<float> want;
-        for (on_host const& on : worlds) {
+        for (on_host const& on : configs) {
           guarded<float> c(product_case<T>::count(x.R, pairs ? rows / 2 : rows)),
               c_packed(c.size());
           auto const run = [&](expert_matrix<T> const& of, guarded<float>& to) {
@@ -154,11 +154,11 @@ TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
 
 TYPED_TEST(ExpertsLayout, OnePointerPerExpertAndAnyStrides) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     product_case<T> x({9, 0, 70}, N, K);
     auto const bias = normal_values<T>(3 * N, 12);
     auto const want =
-        run_all<T>(worlds.front(), x, x.w.as(3, N, K), expert_vector<>(bias.as(3, N)));
+        run_all<T>(configs.front(), x, x.w.as(3, N, K), expert_vector<>(bias.as(3, N)));
     std::vector<guarded<T>> own;
     for (int e = 0; e < 3; ++e) {
       own.emplace_back(N * (K + 5) - 5);
@@ -174,7 +174,7 @@ TYPED_TEST(ExpertsLayout, OnePointerPerExpertAndAnyStrides) {
     T const* bias_pointers[] = {bias.data(), nullptr, bias.data() + 2 * N};
     auto const w = expert_matrix<T>::each(view<T const* const, 1>(pointers, {{3}}), N, K, K + 5);
     auto const b = expert_vector<>::each<T>(view<T const* const, 1>(bias_pointers, {{3}}), N);
-    for (on_host const& on : worlds) expect_same(want, run_all<T>(on, x, w, b), name_of(on));
+    for (on_host const& on : configs) expect_same(want, run_all<T>(on, x, w, b), name_of(on));
 
     // [E,K,N]: the same matrices the other way round.
     guarded<T> turned(x.w.size());
@@ -184,7 +184,7 @@ TYPED_TEST(ExpertsLayout, OnePointerPerExpertAndAnyStrides) {
       }
     }
     view<T const, 3> const ekn(turned.data(), {{3, N, K}}, {{N * K, 1, N}});
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       expect_same(want, run_all<T>(on, x, ekn, bias.as(3, N)), "[E,K,N] " + name_of(on));
     }
   }
@@ -195,7 +195,7 @@ TEST(ExpertsLayouts, GradientsThroughPointersAndStrides) {
   guarded<float> want(x.w.size());
   ASSERT_TRUE(
       grouped_wgrad(on_host{}, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows, want.as(3, N, K)).ok());
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     std::vector<guarded<float>> own(3, guarded<float>(N * K));
     float* pointers[] = {own[0].data(), own[1].data(), own[2].data()};
     ASSERT_TRUE(grouped_wgrad(on, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows,
@@ -217,27 +217,27 @@ TEST(ExpertsLayouts, GradientsThroughPointersAndStrides) {
 
 /// Forward, dgrad and packing with halves that lie apart, against one array.
 template <class T> void same_with_halves_apart(int half, int columns, int spare) {
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     SCOPED_TRACE("I " + std::to_string(half) + " K " + std::to_string(columns));
     int const all = 2 * half;
     product_case<T> x({9, 0, 130}, all, columns);
     auto const bias = normal_values<T>(product_case<T>::count(3, all), 12);
     expert_matrix<T> const whole(x.w.as(3, all, columns), pair_layout{});
-    auto const want = run_all<T>(worlds.front(), x, whole, bias.as(3, all));
+    auto const want = run_all<T>(configs.front(), x, whole, bias.as(3, all));
     halves_apart<T> w(x.w, 3, half, columns, spare);
     guarded<T> packed(static_cast<std::size_t>(whole.packed_elements())), same(packed.size());
     ASSERT_EQ(w.weights().packed_elements(), whole.packed_elements());
-    ASSERT_TRUE(pack_weights(worlds.front(), whole, packed).ok());
+    ASSERT_TRUE(pack_weights(configs.front(), whole, packed).ok());
     ASSERT_TRUE(pack_weights(on_host{.threads = 2}, w.weights(), same).ok());
     EXPECT_TRUE(same_bits(packed, same));
     w.forget(1);  // it has no rows
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       expect_same(want, run_all<T>(on, x, w.weights(), bias.as(3, all)), name_of(on));
     }
     // The last two experts.
     guarded<index_t> const offset(std::vector<index_t>{0, 0, 130});
     guarded<float> act(want.act.size());
-    ASSERT_TRUE(grouped_gemm(worlds.front(), x.a.as(x.R, columns).slice(9, 130),
+    ASSERT_TRUE(grouped_gemm(configs.front(), x.a.as(x.R, columns).slice(9, 130),
                              w.weights().slice(1, 2), {offset.as(3)},
                              act.as(x.R, half).slice(9, 130), swiglu{},
                              {.bias = bias.as(3, all).slice(1, 2)})
@@ -270,7 +270,7 @@ TEST(ExpertsLayouts, HalvesApartInAnyOrder) {
 
 /// Weight gradients to halves that lie apart, written and added.
 void gradients_to_halves_apart(std::vector<index_t> const& lengths, int half, int columns,
-                               int spare, std::vector<on_host> const& worlds) {
+                               int spare, std::vector<on_host> const& configs) {
   SCOPED_TRACE("I " + std::to_string(half) + " K " + std::to_string(columns));
   int const E = static_cast<int>(lengths.size()), all = 2 * half;
   product_case<float> x(lengths, all, columns);
@@ -278,14 +278,14 @@ void gradients_to_halves_apart(std::vector<index_t> const& lengths, int half, in
   auto const run = [&](on_host const& on, expert_gradient<> const& dw, guarded<float>& d_bias,
                        bool add) {
     status const done = grouped_wgrad(on, x.dc.as(x.R, all), x.a.as(x.R, columns), x.rows, dw,
-                                      {.add = add, .d_bias = d_bias.as(E, all)});
+                                      {.accumulate = add, .d_bias = d_bias.as(E, all)});
     EXPECT_TRUE(done.ok()) << done.message();
   };
   expert_gradient<> const whole(want.as(E, all, columns), pair_layout{});
   run(on_host{.threads = 1}, whole, bias_want, false);
   guarded<float> const first(want), bias_first(bias_want);
   run(on_host{.threads = 1}, whole, bias_want, true);
-  for (on_host const& on : worlds) {
+  for (on_host const& on : configs) {
     SCOPED_TRACE(name_of(on));
     halves_apart<float> dw(E, half, columns, spare);
     guarded<float> d_bias(bias_want.size());
@@ -298,9 +298,9 @@ void gradients_to_halves_apart(std::vector<index_t> const& lengths, int half, in
 }
 
 TEST(ExpertsLayouts, Battery23_GradientsToHalvesApart) {
-  gradients_to_halves_apart({9, 0, 70}, I, K, 0, host_worlds());
-  gradients_to_halves_apart({9, 0, 70}, I, K, 5, host_worlds());
-  gradients_to_halves_apart({9, 0, 70}, 100, 32, 0, host_worlds());  // a block of both halves
+  gradients_to_halves_apart({9, 0, 70}, I, K, 0, host_configs());
+  gradients_to_halves_apart({9, 0, 70}, I, K, 5, host_configs());
+  gradients_to_halves_apart({9, 0, 70}, 100, 32, 0, host_configs());  // a block of both halves
   // More than caches hold goes past them.
   gradients_to_halves_apart({2, 1}, 1100, 2048, 0, {on_host{}});
 }
@@ -324,20 +324,20 @@ template <class T> struct sparse {
 // Offsets past 2^31 elements in every operand: small data, huge strides.
 TYPED_TEST(ExpertsLayout, Battery05_OffsetsPast31Bits) {
   using T = TypeParam;
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     constexpr int n_rows = 6, n_columns = 20;
     product_case<T> x({2, 3, 4}, n_rows, n_columns);
     guarded<float> want = x.like_c(), da_want(x.a.size()), dw_want(x.w.size());
     auto const a0 = x.a.as(x.R, n_columns);
     auto const dc0 = x.dc.as(x.R, n_rows);
-    ASSERT_TRUE(
-        grouped_gemm(worlds.front(), a0, x.w.as(3, n_rows, n_columns), x.rows, want.as(x.R, n_rows))
-            .ok());
-    ASSERT_TRUE(grouped_dgrad(worlds.front(), dc0, x.w.as(3, n_rows, n_columns), x.rows,
+    ASSERT_TRUE(grouped_gemm(configs.front(), a0, x.w.as(3, n_rows, n_columns), x.rows,
+                             want.as(x.R, n_rows))
+                    .ok());
+    ASSERT_TRUE(grouped_dgrad(configs.front(), dc0, x.w.as(3, n_rows, n_columns), x.rows,
                               da_want.as(x.R, n_columns))
                     .ok());
     ASSERT_TRUE(
-        grouped_wgrad(worlds.front(), dc0, a0, x.rows, dw_want.as(3, n_rows, n_columns)).ok());
+        grouped_wgrad(configs.front(), dc0, a0, x.rows, dw_want.as(3, n_rows, n_columns)).ok());
 
     constexpr offset_t far = (offset_t{1} << 30) + 12345;  // the third expert lies past 2^31
     constexpr offset_t row_far = far / 4;                  // the ninth row too
@@ -362,7 +362,7 @@ TYPED_TEST(ExpertsLayout, Battery05_OffsetsPast31Bits) {
       for (int k = 0; k < n_columns; ++k) av(r, k) = a0(r, k);
       for (int n = 0; n < n_rows; ++n) dcv(r, n) = dc0(r, n);
     }
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       if (on.threads > 1) continue;
       ASSERT_TRUE(grouped_gemm(on, av, wv, x.rows, cv).ok());
       ASSERT_TRUE(grouped_dgrad(on, dcv, wv, x.rows, dav).ok());

@@ -9,7 +9,7 @@ template <class T> guarded<T> guard(std::vector<T> const& from) { return guarded
 
 /// Calls body(run) with the products of each instruction set and thread count.
 template <class T, class Body> void on_every_host(Body const& body) {
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     SCOPED_TRACE(name_of(on));
     body([&](tail_operands<T> const& x) {
       int const E = x.experts(), R = x.rows(), N = x.N, K = x.K;
@@ -22,7 +22,7 @@ template <class T, class Body> void on_every_host(Body const& body) {
       view<T const, 3> const wv(w.data(), {{E, N, K}},
                                 {{N * (offset_t{K} + x.spare), K + x.spare, 1}});
       segments<> const rows{offset.as(E + 1)};
-      gathered<> const through = gathers ? gathered<>{slot.as(R), 1} : gathered<>{};
+      row_gather<> const through = gathers ? row_gather<>{slot.as(R), 1} : row_gather<>{};
       guarded<T> c(static_cast<std::size_t>(R * N));
       guarded<float> da(static_cast<std::size_t>(R * K)), dw(static_cast<std::size_t>(E * N * K));
       for (status const& done :

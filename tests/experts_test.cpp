@@ -20,10 +20,10 @@ TYPED_TEST_SUITE(ExpertsOf, storage_types);
 /// Calls run(policy, output) in every world; outputs of one arithmetic of products of Ts must be the same
 /// bits. Calls check(output) with one of each.
 template <class T, class Out, class Run, class Check>
-void in_all_worlds(std::size_t count, Run&& run, Check&& check) {
-  for (auto const& worlds : host_arithmetics<T>()) {
+void in_all_configs(std::size_t count, Run&& run, Check&& check) {
+  for (auto const& configs : host_arithmetics<T>()) {
     guarded<Out> first;
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       guarded<Out> out(count);
       status const s = run(on, out);
       EXPECT_TRUE(s.ok()) << s.message();
@@ -46,7 +46,7 @@ TYPED_TEST(ExpertsOf, ForwardIsTheFormula) {
       auto const want =
           in_segments(product(in_double(x.a), in_double(x.w), {}, x.expert, N, K), x.expert);
       EXPECT_TRUE(want.size() < 2 || not_flat(want));
-      in_all_worlds<TypeParam, TypeParam>(
+      in_all_configs<TypeParam, TypeParam>(
           x.dc.size(),
           [&](on_host const& on, auto& c) {
             return grouped_gemm(on, x.a.as(x.R, K), x.w.as(x.E, N, K), x.rows, c.as(x.R, N));
@@ -65,7 +65,7 @@ TYPED_TEST(ExpertsOf, Battery13_DgradByItselfOnEachInstructionSet) {
       auto const want =
           in_segments(product_to_rows(in_double(x.dc), in_double(x.w), x.expert, N, K), x.expert);
       EXPECT_TRUE(want.size() < 2 || not_flat(want));
-      in_all_worlds<float, TypeParam>(
+      in_all_configs<float, TypeParam>(
           x.a.size(),
           [&](on_host const& on, auto& da) {
             return grouped_dgrad(on, x.dc.as(x.R, N), x.w.as(x.E, N, K), x.rows, da.as(x.R, K));
@@ -86,7 +86,7 @@ TYPED_TEST(ExpertsOf, Battery12_WgradOfAnySegmentStart) {
           product_to_weights(in_double(x.dc), in_double(x.a), {}, x.expert, x.E, N, K);
       index_t longest = 0;
       for (index_t n : lengths) longest = std::max(longest, n);
-      in_all_worlds<float, float>(
+      in_all_configs<float, float>(
           x.w.size(),
           [&](on_host const& on, auto& dw) {
             return grouped_wgrad(on, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows, dw.as(x.E, N, K));
@@ -98,7 +98,7 @@ TYPED_TEST(ExpertsOf, Battery12_WgradOfAnySegmentStart) {
 
 TEST(Experts, Battery01_ExpertWithoutRowsGetsZeroGradients) {
   product_case<float> x({0, 3, 0}, 9, 20);
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> dw(x.w.size()), db(27);
     ASSERT_TRUE(grouped_wgrad(on, x.dc.as(x.R, 9), x.a.as(x.R, 20), x.rows, dw.as(3, 9, 20),
                               {.d_bias = db.as(3, 9)})
@@ -135,7 +135,7 @@ TEST(Experts, RowsOutsideEverySegmentAreNotWritten) {
 }
 
 // The bits of a row do not depend on how many rows stand beside it, or where in a tile it stands.
-TEST(Experts, Battery16_RowsDoNotDependOnTheirNeighbours) {
+TEST(Experts, Battery16_RowsDoNotDependOnTheirNeighbors) {
   constexpr int N = 70, K = 300;
   product_case<float> x({257}, N, K);
   guarded<float> all = x.like_c();
@@ -189,7 +189,7 @@ TYPED_TEST(ExpertsOf, Battery06_GatheredRowsAreThePermutedOnes) {
              d_tokens = normal_values<TypeParam>(T * N, 6);
   guarded<index_t> slot(static_cast<std::size_t>(x.R));
   guarded<TypeParam> copy(x.a.size()), d_copy(x.dc.size());
-  dice d(3);
+  rng d(3);
   for (int r = 0; r < x.R; ++r) {
     auto& s = slot[static_cast<std::size_t>(r)];
     s = r % 11 == 5 ? -1 : static_cast<index_t>(d.below(T * top_k));
@@ -200,8 +200,8 @@ TYPED_TEST(ExpertsOf, Battery06_GatheredRowsAreThePermutedOnes) {
       d_copy.as(x.R, N)(r, n) = s < 0 ? TypeParam{} : d_tokens.as(T, N)(s / top_k, n);
     }
   }
-  gathered<> const gather{slot.as(x.R), top_k};
-  for (on_host const& on : host_worlds()) {
+  row_gather<> const gather{slot.as(x.R), top_k};
+  for (on_host const& on : host_configs()) {
     guarded<float> c = x.like_c(), c2 = x.like_c(), da(x.a.size()), da2(x.a.size());
     guarded<float> dw(x.w.size()), dw2(x.w.size());
     auto const w = x.w.as(x.E, N, K);
@@ -227,12 +227,12 @@ TYPED_TEST(ExpertsOf, Battery27_WgradAddsOrOverwrites) {
   auto const old = normal_values<float>(x.w.size(), 4), old_bias = normal_values<float>(63, 5);
   auto const factor = normal_values<float>(static_cast<std::size_t>(x.R), 6);
   guarded<std::uint8_t> frozen(std::vector<std::uint8_t>{1, 0, 0});
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> made(x.w.size()), added = old, kept = old, bias(63), bias_added = old_bias;
     auto const run = [&](auto& dw, auto& db, bool add, bool freeze) {
       ASSERT_TRUE(grouped_wgrad(on, x.dc.as(x.R, N), x.a.as(x.R, K), x.rows, dw.as(3, N, K),
                                 {.scale = {factor.as(x.R)},
-                                 .add = add,
+                                 .accumulate = add,
                                  .d_bias = db.as(3, N),
                                  .frozen = freeze ? view<std::uint8_t const, 1>(frozen.as(3))
                                                   : view<std::uint8_t const, 1>{}})
@@ -275,10 +275,10 @@ TYPED_TEST(ExpertsOf, DgradAddsAndScales) {
     auto const o = static_cast<double>(to_float(old[i]));
     want[i] = {want[i].value * f + o, want[i].magnitude * std::abs(f) + std::abs(o)};
   }
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<TypeParam> da = old;
     ASSERT_TRUE(grouped_dgrad(on, x.dc.as(x.R, N), x.w.as(2, N, K), x.rows, da.as(x.R, K),
-                              {.scale = {factor.as(x.R)}, .add = true})
+                              {.scale = {factor.as(x.R)}, .accumulate = true})
                     .ok());
     EXPECT_TRUE(close(da, want, N + 3)) << name_of(on);
   }
@@ -286,12 +286,12 @@ TYPED_TEST(ExpertsOf, DgradAddsAndScales) {
 
 // Rows, columns and pointers aligned to their element and to nothing else.
 TYPED_TEST(ExpertsOf, Battery26_AlignedToTheElementOnly) {
-  for (auto const& worlds : host_arithmetics<TypeParam>()) {
+  for (auto const& configs : host_arithmetics<TypeParam>()) {
     constexpr int N = 19, K = 67, R = 29;
     product_case<TypeParam> x({R}, N, K);
     guarded<float> want = x.like_c();
     ASSERT_TRUE(
-        grouped_gemm(worlds.front(), x.a.as(R, K), x.w.as(1, N, K), x.rows, want.as(R, N)).ok());
+        grouped_gemm(configs.front(), x.a.as(R, K), x.w.as(1, N, K), x.rows, want.as(R, N)).ok());
     for (std::size_t shift : {1u, 3u}) {
       guarded<TypeParam> a(R * (K + 2) + shift), w(N * (K + 3) + shift);
       view<TypeParam, 2> const av(a.data() + shift, {{R, K}}, {{K + 2, 1}});
@@ -302,7 +302,7 @@ TYPED_TEST(ExpertsOf, Battery26_AlignedToTheElementOnly) {
       for (int n = 0; n < N; ++n) {
         for (int k = 0; k < K; ++k) wv(0, n, k) = x.w.as(N, K)(n, k);
       }
-      for (on_host const& on : worlds) {
+      for (on_host const& on : configs) {
         guarded<float> c(R * (N + 1) + shift), packed_like(R * N);
         view<float, 2> const cv(c.data() + shift, {{R, N}}, {{N + 1, 1}});
         ASSERT_TRUE(grouped_gemm(on, av, wv, x.rows, cv).ok());

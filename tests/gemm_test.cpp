@@ -6,12 +6,12 @@
 #include <cmath>
 #include <utility>
 
-#include "shunt/backend/host/gemm_dense.hpp"
+#include "shunt/backend/host/gemm/dense.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace gemm_test {
@@ -59,7 +59,7 @@ TYPED_TEST(Gemm, EveryOutputIsOneChainInEveryWorld) {
             R, [&](int r) { return to_float(d(r, n)); }, [&](int r) { return to_float(x(r, k)); });
       }
     }
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       guarded<float> y(size(R, N)), dx(size(R, K)), dw(size(N, K));
       host::dense(on, x, w, y.as(R, N));
       host::dense_dgrad(on, d, w, dx.as(R, K));

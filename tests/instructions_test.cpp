@@ -6,7 +6,7 @@
 #include <cstring>
 #include <string>
 
-#include "shunt/backend/host/isa.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
 
 namespace shunt {
 namespace instructions_test {

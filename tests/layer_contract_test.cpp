@@ -26,7 +26,7 @@ TEST(LayerContract, SameBitsInEveryWorld) {
     if (c.f.tokens > 1) c.f.tokens = small_scale() ? 33 : 131;
     setup const s(c);
     run first(one, s, s.options());
-    for (on_host const& on : host_worlds()) {
+    for (on_host const& on : host_configs()) {
       SCOPED_TRACE(name_of(on));
       run again(on, s, s.options());
       EXPECT_TRUE(same_results(first, again));
@@ -487,7 +487,7 @@ TEST(LayerContract, Battery27_GradientsOverwriteOrAdd) {
     run first(one, s, s.options());
     ASSERT_TRUE(first.backward.ok()) << first.backward.message();
     auto o = s.options();
-    o.gradients = gradient_mode::accumulate;
+    o.accumulate = true;
     gradient_buffers d(s);
     std::uint64_t seed = 99;
     std::vector<std::vector<double>> before;
@@ -595,7 +595,7 @@ TEST(LayerContract, StagesAreNamedInOrder) {
                                           "combine",
                                           "latent",
                                           "combine",
-                                          "everyone",
+                                          "all_tokens",
                                           "latent_backward",
                                           "experts_backward",
                                           "dispatch_backward",

@@ -4,9 +4,9 @@
 
 #include <cmath>
 
+#include "support/expect_error.hpp"
 #include "support/layer_cases.hpp"
 #include "support/layer_weights.hpp"
-#include "support/says.hpp"
 
 namespace shunt::test {
 namespace layer_formats_test {
@@ -32,8 +32,8 @@ template <class F> struct rounded {
     bytes = guarded<F>(static_cast<std::size_t>(handle(nullptr).packed_elements()));
     floats = guarded<float>(static_cast<std::size_t>(E * N * K));
     packed = handle(bytes.data());
-    EXPECT_TRUE(quantise_weights(on_host{}, w, bytes).ok());
-    EXPECT_TRUE(dequantise_weights(on_host{}, packed, floats.as(E, N, K)).ok());
+    EXPECT_TRUE(quantize_weights(on_host{}, w, bytes).ok());
+    EXPECT_TRUE(dequantize_weights(on_host{}, packed, floats.as(E, N, K)).ok());
     decoded = floats.as(E, N, K);
     if (w.has_pairs()) decoded = decoded.in_pairs(w.pairs());
   }
@@ -67,12 +67,12 @@ template <class F, class T> void has_the_bits_of_the_decoded(layer_case const& c
   auto const w = s.weights();
   rounded<F> const up(w.up), down(w.down), shared_up(w.shared_up), shared_down(w.shared_down);
   auto const few = with_experts(w, up.packed, down.packed, shared_up.packed, shared_down.packed);
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     auto const want =
-        forward(worlds.front(), s,
+        forward(configs.front(), s,
                 with_experts(w, up.decoded, down.decoded, shared_up.decoded, shared_down.decoded));
     EXPECT_TRUE(all_finite(want)) << c.name;
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       EXPECT_TRUE(same_bits(forward(on, s, few), want)) << c.name << ", " << name_of(on);
     }
   }
@@ -89,7 +89,7 @@ TYPED_TEST(LayerFormats, TheOutputLosesWhatIsDocumented) {
   layer_setup<float> const s(
       {.name = "wide",
        .f = {.tokens = 64, .width = 256, .intermediate = 160, .experts = 8, .top_k = 2},
-       .route = {.gates = gate_kind::renormalised}});
+       .route = {.gates = gate_kind::renormalized}});
   auto const w = s.weights();
   rounded<TypeParam> const up(w.up), down(w.down);
   auto const want = forward(on_host{}, s, w);
@@ -117,7 +117,7 @@ template <class F> void rows_in_int8(char const* name) {
   double const relative = relative_rms(want, kept);
   EXPECT_LE(relative, 0.03) << name;
   EXPECT_GE(relative, 0.001) << name << ": nothing was rounded";
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     EXPECT_TRUE(same_bits(forward(on, s, few, true), want)) << name << ", " << name_of(on);
   }
 }
@@ -135,11 +135,12 @@ TEST(LayerInt8Rows, AreForWeightsOfIntegers) {
   o.int8_rows = true;
   guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, s.weights(), o));
-  says(moe_layer(on_host{}, s.x.as(f.tokens, f.width), s.weights(), y.as(f.tokens, f.width), work,
-                 o),
-       error::bad_argument,
-       "moe_layer.options.int8_rows: it is set; rows are rounded for weights in int8_channel or "
-       "mxfp4 only");
+  expect_error(
+      moe_layer(on_host{}, s.x.as(f.tokens, f.width), s.weights(), y.as(f.tokens, f.width), work,
+                o),
+      error::bad_argument,
+      "moe_layer.options.int8_rows: it is set; rows are rounded for weights in int8_channel or "
+      "mxfp4 only");
 }
 
 TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {
@@ -152,11 +153,12 @@ TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {
   guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, few, o));
   moe_saved<float> const saved;
-  says(moe_layer(on_host{}, s.x.as(f.tokens, f.width), few, y.as(f.tokens, f.width), work, o,
-                 &saved),
-       error::bad_argument,
-       "moe_layer.saved is given; with experts' weights of another type than the tokens' there is "
-       "no backward, and it must be null");
+  expect_error(
+      moe_layer(on_host{}, s.x.as(f.tokens, f.width), few, y.as(f.tokens, f.width), work, o,
+                &saved),
+      error::bad_argument,
+      "moe_layer.saved is given; with experts' weights of another type than the tokens' there is "
+      "no backward, and it must be null");
 }
 
 }  // namespace layer_formats_test

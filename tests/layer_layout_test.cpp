@@ -147,11 +147,11 @@ TEST(LayerLayout, OnePointerForEachExpert) {
 }
 
 template <class T> void packed() {
-  for (auto const& worlds : host_arithmetics<T>()) {
+  for (auto const& configs : host_arithmetics<T>()) {
     layer_case c = family("kimi_k3");
     c.f.tokens = 40;
     layer_setup<T> const s(c);
-    layer_run<T> plain(worlds.front(), s, s.options());
+    layer_run<T> plain(configs.front(), s, s.options());
     moe_weights<T> w = s.weights();
     auto const pack = [&](expert_matrix<T> const& m, guarded<T>& to) {
       to = guarded<T>(static_cast<std::size_t>(m.packed_elements()));
@@ -167,7 +167,7 @@ template <class T> void packed() {
     w.down = pack(w.down, down);
     w.shared_up = pack(w.shared_up, shared_up);
     w.shared_down = pack(w.shared_down, shared_down);
-    for (on_host const& on : worlds) {
+    for (on_host const& on : configs) {
       SCOPED_TRACE(name_of(on));
       layer_run<T> fast(on, s, s.options(), w, true);
       EXPECT_TRUE(same_results(plain, fast));
@@ -248,7 +248,7 @@ TEST(LayerLayout, AUsersOwnActivationIsAsGoodAsOurs) {
   layer_options<my_swiglu> o;
   o.top_k = s.is.f.top_k;
   o.route = s.is.route;
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     SCOPED_TRACE(name_of(on));
     layer_run<float> own(on, s, o);
     EXPECT_TRUE(same_results(ours, own));
@@ -260,11 +260,11 @@ TEST(LayerLayout, OptionsAreDesignatedAndTheActivationSwigluUnlessNamed) {
   layer_formula const& f = s.is.f;
   layer_run<float> expected(one, s, s.options(), false);
   auto const w = s.weights();
-  layer_options<> const o{.top_k = 2, .route = {.gates = gate_kind::renormalised}};
+  layer_options<> const o{.top_k = 2, .route = {.gates = gate_kind::renormalized}};
   guarded<std::byte> work(moe_layer_scratch_bytes(one, f.tokens, w, o));
   guarded<float> y(s.x.size());
   ASSERT_TRUE(moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), arena<>(work),
-                        {.top_k = 2, .route = {.gates = gate_kind::renormalised}})
+                        {.top_k = 2, .route = {.gates = gate_kind::renormalized}})
                   .ok());
   EXPECT_TRUE(same_bits(y, expected.y));
 }

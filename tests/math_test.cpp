@@ -10,11 +10,11 @@
 #include <limits>
 #include <vector>
 
-#include "shunt/backend/host/regions.hpp"
-#include "support/worlds.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
+#include "support/host_configs.hpp"
 
 #define SHUNT_REGION_FILE "support/math_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::test {
 namespace math_test {
@@ -57,7 +57,7 @@ double ulps(float is, double must) {
   return std::abs(static_cast<double>(is) - must) / unit;
 }
 
-/// Floats all over the range: every `step`-th bit pattern, with neighbours of the special ones.
+/// Floats all over the range: every `step`-th bit pattern, with neighbors of the special ones.
 std::vector<float> floats_everywhere(std::uint32_t step) {
   std::vector<float> values{
       0.0f,      -0.0f,     1.0f,       -1.0f,           inf,     -inf,    nan,     0.6f,   0.92f,

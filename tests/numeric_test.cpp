@@ -6,15 +6,15 @@
 #include <cstdint>
 #include <limits>
 
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/core/numeric.hpp"
 #include "shunt/core/random.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 #define SHUNT_REGION_FILE "support/convert_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::test {
 namespace numeric_test {
@@ -43,7 +43,7 @@ template <class T, class Bits> void each_finite_pattern_survives(int e, int m, u
   }
 }
 
-/// Between two neighbours: to the nearer one; in the middle to the even one; a float next to the
+/// Between two neighbors: to the nearer one; in the middle to the even one; a float next to the
 /// middle to its own side.
 template <class T, class Bits> void rounds_to_nearest_even(int e, int m, unsigned finite) {
   for (unsigned low = 0; low + 1 < finite; ++low) {
@@ -108,7 +108,7 @@ TEST(Fp8E5m2, EveryPatternRoundingAndSaturation) {
 /// patterns back.
 template <class T> void vectors_agree() {
   std::size_t const count = 1 << 16;
-  dice d(7);
+  rng d(7);
   guarded<float> wide(count), back(count);
   guarded<T> narrow(count), patterns(count);
   for (std::size_t i = 0; i < count; ++i) {

@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/pool.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
 
 namespace shunt {
 namespace pool_test {

@@ -18,13 +18,13 @@ std::vector<case_options> cases() {
   std::vector<case_options> all;
   for (score_kind score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
-      if (score == score_kind::logits && gates == gate_kind::renormalised) continue;
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
+      if (score == score_kind::logits && gates == gate_kind::renormalized) continue;
       all.push_back({{.score = score, .gates = gates, .scale = 2.5f}, false});
       all.push_back({{.score = score, .gates = gates, .scale = 0.5f, .epsilon = 0.125f}, true});
     }
   }
-  all.push_back({{.gates = gate_kind::renormalised, .groups = 4, .top_groups = 2}, false});
+  all.push_back({{.gates = gate_kind::renormalized, .groups = 4, .top_groups = 2}, false});
   all.push_back({{.jitter = 0.2f, .seed = 5, .first_token = 77}, false});
   return all;
 }
@@ -111,7 +111,7 @@ void against_oracle(offset_t tokens, offset_t experts, offset_t top_k, bool loss
       }
       expected.insert(expected.end(), g.begin(), g.end());
     }
-    // The one gate of a renormalised choice of one is 1 whatever the logits are.
+    // The one gate of a renormalized choice of one is 1 whatever the logits are.
     bool const constant = top_k == 1 && !losses && c.options.gates != gate_kind::raw;
     if (!constant) { ASSERT_TRUE(not_flat(expected)); }
     ASSERT_TRUE(close(d_logits, expected, 24.0));
@@ -137,7 +137,7 @@ TEST(RouteBackward, ReadsEveryStorageType) {
 
 // The oracle's own gradient, by differences of its own forward: the choice stays, as it must.
 TEST(RouteBackward, TheOracleAgreesWithCentralDifferences) {
-  dice d(41);
+  rng d(41);
   for (auto const& c : cases()) {
     std::size_t const n = 12;
     std::vector<double> z(n), d_load(n), d_gate(3);
@@ -168,11 +168,11 @@ TEST(RouteBackward, TheOracleAgreesWithCentralDifferences) {
   }
 }
 
-// Softmax, top-k, renormalise is top-k, softmax of the chosen: backward as well.
-TEST(RouteBackward, Battery14_RenormalisedGatesReachTheChosenLogitsOnly) {
+// Softmax, top-k, renormalize is top-k, softmax of the chosen: backward as well.
+TEST(RouteBackward, Battery14_RenormalizedGatesReachTheChosenLogitsOnly) {
   auto const logits = normal_values<float>(20 * 30, 51, 2.0);
   upstream const d(20, 30, 4, 1, 52);
-  route_options const a{.gates = gate_kind::renormalised};
+  route_options const a{.gates = gate_kind::renormalized};
   route_options const b{.score = score_kind::logits, .gates = gate_kind::softmax_chosen};
   route_outputs out(20, 30, 4), other(20, 30, 4);
   guarded<float> da(600), db(600), raw(600);
@@ -225,7 +225,7 @@ TEST(RouteBackward, EmptySlotsMasksAndPaddingGetNothing) {
 
 // GShard: the first gate's share was taken against the second expert, dropped or not.
 TEST(RouteBackward, ADroppedSecondStillTakesItsPartOfTheGradient) {
-  route_options const o{.gates = gate_kind::renormalised, .random_second = true, .seed = 3};
+  route_options const o{.gates = gate_kind::renormalized, .random_second = true, .seed = 3};
   auto const logits = normal_values<float>(50 * 10, 71, 2.0);
   upstream const d(50, 10, 2, 1, 72);
   for (bool biased : {false, true}) {
@@ -263,9 +263,9 @@ TEST(RouteBackward, AnyThreadCountAndInstructionSetGiveTheSameBits) {
       route_outputs out(70, experts, 5, 2);
       ASSERT_TRUE(run_route<float>({}, logits, out, c.options).ok());
       ASSERT_TRUE(
-          run_backward<float>(host_worlds()[0], logits, out, d.all(), first, c.options).ok());
+          run_backward<float>(host_configs()[0], logits, out, d.all(), first, c.options).ok());
       EXPECT_TRUE(all_finite(first));
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         guarded<float> d_logits(logits.size());
         ASSERT_TRUE(run_backward<float>(on, logits, out, d.all(), d_logits, c.options).ok());
         ASSERT_TRUE(same_bits(first, d_logits)) << name_of(on);

@@ -301,7 +301,7 @@ TEST(RouteBias, QuantileBalancingEvensTheLoad) {
       logits[at(t * experts + e)] += 0.1f * static_cast<float>(e) - 1.5f;  // badly skewed
     }
   }
-  route_options o{.score = score_kind::sigmoid, .gates = gate_kind::renormalised};
+  route_options o{.score = score_kind::sigmoid, .gates = gate_kind::renormalized};
   guarded<float> bias(at(experts));
   for (auto& b : bias) b = 0.0f;
   guarded<index_t> histogram(at(experts * quantile_bins));

@@ -18,7 +18,7 @@ constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 std::vector<route_options> score_options() {
   std::vector<route_options> all;
   for (score_kind score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       all.push_back({.score = score, .gates = gates});
     }
   }
@@ -67,7 +67,7 @@ TEST(RouteBattery, Battery03_NanRowNeverChoosesExpertZeroKTimes) {
 
 TEST(RouteBattery, Battery03_ANanAmongNumbersIsNeverChosen) {
   auto logits = normal_values<float>(50 * 33, 2, 2.0);
-  dice d(3);
+  rng d(3);
   std::int64_t planted = 0;
   for (auto& z : logits) {
     if (d.below(5) == 0) {
@@ -210,7 +210,7 @@ TEST(RouteBattery, Battery09_PaddingCountsNowhere) {
       guarded<float> bias(at(experts));
       for (auto& b : bias) b = 0.0f;
       guarded<index_t> histogram(at(experts * 100)), histogram_dirty(at(experts * 100));
-      route_options const o{.score = score_kind::sigmoid, .gates = gate_kind::renormalised};
+      route_options const o{.score = score_kind::sigmoid, .gates = gate_kind::renormalized};
       route_outputs a(tokens, experts, 3), b(tokens, experts, 3);
       auto bytes = route_scratch_for({}, tokens, experts, 3);
       routing<> wanted = a.all(), wanted_dirty = b.all();
@@ -235,7 +235,7 @@ TEST(RouteBattery, Battery09_PaddingCountsNowhere) {
 
 TEST(RouteBattery, Battery10_RecomputeReplaysTies) {
   guarded<float> logits(40 * 24);
-  dice d(6);
+  rng d(6);
   for (auto& z : logits) z = static_cast<float>(d.below(3));  // ties everywhere
   for (auto const& o : score_options()) {
     route_outputs first(40, 24, 5), again(40, 24, 5), replay(40, 24, 5);
@@ -302,15 +302,15 @@ TEST(RouteBattery, Battery17_NanInPaddingRowsLeavesOthersAlone) {
 TEST(RouteBattery, Battery19_EveryRowAndEveryExpertCount) {
   for (index_t experts : expert_counts) {
     offset_t const tokens = small_scale() ? 5 : 40;
-    // Each token's favourite is its own: a router that stops after some rows, or counts modulo
+    // Each token's favorite is its own: a router that stops after some rows, or counts modulo
     // something, shows.
     guarded<float> logits(at(tokens * experts));
     for (auto& z : logits) z = -1.0f;
     std::vector<index_t> expected(at(experts), 0);
     for (offset_t t = 0; t < tokens; ++t) {
-      offset_t const favourite = (t * 37 + experts - 1) % experts;
-      logits[at(t * experts + favourite)] = 1.0f;
-      ++expected[at(favourite)];
+      offset_t const favorite = (t * 37 + experts - 1) % experts;
+      logits[at(t * experts + favorite)] = 1.0f;
+      ++expected[at(favorite)];
     }
     route_outputs out(tokens, experts, 1);
     ASSERT_TRUE(run_route<float>({.threads = 2}, logits, out).ok());
@@ -361,7 +361,7 @@ TEST(RouteBattery, Battery21_EightGroupsOfOneWithTheTwoBestOfEach) {
 TEST(RouteBattery, Battery21_TiedGroupsAndExpertsGoToTheLowerId) {
   for (group_rule by : {group_rule::best, group_rule::sum_of_two_best}) {
     guarded<float> logits(64 * 48);
-    dice d(10);
+    rng d(10);
     for (auto& z : logits) z = static_cast<float>(d.below(2));
     route_options const o{
         .score = score_kind::sigmoid, .groups = 8, .top_groups = 4, .group_by = by};
@@ -396,7 +396,7 @@ TEST(RouteBattery, Battery24_TheArenaAskedForIsTheArenaUsed) {
   auto const logits = normal_values<float>(100 * 37, 11, 2.0);
   for (int threads : {1, 2, 7}) {
     on_host const on{.threads = threads};
-    std::size_t const size = route_bytes(on, {.tokens = 100, .experts = 37, .top_k = 4}, 4);
+    std::size_t const size = route_scratch_bytes(on, {.tokens = 100, .experts = 37, .top_k = 4}, 4);
     guarded<std::byte> exact(size - arena<>::alignment), small(size - 2 * arena<>::alignment);
     route_outputs out(100, 37, 4, 4);
     guarded<std::byte> bytes(size);
@@ -411,7 +411,7 @@ TEST(RouteBattery, Battery24_TheArenaAskedForIsTheArenaUsed) {
 // Layers whose choice is a table from token ids to experts (DeepSeek-V4's first).
 TEST(Route, HashTableGivesIdsAndThisRunsScoresTheGates) {
   route_options const o{
-      .score = score_kind::sqrt_softplus, .gates = gate_kind::renormalised, .scale = 1.5f};
+      .score = score_kind::sqrt_softplus, .gates = gate_kind::renormalized, .scale = 1.5f};
   auto const logits = normal_values<float>(5 * 12, 12, 2.0);
   guarded<std::int16_t> const table(std::vector<std::int16_t>{0, 5, 11, 3, 7, 7, 4, 12});
   guarded<index_t> const token(std::vector<index_t>{2, 0, 1, 3, 9});

@@ -129,7 +129,7 @@ TEST(RouteErrors, OptionsWithoutMeaning) {
   guarded<float> const logits = normal_values<float>(2 * 4, 1);
   route_outputs out(2, 4, 2);
   status const s = run_route<float>({}, logits, out, {.random_second = true});
-  EXPECT_NE(std::string(s.message()).find("gates is raw, it must be renormalised"),
+  EXPECT_NE(std::string(s.message()).find("gates is raw, it must be renormalized"),
             std::string::npos)
       << s.message();
 }
@@ -231,37 +231,40 @@ TEST(RouteErrors, BackwardAndTheRest) {
     EXPECT_EQ(s.code(), code) << s.message();
     EXPECT_NE(std::string(s.message()).find(sentence), std::string::npos) << s.message();
   };
-  says(route_backward(on_host{}, f.in, f.wanted, g, matrix(d_logits, 8, 6), arena<>(f.bytes)),
-       error::bad_shape, "route_backward.d_logits: extent 0 is 8; it must be 6 (tokens)");
-  says(route_backward(on_host{}, f.in, f.wanted, g, view<float, 2>(d_logits.data(), {{6, 8}}),
-                      arena<>{}),
-       error::arena_too_small, "route_backward: the arena has 0 bytes");
-  says(route_backward(on_host{}, f.in, f.wanted, g,
-                      view<float, 2>(f.logits.data(), {{6, 8}}, {{7, 1}}), arena<>(f.bytes)),
-       error::overlap, "route_backward.d_logits and logits share memory");
-  says(balance_loss(on_host{}, f.out.plain(), loss, d), error::null_pointer,
-       "balance_loss.load: counts, importance or tokens is missing");
-  says(balance_loss(on_host{}, f.wanted, loss, d_short), error::bad_shape,
-       "d_importance: extent 0 is 7; it must be 8 (experts)");
-  says(band_loss(on_host{}, f.wanted, loss, d, {.low = 2.0f}), error::bad_argument,
-       "band_loss.low is 2 and high is 1.5; they must be 0 <= low <= high");
-  says(z_loss(on_host{}, f.out.plain(), loss, d), error::null_pointer,
-       "z_loss.load: z or tokens is missing");
-  says(sequence_balance_loss(on_host{}, f.out.plain(), loss, matrix(d, 1, 8)), error::null_pointer,
-       "sequence_balance_loss.load");
-  says(sign_step(on_host{}, f.out.counts, d_short), error::bad_shape,
-       "sign_step.bias: extent 0 is 7; it must be 8 (experts)");
+  expect_error(
+      route_backward(on_host{}, f.in, f.wanted, g, matrix(d_logits, 8, 6), arena<>(f.bytes)),
+      error::bad_shape, "route_backward.d_logits: extent 0 is 8; it must be 6 (tokens)");
+  expect_error(route_backward(on_host{}, f.in, f.wanted, g,
+                              view<float, 2>(d_logits.data(), {{6, 8}}), arena<>{}),
+               error::arena_too_small, "route_backward: the arena has 0 bytes");
+  expect_error(
+      route_backward(on_host{}, f.in, f.wanted, g,
+                     view<float, 2>(f.logits.data(), {{6, 8}}, {{7, 1}}), arena<>(f.bytes)),
+      error::overlap, "route_backward.d_logits and logits share memory");
+  expect_error(balance_loss(on_host{}, f.out.plain(), loss, d), error::null_pointer,
+               "balance_loss.load: counts, importance or tokens is missing");
+  expect_error(balance_loss(on_host{}, f.wanted, loss, d_short), error::bad_shape,
+               "d_importance: extent 0 is 7; it must be 8 (experts)");
+  expect_error(band_loss(on_host{}, f.wanted, loss, d, {.low = 2.0f}), error::bad_argument,
+               "band_loss.low is 2 and high is 1.5; they must be 0 <= low <= high");
+  expect_error(z_loss(on_host{}, f.out.plain(), loss, d), error::null_pointer,
+               "z_loss.load: z or tokens is missing");
+  expect_error(sequence_balance_loss(on_host{}, f.out.plain(), loss, matrix(d, 1, 8)),
+               error::null_pointer, "sequence_balance_loss.load");
+  expect_error(sign_step(on_host{}, f.out.counts, d_short), error::bad_shape,
+               "sign_step.bias: extent 0 is 7; it must be 8 (experts)");
   guarded<index_t> const histogram(80);
-  says(quantile_step(on_host{}, matrix(histogram, 8, 10), d, 9), error::bad_argument,
-       "quantile_step.top_k is 9; it must be from 1 to 8");
-  says(gate_logits(on_host{}, f.in, f.in, matrix(d_logits, 6, 8)), error::bad_shape,
-       "gate.logits: extent 1 is 8; it must be 6 (experts)");
+  expect_error(quantile_step(on_host{}, matrix(histogram, 8, 10), d, 9), error::bad_argument,
+               "quantile_step.top_k is 9; it must be from 1 to 8");
+  expect_error(gate_logits(on_host{}, f.in, f.in, matrix(d_logits, 6, 8)), error::bad_shape,
+               "gate.logits: extent 1 is 8; it must be 6 (experts)");
   expert_choice<> by_expert{.token = {f.out.expert.data(), {{8, 2}}},
                             .gate = {f.out.gate.data(), {{8, 2}}}};
-  says(route_expert_choice(on_host{}, f.in, by_expert, arena<>(f.bytes), {.jitter = 0.5f}),
-       error::bad_argument, "expert_choice.options: jitter mean nothing where the experts choose");
-  says(route(on_host{.threads = -1}, f.in, f.wanted, arena<>(f.bytes)), error::bad_argument,
-       "on_host.threads is -1");
+  expect_error(route_expert_choice(on_host{}, f.in, by_expert, arena<>(f.bytes), {.jitter = 0.5f}),
+               error::bad_argument,
+               "expert_choice.options: jitter mean nothing where the experts choose");
+  expect_error(route(on_host{.threads = -1}, f.in, f.wanted, arena<>(f.bytes)), error::bad_argument,
+               "on_host.threads is -1");
 }
 
 }  // namespace route_errors_test

@@ -34,7 +34,7 @@ struct chosen_tokens {
 };
 
 guarded<std::byte> choice_scratch(on_host const& on, offset_t tokens, offset_t experts) {
-  guarded<std::byte> bytes(expert_choice_bytes(
+  guarded<std::byte> bytes(route_expert_choice_scratch_bytes(
       on, {.tokens = static_cast<index_t>(tokens), .experts = static_cast<index_t>(experts)}));
   std::memset(static_cast<void*>(bytes.data()), 0xff, bytes.size());
   return bytes;
@@ -53,7 +53,7 @@ void choose_and_check(offset_t tokens, offset_t experts, offset_t each, score_ki
   std::vector<oracle_row> rows;
   for (offset_t t = 0; t < tokens; ++t) rows.push_back(oracle_scores(row_of(z, t, experts), o));
   bool begun = false;
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     auto bytes = choice_scratch(on, tokens, experts);
     status const s = route_expert_choice(on, matrix(logits, tokens, experts), out.views(),
                                          arena<>(bytes), o, valid);
@@ -96,7 +96,7 @@ void choose_and_check(offset_t tokens, offset_t experts, offset_t each, score_ki
   auto const d_gate = normal_values<float>(at(experts * each), 4);
   guarded<float> d_logits(logits.size()), d_first(logits.size());
   begun = false;
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     auto bytes = choice_scratch(on, tokens, experts);
     ASSERT_TRUE(route_expert_choice_backward(
                     on, matrix(logits, tokens, experts), out.views(), matrix(d_gate, experts, each),
@@ -184,7 +184,7 @@ template <class X, class W> void project(offset_t tokens, offset_t experts, offs
     }
   }
   guarded<float> first;
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     guarded<float> out(at(tokens * experts)), dwf(dw.size()), dbf(db.size());
     guarded<X> dxf(dx.size());
     status s = gate_logits(on, matrix(x, tokens, hidden), matrix(w, experts, hidden),

@@ -29,19 +29,19 @@ TEST(RouteField, Battery44_NegativeBiasesWithGroups) {
   for (group_rule by : {group_rule::best, group_rule::sum_of_two_best}) {
     for (score_kind score : {score_kind::softmax, score_kind::sigmoid}) {
       route_options const o{.score = score,
-                            .gates = gate_kind::renormalised,
+                            .gates = gate_kind::renormalized,
                             .groups = 8,
                             .top_groups = 3,
                             .group_by = by};
       auto const logits = normal_values<float>(40 * 64, 5, 1.5);
       std::vector<double> bias(64);
       guarded<float> bias_float(64);
-      dice d(6);
+      rng d(6);
       for (std::size_t e = 0; e < 64; ++e) {
         bias_float[e] = static_cast<float>(-3.0 - std::abs(d.normal()));
         bias[e] = static_cast<double>(bias_float[e]);
       }
-      for (on_host const& on : host_worlds()) {
+      for (on_host const& on : host_configs()) {
         route_outputs out(40, 64, 6);
         ASSERT_TRUE(run_route<float>(on, logits, out, o, {.choice_bias = bias_float}).ok());
         EXPECT_TRUE(agrees_with_oracle(logits, out, o, bias)) << name_of(on);
@@ -139,7 +139,7 @@ TEST(RouteField, Battery44_SentinelIdsHaveNoGradient) {
   auto const logits = normal_values<float>(6 * 9, 61, 2.0);
   for (score_kind score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       route_options const o{.score = score, .gates = gates};
       route_outputs out(6, 9, 3);
       ASSERT_TRUE(run_route<float>({}, logits, out, o).ok());
@@ -164,7 +164,7 @@ TEST(RouteField, Battery44_SentinelIdsHaveNoGradient) {
 TEST(RouteField, Battery44_OneExpertWithNanBehind) {
   for (score_kind score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       route_options const o{.score = score, .gates = gates};
       guarded<float> wide(5 * 4), tight(5), d_wide(5 * 4), d_tight(5), d_gate(5);
       for (std::size_t t = 0; t < 5; ++t) {
@@ -196,7 +196,7 @@ TEST(RouteField, Battery44_OneExpertWithNanBehind) {
 // The bias has moved on when backward comes: it has no part in the gradient.
 TEST(RouteField, Battery44_ABiasStepBetweenForwardAndBackward) {
   for (score_kind score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       route_options const o{.score = score, .gates = gates, .scale = 2.5f};
       auto const logits = normal_values<float>(30 * 12, 41, 1.5);
       auto const d_gate = normal_values<float>(90, 42);

@@ -101,7 +101,7 @@ TEST(RoutePresets, FormulasByHand) {
   double const all = 1.0 + e1 + e2 + e3;
   std::vector<float> const ramp{0.0f, 1.0f, 2.0f, 3.0f};
   run(presets::olmoe_1b_7b, {"softmax, top-k, raw", ramp, {}, {3, 2}, {e3 / all, e2 / all}}, 1, 1);
-  run(presets::mixtral_8x7b, {"renormalised", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}},
+  run(presets::mixtral_8x7b, {"renormalized", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}},
       1, 1);
   run(presets::gpt_oss_20b,
       {"softmax of the chosen", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}}, 1, 1);

@@ -24,7 +24,7 @@ std::vector<range_case> cases() {
   std::vector<range_case> all;
   for (score_kind score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
     for (float epsilon : {0.0f, 1e-37f, 1e-20f, 1e-6f, 0.125f}) {
-      route_options o{.score = score, .gates = gate_kind::renormalised, .epsilon = epsilon};
+      route_options o{.score = score, .gates = gate_kind::renormalized, .epsilon = epsilon};
       std::string const name = to_string(score) + (" epsilon " + std::to_string(epsilon));
       all.push_back({name, o});
       o.scale = 2.5f;
@@ -176,7 +176,7 @@ TEST(RouteRange, Battery33_EqualLogitsShareEvenlyAtAnyDepth) {
     for (float level : logit_levels) {
       if (level > 0.0f) continue;
       range_run q(std::vector<float>(at(experts), level),
-                  {"", {.score = score, .gates = gate_kind::renormalised}});
+                  {"", {.score = score, .gates = gate_kind::renormalized}});
       for (std::size_t k = 0; k < at(top_k); ++k) q.d_gate[k] = k == 0 ? 1.0f : 0.0f;
       ASSERT_TRUE(q.run({.threads = 1}, false).ok());
       double const s = 1.0 / (1.0 + std::exp(-static_cast<double>(level)));
@@ -227,8 +227,8 @@ TEST(RouteRange, AnyInstructionSetThreadCountAndBatchGiveTheSameBits) {
   std::vector<float> const z = logits_of_all_levels(experts);
   for (range_case const& c : cases()) {
     range_run first(z, c);
-    ASSERT_TRUE(first.run(host_worlds()[0], true).ok());
-    for (on_host const& on : host_worlds()) {
+    ASSERT_TRUE(first.run(host_configs()[0], true).ok());
+    for (on_host const& on : host_configs()) {
       range_run q(z, c);
       ASSERT_TRUE(q.run(on, true).ok());
       EXPECT_TRUE(same_routing(first.out, q.out)) << c.name << " " << name_of(on);

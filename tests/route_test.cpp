@@ -10,7 +10,7 @@ namespace shunt::test {
 namespace route_test {
 
 std::vector<double> random_bias(offset_t experts, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<double> bias(at(experts));
   for (double& b : bias) b = static_cast<double>(static_cast<float>(d.uniform(-0.2, 0.2)));
   return bias;
@@ -31,9 +31,9 @@ std::vector<named_options> families() {
   std::vector<named_options> all;
   for (score_kind score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (gate_kind gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       // Signed scores do not sum to anything one may divide by.
-      if (score == score_kind::logits && gates == gate_kind::renormalised) continue;
+      if (score == score_kind::logits && gates == gate_kind::renormalized) continue;
       for (bool bias : {false, true}) {
         all.push_back({to_string(score), {.score = score, .gates = gates, .scale = 2.5f}, bias});
       }
@@ -103,7 +103,7 @@ TEST(Route, GroupsAreRankedByTheirBestOrTheirTwoBest) {
           SCOPED_TRACE(testing::Message() << "E" << experts << " groups " << groups << " bias "
                                           << biased << " rule " << static_cast<int>(by));
           route_options const o{.score = score,
-                                .gates = gate_kind::renormalised,
+                                .gates = gate_kind::renormalized,
                                 .groups = groups,
                                 .top_groups = top_groups,
                                 .group_by = by};
@@ -182,7 +182,7 @@ TEST(Route, JitterChoosesNoExpertThatIsNotThere) {
     on_host const on{.threads = 1};
     shape const sizes{.tokens = 1, .experts = experts, .top_k = 1};
     // As floats these bytes are -97: a factor of that sign turns -Inf into the best of all.
-    std::vector<std::byte> work(route_bytes(on, sizes), std::byte{0xc2});
+    std::vector<std::byte> work(route_scratch_bytes(on, sizes), std::byte{0xc2});
     status const done =
         route(on, view<float const, 2>(z.data(), {{1, experts}}), out, work, {.jitter = 0.1f});
     ASSERT_TRUE(done.ok()) << done.message();
@@ -192,7 +192,7 @@ TEST(Route, JitterChoosesNoExpertThatIsNotThere) {
 }
 
 TEST(Route, TheSecondExpertIsKeptWithTwiceItsShare) {
-  route_options const o{.gates = gate_kind::renormalised, .random_second = true, .seed = 7};
+  route_options const o{.gates = gate_kind::renormalized, .random_second = true, .seed = 7};
   offset_t const tokens = 4000;
   guarded<float> logits(at(tokens * 4));
   for (offset_t t = 0; t < tokens; ++t) {
@@ -268,8 +268,8 @@ TEST(Route, AnyThreadCountAndInstructionSetGiveTheSameBits) {
       route_options o = f.options;
       o.jitter = 0.05f;
       route_outputs first(70, experts, top_k, 2);
-      ASSERT_TRUE(run_route<float>(host_worlds()[0], logits, first, o, with).ok());
-      for (on_host const& on : host_worlds()) {
+      ASSERT_TRUE(run_route<float>(host_configs()[0], logits, first, o, with).ok());
+      for (on_host const& on : host_configs()) {
         SCOPED_TRACE(name_of(on) + " " + f.name);
         route_outputs out(70, experts, top_k, 2);
         ASSERT_TRUE(run_route<float>(on, logits, out, o, with).ok());

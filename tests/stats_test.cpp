@@ -7,11 +7,11 @@
 #include <string>
 
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_stats.hpp"
-#include "support/planned.hpp"
+#include "support/plan_fixture.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace stats_test {
@@ -36,8 +36,8 @@ void expect_close(load_figures const& f, oracle::load_answer const& want, double
   double const unit = 0x1p-24;
   EXPECT_EQ(f.slots, want.slots);
   EXPECT_EQ(f.experts, experts);
-  EXPECT_NEAR(f.mean_over_max, want.mean_over_max, unit * want.mean_over_max);
-  EXPECT_NEAR(f.busy_share, want.busy_share, unit);
+  EXPECT_NEAR(f.utilization, want.utilization, unit * want.utilization);
+  EXPECT_NEAR(f.active_fraction, want.active_fraction, unit);
   EXPECT_NEAR(f.max_violation, want.max_violation, 4 * unit * want.max_violation + 1e-15);
   // Sums of terms of one sign: a handful of roundings a term, and the depth of the summation.
   double const roundings = 8 + experts / 32 + 5;
@@ -51,14 +51,14 @@ void expect_load(loads const& count) {
   guarded<std::int64_t> const wide(count);
   load_figures const first = figures_of(on_host{.instructions = isa::portable}, wide);
   expect_close(first, want, static_cast<double>(count.size()));
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     load_figures const f = figures_of(on, wide);
     EXPECT_EQ(std::memcmp(&f, &first, sizeof f), 0) << name_of(on);
   }
 }
 
 loads random_load(index_t experts, double spread, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   loads count;
   for (index_t e = 0; e < experts; ++e) {
     count.push_back(static_cast<std::int64_t>(std::exp(spread * d.normal()) * 50.0));
@@ -79,8 +79,8 @@ TEST(Stats, UniformLoadIsPerfect) {
   for (std::size_t experts : {1u, 3u, 32u, 60u, 128u}) {
     load_figures const f =
         figures_of(on_host{}, guarded<index_t>(std::vector<index_t>(experts, 7)));
-    EXPECT_EQ(f.mean_over_max, 1.0f);
-    EXPECT_EQ(f.busy_share, 1.0f);
+    EXPECT_EQ(f.utilization, 1.0f);
+    EXPECT_EQ(f.active_fraction, 1.0f);
     EXPECT_EQ(f.max_violation, 0.0f);
     EXPECT_EQ(f.jsd, 0.0f);
     EXPECT_NEAR(f.entropy, std::log2(double(experts)), 1e-5);
@@ -91,8 +91,8 @@ TEST(Stats, OneHotExpertIsTheWorst) {
   std::vector<index_t> count(8, 0);
   count[5] = 1000;
   load_figures const f = figures_of(on_host{}, guarded<index_t>(count));
-  EXPECT_EQ(f.mean_over_max, 0.125f);
-  EXPECT_EQ(f.busy_share, 0.125f);
+  EXPECT_EQ(f.utilization, 0.125f);
+  EXPECT_EQ(f.active_fraction, 0.125f);
   EXPECT_EQ(f.max_violation, 7.0f);
   EXPECT_EQ(f.entropy, 0.0f);
   EXPECT_GT(f.jsd, 0.7f);
@@ -104,8 +104,8 @@ TEST(Stats, Battery01_NoTokensCountAsUniform) {
     load_figures const f =
         figures_of(on_host{}, guarded<index_t>(std::vector<index_t>(experts, 0)));
     EXPECT_EQ(f.slots, 0);
-    EXPECT_EQ(f.mean_over_max, 1.0f);
-    EXPECT_EQ(f.busy_share, 1.0f);
+    EXPECT_EQ(f.utilization, 1.0f);
+    EXPECT_EQ(f.active_fraction, 1.0f);
     EXPECT_EQ(f.max_violation, 0.0f);
     EXPECT_EQ(f.jsd, 0.0f);
     EXPECT_TRUE(std::isfinite(f.entropy));
@@ -139,8 +139,10 @@ TEST(Stats, Battery20_LoadsBeyond32Bits) {
 }
 
 TEST(Stats, HalfTheUniformLoadIsBusyExactly) {
-  EXPECT_EQ(figures_of(on_host{}, guarded<index_t>(std::vector<index_t>{1, 3})).busy_share, 1.0f);
-  EXPECT_EQ(figures_of(on_host{}, guarded<index_t>(std::vector<index_t>{1, 4})).busy_share, 0.5f);
+  EXPECT_EQ(figures_of(on_host{}, guarded<index_t>(std::vector<index_t>{1, 3})).active_fraction,
+            1.0f);
+  EXPECT_EQ(figures_of(on_host{}, guarded<index_t>(std::vector<index_t>{1, 4})).active_fraction,
+            0.5f);
 }
 
 TEST(Stats, PlanCountsRowsWithoutPadding) {
@@ -148,11 +150,11 @@ TEST(Stats, PlanCountsRowsWithoutPadding) {
   std::vector<index_t> const ids = chosen_experts(s, skew::zipf, 2);
   guarded<index_t> kept(9);
   guarded<plan_counts> totals(1);
-  planned const p = plan_of({}, s, ids,
-                            {.capacity = 40,
-                             .segment_multiple = 16,
-                             .report = {.kept = kept.as(9), .totals = totals.as(1)}},
-                            5);
+  plan_fixture const p = plan_of({}, s, ids,
+                                 {.capacity = 40,
+                                  .segment_multiple = 16,
+                                  .report = {.kept = kept.as(9), .totals = totals.as(1)}},
+                                 5);
   guarded<std::int64_t> route(static_cast<std::size_t>(route_events));
   route[static_cast<std::size_t>(route_event::non_finite_logits)] = 12;
   guarded<load_figures> out(1);
@@ -185,22 +187,23 @@ TEST(Stats, BadInputHasItsSentence) {
     EXPECT_FALSE(is.ok());
     EXPECT_EQ(std::string(is.message()), sentence);
   };
-  says(load_stats(on_host{}, counts.as(3), {}),
-       "load_stats.out.figures: extent 0 is 0; it must be 1 (one load_figures)");
-  says(load_stats(on_host{}, counts.as(3), {.figures = out.as(1), .share = share.as(4)}),
-       "load_stats.out.share: extent 0 is 4; it must be 3 (experts)");
-  says(load_stats(on_host{}, view<index_t const, 1>(nullptr, {{3}}), {.figures = out.as(1)}),
-       "load_stats.counts: the pointer is null; it must point to 3 elements");
+  expect_error(load_stats(on_host{}, counts.as(3), {}),
+               "load_stats.out.figures: extent 0 is 0; it must be 1 (one load_figures)");
+  expect_error(load_stats(on_host{}, counts.as(3), {.figures = out.as(1), .share = share.as(4)}),
+               "load_stats.out.share: extent 0 is 4; it must be 3 (experts)");
+  expect_error(
+      load_stats(on_host{}, view<index_t const, 1>(nullptr, {{3}}), {.figures = out.as(1)}),
+      "load_stats.counts: the pointer is null; it must point to 3 elements");
   guarded<std::int64_t> route(2), total(2);
-  says(load_stats(on_host{}, counts.as(3), {.figures = out.as(1)}, {.route = route.as(2)}),
-       "load_stats.events.route: extent 0 is 2; it must be " + std::to_string(route_events) +
-           " (route_events)");
-  says(load_stats(on_host{}, dispatch_plan<>{}, {.figures = out.as(1)}),
-       "load_stats.plan.offset: extent 0 is 0; it must be 1 or more (experts + 1)");
-  says(add_load(on_host{}, counts.as(3), total.as(2)),
-       "add_load.total: extent 0 is 2; it must be 3 (experts)");
-  says(load_stats(on_host{.threads = -1}, counts.as(3), {.figures = out.as(1)}),
-       "on_host.threads is -1; it must be 0 or more");
+  expect_error(load_stats(on_host{}, counts.as(3), {.figures = out.as(1)}, {.route = route.as(2)}),
+               "load_stats.events.route: extent 0 is 2; it must be " +
+                   std::to_string(route_events) + " (route_events)");
+  expect_error(load_stats(on_host{}, dispatch_plan<>{}, {.figures = out.as(1)}),
+               "load_stats.plan.offset: extent 0 is 0; it must be 1 or more (experts + 1)");
+  expect_error(add_load(on_host{}, counts.as(3), total.as(2)),
+               "add_load.total: extent 0 is 2; it must be 3 (experts)");
+  expect_error(load_stats(on_host{.threads = -1}, counts.as(3), {.figures = out.as(1)}),
+               "on_host.threads is -1; it must be 0 or more");
   EXPECT_TRUE(same_bits(out, guarded<load_figures>(1))) << "written";
 }
 

@@ -5,9 +5,9 @@
 
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 namespace support_test {
@@ -96,7 +96,7 @@ TEST(Shapes, ChosenExpertsAreDistinctAndSkewed) {
 }
 
 TEST(Worlds, RunWhatTheyName) {
-  for (on_host const& on : host_worlds()) {
+  for (on_host const& on : host_configs()) {
     ASSERT_TRUE(check::policy(on).ok());
     if (on.instructions != isa::best) { EXPECT_EQ(instructions_of(on), on.instructions); }
   }

@@ -40,7 +40,7 @@ template <class T> struct problem {
   }
   /// What is wrong with c; `one`: all rows meet the first expert.
   [[nodiscard]] std::string verify(std::vector<T> const& c, bool one) const {
-    dice draw(7);
+    rng draw(7);
     for (int i = 0; i < 200; ++i) {
       auto const r = static_cast<offset_t>(draw.uniform() * double(R));
       auto const n = static_cast<offset_t>(draw.uniform() * double(N));

@@ -13,7 +13,7 @@ namespace bench::cuda {
 namespace {
 
 using shunt::bf16, shunt::index_t, shunt::offset_t, shunt::space;
-constexpr shunt::route_options router{.gates = shunt::gate_kind::renormalised};
+constexpr shunt::route_options router{.gates = shunt::gate_kind::renormalized};
 
 template <class T>
 std::string same(char const* what, std::vector<T> const& a, std::vector<T> const& b) {
@@ -50,7 +50,7 @@ struct batch {
         y(x.size()) {
     shunt::on_host const on;
     std::vector<std::byte> work(
-        std::max(shunt::route_bytes(on, s), shunt::plan_scratch_bytes(on, s)));
+        std::max(shunt::route_scratch_bytes(on, s), shunt::plan_scratch_bytes(on, s)));
     shunt::routing<> out;
     out.expert = {expert.data(), {{T, K}}};
     out.gate = {gate.data(), {{T, K}}};
@@ -85,7 +85,7 @@ void route_of(benchmark::State& state, batch const& b) {
   int const copies = copies_of(bytes);
   buffer<float> const logits(b.logits, copies), gate(b.R, copies);
   buffer<index_t> const expert(b.R, copies);
-  auto const size = shunt::route_bytes(shunt::on_cuda{}, b.s);
+  auto const size = shunt::route_scratch_bytes(shunt::on_cuda{}, b.s);
   buffer<std::byte> const work(static_cast<offset_t>(size) + 1);
   measure(
       state, 0, bytes, copies,

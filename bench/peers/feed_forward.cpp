@@ -11,7 +11,7 @@ template <class T>
 problem<T>::problem(shunt::shape const& is, int on_threads) : s(is), threads(on_threads) {
   up = long_noise<T>(E() * 2 * I() * H(), 2 / std::sqrt(double(s.hidden)), 1);
   down = long_noise<T>(E() * H() * I(), 2 / std::sqrt(double(s.intermediate)), 2);
-  // The dice of near seeds throw the same numbers a few throws later: tokens like that would be rows of
+  // The rng of near seeds throw the same numbers a few throws later: tokens like that would be rows of
   // the weights, and their activations far above all others.
   tokens = noise<T>(std::size_t(s.tokens) * H(), 1, std::uint64_t{1} << 40);
   set_tokens(s.tokens);

@@ -84,14 +84,14 @@ template <class T> contestants<T> of_shunt(problem<T> const&);
 /// Weights as they lie: what all others are compared with.
 template <class T> std::unique_ptr<contestant<T>> reference(problem<T> const&);
 /// The weights rounded to a format: rows kept, and rows rounded to int8 too.
-template <shunt::quantised F> contestants<float> of_shunt_as(problem<float> const&);
+template <shunt::quantized F> contestants<float> of_shunt_as(problem<float> const&);
 template <class T>
 contestants<T> of_openblas(problem<T> const&, std::vector<std::string>& left_out);
 template <class T> contestants<T> of_onednn(problem<T> const&, std::vector<std::string>& left_out);
 template <class T> contestants<T> of_libxsmm(problem<T> const&, std::vector<std::string>& left_out);
 template <class T> contestants<T> of_ggml(problem<T> const&, std::vector<std::string>& left_out);
 /// The weights rounded to the library's format beside Shunt's F.
-template <shunt::quantised F>
+template <shunt::quantized F>
 contestants<float> of_ggml_as(problem<float> const&, std::vector<std::string>& left_out);
 
 /// out [rows,width] = silu(gate) ∘ up of pre [rows, 2·width], gate columns first, on the calling

@@ -134,7 +134,7 @@ template <class T> contestants<T> of_ggml(problem<T> const& p, std::vector<std::
 template contestants<float> of_ggml(problem<float> const&, std::vector<std::string>&);
 template contestants<bf16> of_ggml(problem<bf16> const&, std::vector<std::string>&);
 
-template <shunt::quantised F>
+template <shunt::quantized F>
 contestants<float> of_ggml_as(problem<float> const& p, std::vector<std::string>& left_out) {
   return both(p, std::is_same_v<F, shunt::mxfp4> ? GGML_TYPE_MXFP4 : GGML_TYPE_Q8_0,
               matrices::rounded, left_out);

@@ -31,7 +31,7 @@ inline context make_context() {
                             .no_alloc = true}));
 }
 
-inline void quantise(ggml_type type, float const* from, void* to, std::int64_t start,
+inline void quantize(ggml_type type, float const* from, void* to, std::int64_t start,
                      std::int64_t rows, std::int64_t columns) {
 #ifdef PEERS_GGML_FORK
   ggml_quantize_chunk(type, from, to, start, rows, columns, nullptr, nullptr);
@@ -57,7 +57,7 @@ class matrices {
     ggml_quantize_init(type);
 #pragma omp parallel for
     for (std::size_t e = 0; e < E; ++e) {
-      quantise(type, from, made.w_->data, std::int64_t(e * N * K), std::int64_t(N),
+      quantize(type, from, made.w_->data, std::int64_t(e * N * K), std::int64_t(N),
                std::int64_t(K));
     }
     return made;

@@ -70,7 +70,7 @@ template <class T, class W = T> class ours : public contestant<T> {
     if constexpr (std::same_as<T, W>) {
       must(shunt::pack_weights(on_host{}, from, view<W, 1>(to)));
     } else {
-      must(shunt::quantise_weights(on_host{}, from, view<W, 1>(to)));
+      must(shunt::quantize_weights(on_host{}, from, view<W, 1>(to)));
     }
   }
   std::vector<T> act_;
@@ -96,7 +96,7 @@ template <class T> contestants<T> of_shunt(problem<T> const& p) {
 template contestants<float> of_shunt(problem<float> const&);
 template contestants<bf16> of_shunt(problem<bf16> const&);
 
-template <shunt::quantised F> contestants<float> of_shunt_as(problem<float> const& p) {
+template <shunt::quantized F> contestants<float> of_shunt_as(problem<float> const& p) {
   contestants<float> all;
   for (bool const int8_rows : {false, true}) {
     all.push_back(std::make_unique<ours<float, F>>(p, layout::packed, int8_rows));

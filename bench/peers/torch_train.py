@@ -51,7 +51,7 @@ class Model:
         self.s, self.by_loop = s, by_loop
         self.bias = state["choice_bias"].clone()
         self.p = {n: t.clone() for n, t in state.items()
-                  if n != "choice_bias" and not n.startswith("optimiser.")}  # fmt: skip
+                  if n != "choice_bias" and not n.startswith("optimizer.")}  # fmt: skip
         if by_loop:  # as models with a loop have them: a parameter for each expert
             for name in [n for n in self.p if ".experts." in n]:
                 for e, w in enumerate(self.p.pop(name)):
@@ -60,7 +60,7 @@ class Model:
             t.requires_grad_(True)
         decayed = [t for n, t in self.p.items() if not n.endswith("norm")]
         rest = [t for n, t in self.p.items() if n.endswith("norm")]
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": s.weight_decay}, {"params": rest, "weight_decay": 0.0}],
             lr=s.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True,
         )  # fmt: skip
@@ -116,13 +116,13 @@ class Model:
 
     def train(self, tokens: torch.Tensor) -> float:
         rate = self.rate()
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss = self.loss(tokens)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.p.values(), self.s.clip)
-        self.optimiser.step()
+        self.optimizer.step()
         step = self.s.bias_rate * rate / self.s.learning_rate
         for bias, counts in zip(self.bias, self.counts):
             bias += step * torch.sign(counts.float().mean() - counts)
@@ -134,10 +134,10 @@ def text_batches(s: Any, count: int) -> torch.Tensor:
     """Windows of this project's own headers."""
     headers = sorted(pathlib.Path(__file__).parents[2].glob("include/shunt/**/*.hpp"))
     text = b"\0".join(h.read_bytes() for h in headers)
-    dice = random.Random(1)
+    rng = random.Random(1)
     rows = []
     for _ in range(count * s.batch):
-        at = dice.randrange(len(text) - s.sequence - 1)
+        at = rng.randrange(len(text) - s.sequence - 1)
         rows.append(list(text[at : at + s.sequence + 1]))
     return torch.tensor(rows, dtype=torch.int32).view(count, s.batch, s.sequence + 1)
 

@@ -5,7 +5,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <shunt/backend/host/isa.hpp>
+#include <shunt/backend/host/simd/isa.hpp>
 
 namespace bench {
 namespace {

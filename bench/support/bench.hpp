@@ -22,7 +22,7 @@
 ///     }
 ///   }
 ///
-/// A file bench/<room>_bench.cpp defines register_all() and no main.
+/// A file bench/<module>_bench.cpp defines register_all() and no main.
 namespace bench {
 
 /// Defined once by each bench/*_bench.cpp: adds its benchmarks.

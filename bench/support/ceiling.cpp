@@ -11,7 +11,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
-#include <shunt/backend/host/isa.hpp>
+#include <shunt/backend/host/simd/isa.hpp>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__)

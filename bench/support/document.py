@@ -111,10 +111,10 @@ def roofline(document: dict) -> None:
             best.setdefault(f"{work}/{way}", b)
     for name, b in best.items():
         way = name.rsplit("/", 1)[1]
-        colour = ways.get(way, ways["best of the others"])
-        panel.dot(b["gflops"] * 1e9 / b["bytes_per_second"], max(low, b["gflops"]), colour, b["name"])
-    for name, colour in ways.items():
-        panel.key(name, colour)
+        color = ways.get(way, ways["best of the others"])
+        panel.dot(b["gflops"] * 1e9 / b["bytes_per_second"], max(low, b["gflops"]), color, b["name"])
+    for name, color in ways.items():
+        panel.key(name, color)
     picture("roofline", page([panel], 1))
 
 
@@ -147,10 +147,10 @@ def scaling(document: dict) -> None:
         ticks = [(place[x], label(x)) for x in few]
         panel = Panel(title, x_title, ticks, "share of the roofline",
                       [(v / 100, f"{v} %") for v in (0, 25, 50, 75, 100)], log_x=log)  # fmt: skip
-        for colour, (name, line) in zip(COLOURS, sorted(found[curve].items())):
-            panel.line([(place[x], min(1.05, statistics.median(line[x]))) for x in sorted(line)], colour)
+        for color, (name, line) in zip(COLOURS, sorted(found[curve].items())):
+            panel.line([(place[x], min(1.05, statistics.median(line[x]))) for x in sorted(line)], color)
             if curve == "tokens":
-                panel.key(name, colour)
+                panel.key(name, color)
         panels.append(panel)
     if panels:
         picture("scaling", page(panels, 2))

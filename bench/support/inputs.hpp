@@ -1,5 +1,5 @@
 #pragma once
-// What benchmarks are fed: the tests' skews and dice, and logits that lead to such loads.
+// What benchmarks are fed: the tests' skews and rng, and logits that lead to such loads.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -16,8 +16,8 @@
 namespace bench {
 
 using shunt::test::chosen_experts;  ///< (shape, skew, seed): [T,K] expert ids, distinct in a token
-using shunt::test::dice;
-using shunt::test::drawn_experts;  ///< the same by weights of the experts
+using shunt::test::drawn_experts;   ///< the same by weights of the experts
+using shunt::test::rng;
 using shunt::test::skew;
 using shunt::test::skews;
 using shunt::test::to_string;
@@ -25,7 +25,7 @@ using shunt::test::to_string;
 /// `count` values of type T, even in (-range, range).
 template <class T = float>
 [[nodiscard]] std::vector<T> noise(std::size_t count, double range, std::uint64_t seed) {
-  dice draw(seed);
+  rng draw(seed);
   std::vector<T> values(count);
   for (T& v : values) v = shunt::from_float<T>(static_cast<float>(draw.uniform(-range, range)));
   return values;
@@ -49,7 +49,7 @@ template <class T = float>
 /// trick): what a router would be given.
 [[nodiscard]] inline std::vector<float> logits(shunt::shape const& s, skew how,
                                                std::uint64_t seed) {
-  dice draw(seed);
+  rng draw(seed);
   std::vector<float> z;
   z.reserve(static_cast<std::size_t>(s.tokens) * static_cast<std::size_t>(s.experts));
   for (shunt::index_t t = 0; t < s.tokens; ++t) {

@@ -36,20 +36,20 @@ class Panel:
         return self._at(value, self.y_ticks, self.log_y, self.height - self.bottom,
                         -(self.height - self.top - self.bottom))  # fmt: skip
 
-    def line(self, points, colour, dashed=False, dots=True):
+    def line(self, points, color, dashed=False, dots=True):
         path = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in points)
         dash = ' stroke-dasharray="4 3"' if dashed else ""
-        self.marks.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
+        self.marks.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.6"{dash}/>')
         if dots:
-            self.marks += [f'<circle cx="{self.x(a):.1f}" cy="{self.y(b):.1f}" r="2.2" fill="{colour}"/>'
+            self.marks += [f'<circle cx="{self.x(a):.1f}" cy="{self.y(b):.1f}" r="2.2" fill="{color}"/>'
                            for a, b in points]  # fmt: skip
 
-    def dot(self, a, b, colour, label=""):
-        self.marks.append(f'<circle cx="{self.x(a):.1f}" cy="{self.y(b):.1f}" r="3.5" fill="{colour}">'
+    def dot(self, a, b, color, label=""):
+        self.marks.append(f'<circle cx="{self.x(a):.1f}" cy="{self.y(b):.1f}" r="3.5" fill="{color}">'
                           f"<title>{html.escape(label)}</title></circle>")  # fmt: skip
 
-    def key(self, name, colour):
-        self.keys.append((name, colour))
+    def key(self, name, color):
+        self.keys.append((name, color))
 
     def note(self, a, b, text):
         self.marks.append(f'<text x="{self.x(a):.1f}" y="{self.y(b):.1f}">{html.escape(text)}</text>')
@@ -69,9 +69,9 @@ class Panel:
                    f"{html.escape(self.x_title)}</text>")  # fmt: skip
         out.append(f'<text x="{self.left}" y="27" fill="#666">{html.escape(self.y_title)}</text>')
         out += self.marks
-        for i, (name, colour) in enumerate(self.keys):
+        for i, (name, color) in enumerate(self.keys):
             y = self.keys_from + 14 * i
-            out.append(f'<rect x="{right - 118}" y="{y - 8}" width="9" height="9" fill="{colour}"/>')
+            out.append(f'<rect x="{right - 118}" y="{y - 8}" width="9" height="9" fill="{color}"/>')
             out.append(f'<text x="{right - 105}" y="{y}">{html.escape(name)}</text>')
         out.append("</g>")
         return "\n".join(out)

@@ -16,7 +16,7 @@ namespace {
 
 constexpr shunt::index_t T = 48, H = 64, E = 16, K = 2, R = T * K;
 constexpr shunt::shape sizes{.tokens = T, .hidden = H, .experts = E, .top_k = K};
-constexpr shunt::route_options router{.gates = shunt::gate_kind::renormalised};
+constexpr shunt::route_options router{.gates = shunt::gate_kind::renormalized};
 
 /// What the engine has: device memory from its own allocator, behind plain pointers, and a stream.
 struct engine {
@@ -89,7 +89,7 @@ int main() {
   // The engine's side: one allocation, cut up as it likes. Shunt says how much scratch it needs.
   shunt::on_cuda const any;
   std::size_t const scratch =
-      std::max(shunt::route_bytes(any, sizes), shunt::plan_scratch_bytes(any, sizes));
+      std::max(shunt::route_scratch_bytes(any, sizes), shunt::plan_scratch_bytes(any, sizes));
   std::size_t const numbers_of_4_bytes = T * E + 2 * T * H + R * H + 4 * R + E + 1;
   char* all = nullptr;
   if (!ok(cudaMalloc(&all, 4 * numbers_of_4_bytes + scratch))) return 1;

@@ -54,7 +54,7 @@ int main() {
   shunt::on_cuda const on;  // the default stream, which is Thrust's too
   shunt::shape const s{.tokens = T, .hidden = H, .experts = E, .top_k = K};
   thrust::device_vector<std::byte> scratch(
-      std::max(shunt::route_bytes(on, s), shunt::plan_scratch_bytes(on, s)));
+      std::max(shunt::route_scratch_bytes(on, s), shunt::plan_scratch_bytes(on, s)));
 
   shunt::routing<device> chosen;
   chosen.expert = matrix(expert, T);
@@ -63,7 +63,7 @@ int main() {
   shunt::dispatch_plan<device> const plan{list(offset), list(row_slot), list(slot_row), T, K};
   for (shunt::status const& step :
        {shunt::route(on, matrix(logits, T), chosen, arena_of(scratch),
-                     {.gates = shunt::gate_kind::renormalised}),
+                     {.gates = shunt::gate_kind::renormalized}),
         shunt::plan_dispatch(on, chosen.expert, plan, arena_of(scratch)),
         shunt::dispatch(on, matrix(x, T), plan, matrix(rows, T * K)),
         shunt::combine(on, matrix(rows, T * K), plan, chosen.gate, matrix(y, T))}) {

@@ -31,7 +31,7 @@ template <class P> struct layer {
     weights.up = shunt::view<float const, 3, S>(m.up, {{E, 2 * I, H}});
     weights.down = shunt::view<float const, 3, S>(m.down, {{E, H, I}});
     options.top_k = K;
-    options.route.gates = shunt::gate_kind::renormalised;
+    options.route.gates = shunt::gate_kind::renormalized;
   }
   static shunt::view<float, 2, S> matrix(float* p, shunt::offset_t rows, shunt::offset_t columns) {
     return {p, {{rows, columns}}};

@@ -38,7 +38,7 @@ inline void require(shunt::status const& answer) {
   c.top_k = s.top_k;
   c.intermediate = s.intermediate;
   if (s.balance == "bias") {  // as DeepSeek-V3: scores that do not compete, a bias that chooses
-    c.route = {.score = shunt::score_kind::sigmoid, .gates = shunt::gate_kind::renormalised};
+    c.route = {.score = shunt::score_kind::sigmoid, .gates = shunt::gate_kind::renormalized};
   }
   c.balance_loss = s.balance == "aux" ? static_cast<float>(s.aux) : 0.0f;
   if (!mixed) {

@@ -16,7 +16,7 @@
 
 namespace lm {
 
-/// A text that is learnt from or held out as a whole. The pieces of a long file are documents of one
+/// A text that is learned from or held out as a whole. The pieces of a long file are documents of one
 /// group, and go the same way.
 struct document {
   std::string text;
@@ -33,8 +33,8 @@ inline constexpr std::uintmax_t longest_file = 64u << 20;
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-/// Comment lines at the very start: the licence, which is the same in every file.
-[[nodiscard]] inline std::string_view without_licence(std::string_view text) noexcept {
+/// Comment lines at the very start: the license, which is the same in every file.
+[[nodiscard]] inline std::string_view without_license(std::string_view text) noexcept {
   for (;;) {
     bool const comment = text.substr(0, 2) == "//" || text.substr(0, 2) == "# " ||
                          text.substr(0, 2) == "#!" || text.substr(0, 1) == "\n";
@@ -72,7 +72,7 @@ inline void add_document(std::vector<document>& to, std::string_view text,
     detail::add_document(result, text);
     return result;
   }
-  text = detail::without_licence(text);
+  text = detail::without_license(text);
   std::uint64_t const group = hash(text);
   while (text.size() > detail::longest_document) {
     // At the last blank line, else the last line end, else just there.

@@ -15,13 +15,13 @@
 #include "shunt/nn/model.hpp"
 #include "shunt/nn/schedule.hpp"
 #include "shunt/nn/stage_clock.hpp"
-#include "shunt/route/bias.hpp"
+#include "shunt/route_bias.hpp"
 #include "shunt/stats.hpp"
 #include "trainer.hpp"
 
 namespace lm {
 
-/// What trainer<> trains: a model with its gradients, its optimiser and its scratch, all of it memory
+/// What trainer<> trains: a model with its gradients, its optimizer and its scratch, all of it memory
 /// of our own that is taken once. T is what weights and activations are stored as, P where it all is
 /// and runs: on_host, or on_cuda with device_memory.cuh.
 template <class T, class P = shunt::on_host> class network : public any_network {
@@ -38,9 +38,10 @@ template <class T, class P = shunt::on_host> class network : public any_network 
         counts_(mixed ? static_cast<std::size_t>(s.layers) * static_cast<std::size_t>(s.experts)
                       : 0),
         tokens_(static_cast<std::size_t>(s.batch) * (static_cast<std::size_t>(s.sequence) + 1)),
-        scratch_(std::max(shunt::nn::model_train_bytes<T>(on_, config(), s.batch, s.sequence),
-                          shunt::nn::model_evaluate_bytes<T>(on_, config(), s.batch, s.sequence))) {
-    parameters_.initialise(on_, s.seed);
+        scratch_(std::max(
+            shunt::nn::model_train_scratch_bytes<T>(on_, config(), s.batch, s.sequence),
+            shunt::nn::model_evaluate_scratch_bytes<T>(on_, config(), s.batch, s.sequence))) {
+    parameters_.initialize(on_, s.seed);
   }
 
   [[nodiscard]] shunt::nn::model_config const& config() const noexcept override {
@@ -69,7 +70,7 @@ template <class T, class P = shunt::on_host> class network : public any_network 
                                         .step = step + 1,
                                         .clip = static_cast<float>(settings_.clip)}));
     move_bias(settings_.bias_rate * double(rate) / settings_.learning_rate);
-    if (timed) clock_.after("optimiser");
+    if (timed) clock_.after("optimizer");
     if (timed) ++steps_timed_;
     note_load(add_to);
     return {double(*loss_.read()), double(*norm_.read()), double(rate)};
@@ -82,20 +83,20 @@ template <class T, class P = shunt::on_host> class network : public any_network 
     return double(*loss_.read());
   }
 
-  /// Weights, balancing bias and the optimiser's moments: with the step, all that goes on.
+  /// Weights, balancing bias and the optimizer's moments: with the step, all that goes on.
   [[nodiscard]] std::vector<checkpoint::tensor_source> state() const override {
     std::vector<checkpoint::tensor_source> all;
     std::uint64_t const count = first_.size();
     parameters_.add_to(all);
-    all.push_back({"optimiser.first_moment", "F32", {count}, first_.read()});
-    all.push_back({"optimiser.second_moment", "F32", {count}, second_.read()});
+    all.push_back({"optimizer.first_moment", "F32", {count}, first_.read()});
+    all.push_back({"optimizer.second_moment", "F32", {count}, second_.read()});
     return all;
   }
   void load(checkpoint::safetensors_file& file) override {
     std::vector<std::uint64_t> const count = {first_.size()};
     parameters_.read(on_, file);
-    file.read("optimiser.first_moment", "F32", count, first_.stage());
-    file.read("optimiser.second_moment", "F32", count, second_.stage());
+    file.read("optimizer.first_moment", "F32", count, first_.stage());
+    file.read("optimizer.second_moment", "F32", count, second_.stage());
     first_.commit();
     second_.commit();
   }
@@ -108,7 +109,7 @@ template <class T, class P = shunt::on_host> class network : public any_network 
       shunt::load_figures figures;
       require(
           shunt::load_stats(shunt::on_host{.threads = 1}, layer, {.figures = {&figures, {{1}}}}));
-      use.utilisation += double(figures.mean_over_max) / double(load.size());
+      use.utilization += double(figures.utilization) / double(load.size());
       use.divergence += double(figures.jsd) / double(load.size());
     }
     return use;

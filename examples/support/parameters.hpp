@@ -52,7 +52,7 @@ template <class T, class P = shunt::on_host> class parameters {
     }
   }
 
-  void initialise(P const& on, std::uint64_t seed) {
+  void initialize(P const& on, std::uint64_t seed) {
     require(shunt::nn::model_init(on, config_, values(), seed));
     round(on);
   }

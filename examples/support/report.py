@@ -43,12 +43,12 @@ def svg(figure):
 def loss_curves(log):
     figure, axes = plt.subplots(figsize=(8, 4))
     for model in log["models"]:
-        history, colour = model["history"], COLOURS.get(model["name"], "#555555")
+        history, color = model["history"], COLOURS.get(model["name"], "#555555")
         bits = [value * BITS for value in history["loss"]]
-        axes.plot(history["step"], bits, color=colour, alpha=0.2, linewidth=0.8)
-        axes.plot(history["step"], smooth(bits), color=colour, linewidth=1.4,
+        axes.plot(history["step"], bits, color=color, alpha=0.2, linewidth=0.8)
+        axes.plot(history["step"], smooth(bits), color=color, linewidth=1.4,
                   label=f"{model['name']}, training (smoothed)")
-        axes.plot(history["eval_step"], history["eval_bits"], "o--", color=colour, markersize=4,
+        axes.plot(history["eval_step"], history["eval_bits"], "o--", color=color, markersize=4,
                   linewidth=1, label=f"{model['name']}, held-out")
     finals = [v for m in log["models"] for v in m["history"]["eval_bits"]]
     if finals:
@@ -62,7 +62,7 @@ def loss_curves(log):
 
 
 def expert_load(model):
-    """One strip per layer: experts from bottom to top, time from left to right, colour the load."""
+    """One strip per layer: experts from bottom to top, time from left to right, color the load."""
     history = model["history"]
     layers, steps = model["layers"], history["load_step"]
     if not steps:

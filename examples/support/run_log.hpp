@@ -101,11 +101,11 @@ struct model_result {
         double const all = size_of(dense_with_all(m.shape)).flops_per_byte;
         return format("%s, %.1f times", count_text(all).c_str(), all / n.flops_per_byte);
       });
-  row("expert utilisation, before", [](model_result const& m, model_size const&) {
-    return !m.shape.dense ? format("%.3f", m.before.use.utilisation) : std::string("-");
+  row("expert utilization, before", [](model_result const& m, model_size const&) {
+    return !m.shape.dense ? format("%.3f", m.before.use.utilization) : std::string("-");
   });
   row("                    after", [](model_result const& m, model_size const&) {
-    return !m.shape.dense ? format("%.3f", m.after.use.utilisation) : std::string("-");
+    return !m.shape.dense ? format("%.3f", m.after.use.utilization) : std::string("-");
   });
   row("JSD to uniform, before", [](model_result const& m, model_size const&) {
     return !m.shape.dense ? format("%.4f", m.before.use.divergence) : std::string("-");

@@ -42,11 +42,11 @@ inline void training_batch(corpus const& text, std::uint64_t seed, std::int64_t 
   to.clear();
   for (std::size_t row = 0; row < sequences; ++row) {
     std::uint64_t const position = static_cast<std::uint64_t>(step) * sequences + row;
-    shunt::random_words const dice = shunt::random_at(seed, position, stream);
-    std::size_t at = pick(dice.word[0], all);
+    shunt::random_words const rng = shunt::random_at(seed, position, stream);
+    std::size_t at = pick(rng.word[0], all);
     auto from = text.domains.begin();
     for (; at >= from->train.size(); ++from) at -= from->train.size();
-    to.add(from->train, pick(dice.word[1], from->train.size() - sequence), sequence);
+    to.add(from->train, pick(rng.word[1], from->train.size() - sequence), sequence);
   }
 }
 

@@ -29,10 +29,10 @@ struct step_result {
 
 /// How evenly the experts of a model are used, a mean over its layers.
 struct balance {
-  double utilisation = 1;  ///< mean load over largest load
+  double utilization = 1;  ///< mean load over largest load
   double divergence = 0;   ///< Jensen-Shannon divergence to the uniform load, in bits
 };
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(balance, utilisation, divergence)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(balance, utilization, divergence)
 
 /// What held-out text says of a model.
 struct evaluation {
@@ -121,8 +121,8 @@ template <class Network> class trainer {
       balance const use = network_.use_of(load);
       bar.show(
           long(step_),
-          format("loss %.2f bits/byte  %sB/s  utilisation %.2f", result.loss * bits_per_nat,
-                 count_text(settings_.batch * settings_.sequence / pace).c_str(), use.utilisation),
+          format("loss %.2f bits/byte  %sB/s  utilization %.2f", result.loss * bits_per_nat,
+                 count_text(settings_.batch * settings_.sequence / pace).c_str(), use.utilization),
           pace * double(settings_.steps - step_));
     }
     bar.finish();

@@ -33,7 +33,7 @@ template <execution P, input<P, 2> Rows, output<P, 2> Tokens>
   auto const from = as_input<P, 2>(rows);
   auto const to = as_output<P, 2>(y);
   if (status bad = check::combine(from, plan, gate, to, options); !bad.ok()) return bad;
-  return detail::combine_on<P>::forward(on, from, plan, gate, to, options);
+  return detail::combine_backend<P>::forward(on, from, plan, gate, to, options);
 }
 
 /// The gradients of combine.
@@ -41,7 +41,7 @@ template <execution P, input<P, 2> Rows, output<P, 2> Tokens>
 ///         (null: not wanted), and those of options: d_gate, d_shared, d_shared_gate, d_residual, d_x
 /// Types   storage types, d_y's and the rows' own; what stands beside the rows has d_y's.
 /// Order   d_row = gate · d_y, rounded once (also what dispatch gives of d_y with these gates, so
-///         that it need not be materialised); d_gate = <d_y, row> in 32 strided partial sums;
+///         that it need not be materialized); d_gate = <d_y, row> in 32 strided partial sums;
 ///         d_x = a chain of fma(gate, d_y, ·) from 0, then + the old d_x where it accumulates.
 /// Aliasing d_residual may be exactly d_y's memory; no other result shares memory with an input.
 /// Errors  shapes that do not fit the plan; d_shared_gate without shared; d_gate of zero experts
@@ -61,7 +61,7 @@ template <execution P, input<P, 2> Tokens, output<P, 2> Rows>
   if (status bad = check::combine_backward(from, plan, gate, rows, to, options); !bad.ok()) {
     return bad;
   }
-  return detail::combine_on<P>::backward(on, from, plan, gate, rows, to, options);
+  return detail::combine_backend<P>::backward(on, from, plan, gate, rows, to, options);
 }
 
 }  // namespace shunt

@@ -13,7 +13,7 @@
 /// positions of new tokens, the router's seed and first token. A captured CUDA graph freezes every
 /// argument of the host's; it advances these itself.
 namespace shunt {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// counter[i] += by, for every i; integers wrap.
 /// Shapes   counter [N], any stride: int32, int64 or uint64
@@ -32,8 +32,8 @@ template <execution P, output<P, 1> Counter>
   if (status bad = first_of(check::policy(on), check::memory("advance.counter", at)); !bad.ok()) {
     return bad;
   }
-  return detail::counter_on<P>::template advance<number>(on, at, by);
+  return detail::counter_backend<P>::template advance<number>(on, at, by);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt

@@ -16,7 +16,7 @@ namespace shunt {
 template <execution P>
 [[nodiscard]] std::size_t plan_scratch_bytes(P const&, shape const& s,
                                              plan_options<P::memory> const& options = {}) noexcept {
-  return detail::dispatch_on<P>::plan_scratch_bytes(s, options);
+  return detail::dispatch_backend<P>::plan_scratch_bytes(s, options);
 }
 
 /// Sorts the slots of a batch by expert: a stable counting sort.
@@ -38,13 +38,14 @@ template <execution P, input<P, 2> Expert>
                 "shunt::plan_dispatch: expert ids must be shunt::index_t");
   auto const ids = as_input<P, 2>(expert);
   if (status bad = check::plan_dispatch(ids, plan, options); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::plan(on, ids, plan, work, options);
+  return detail::dispatch_backend<P>::plan(on, ids, plan, work, options);
 }
 
 /// Scratch of plan_from_expert_choice in bytes.
 template <execution P>
-[[nodiscard]] std::size_t expert_choice_scratch_bytes(P const&, index_t experts) noexcept {
-  return detail::dispatch_on<P>::choice_scratch_bytes(experts);
+[[nodiscard]] std::size_t plan_from_expert_choice_scratch_bytes(P const&,
+                                                                index_t experts) noexcept {
+  return detail::dispatch_backend<P>::choice_scratch_bytes(experts);
 }
 
 /// The plan of tokens chosen by experts. Its slots are token·E + e (plan.top_k is E), so that a token
@@ -65,7 +66,7 @@ template <execution P, input<P, 2> Token>
                 "shunt::plan_from_expert_choice: token ids must be shunt::index_t");
   auto const chosen = as_input<P, 2>(token);
   if (status bad = check::plan_from_expert_choice(chosen, plan, options); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::choice_plan(on, chosen, plan, work, options);
+  return detail::dispatch_backend<P>::choice_plan(on, chosen, plan, work, options);
 }
 
 /// Copies each token to its rows; with gates, times its gate (Llama 4, band router).
@@ -88,7 +89,7 @@ template <execution P, input<P, 2> Tokens, output<P, 2> Rows>
   auto const from = as_input<P, 2>(x);
   auto const to = as_output<P, 2>(rows);
   if (status bad = check::dispatch(from, plan, to, options); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::forward(on, from, plan, to, options);
+  return detail::dispatch_backend<P>::forward(on, from, plan, to, options);
 }
 
 /// The gradient of dispatch: each token's rows summed.
@@ -109,7 +110,7 @@ template <execution P, input<P, 2> Rows, output<P, 2> Tokens>
   auto const from = as_input<P, 2>(d_rows);
   auto const to = as_output<P, 2>(d_x);
   if (status bad = check::dispatch_backward(from, plan, to, options); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::backward(on, from, plan, to, options);
+  return detail::dispatch_backend<P>::backward(on, from, plan, to, options);
 }
 
 /// The token of each row, -1 for padding and behind the last segment: what a gathering GEMM reads.
@@ -118,7 +119,7 @@ template <execution P>
 [[nodiscard]] status row_tokens(P const& on, dispatch_plan<P::memory> const& plan,
                                 std::type_identity_t<view<index_t, 1, P::memory>> token) noexcept {
   if (status bad = check::per_row("row_tokens", plan, "token", token); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::row_tokens(on, plan, token);
+  return detail::dispatch_backend<P>::row_tokens(on, plan, token);
 }
 
 /// The gate of each row, 0 for padding and behind the last segment: what scales a GEMM's rows.
@@ -129,7 +130,7 @@ template <execution P>
     dispatch_plan<P::memory> const& plan,
     std::type_identity_t<view<float, 1, P::memory>> row_gate) noexcept {
   if (status bad = check::gates("gates_to_rows", gate, plan, row_gate); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::gates_to_rows(on, gate, plan, row_gate);
+  return detail::dispatch_backend<P>::gates_to_rows(on, gate, plan, row_gate);
 }
 
 /// The other way: a value of each row to its slot, 0 where the slot has no row.
@@ -140,7 +141,7 @@ template <execution P>
                                    dispatch_plan<P::memory> const& plan,
                                    std::type_identity_t<view<float, 2, P::memory>> gate) noexcept {
   if (status bad = check::gates("rows_to_gates", gate, plan, row_gate); !bad.ok()) return bad;
-  return detail::dispatch_on<P>::rows_to_gates(on, row_gate, plan, gate);
+  return detail::dispatch_backend<P>::rows_to_gates(on, row_gate, plan, gate);
 }
 
 }  // namespace shunt

@@ -6,8 +6,8 @@
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/check.hpp"
 #include "shunt/experts/options.hpp"
-#include "shunt/experts/quantise.hpp"
 #include "shunt/experts/weights.hpp"
+#include "shunt/quantize.hpp"
 
 /// Experts: grouped matrix products over the rows of each expert, activations, and their gradients.
 namespace shunt {
@@ -21,7 +21,7 @@ namespace shunt {
 /// Order   an output is one chain of fma over k = 0..K-1 from 0.0f, then + bias, then (where they are
 ///         kept, or round_pre) rounded as the kept pre-activation, the activation, times the row's
 ///         factor, rounded once. The same bits on every instruction set and thread count, for every
-///         layout of the weights, packed or not, and whatever the other rows. Quantised weights: the
+///         layout of the weights, packed or not, and whatever the other rows. Quantized weights: the
 ///         bits of the same product with the decoded weights. With int8_rows: sums of integers, exact,
 ///         group by group (docs/stages/weight_formats.md); the same bits everywhere too.
 /// Aliasing c and pre share no memory with an input or each other.
@@ -69,7 +69,7 @@ template <execution P, input<P, 2> A, class W, output<P, 2> C, any_activation Ac
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::forward(on, from, weights, rows, to, act, options);
+  return detail::experts_backend<P>::forward(on, from, weights, rows, to, act, options);
 }
 
 /// The gradient of grouped_gemm to its rows.
@@ -86,7 +86,7 @@ template <execution P, input<P, 2> D, class W, output<P, 2> A>
 [[nodiscard]] status grouped_dgrad(P const& on, D dc, W const& w,
                                    std::type_identity_t<segments<P::memory>> rows, A da,
                                    dgrad_options<P::memory> const& options = {}) noexcept {
-  static_assert(!quantised<element_t<W>>,
+  static_assert(!quantized<element_t<W>>,
                 "shunt::grouped_dgrad: weight formats are for inference; gradients take float, "
                 "shunt::bf16 or shunt::fp16");
   static_assert(storage<element_t<D>> && storage<element_t<W>> && storage<element_t<A>>,
@@ -111,7 +111,7 @@ template <execution P, input<P, 2> D, class W, output<P, 2> A>
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::dgrad(on, from, weights, rows, to, options);
+  return detail::experts_backend<P>::dgrad(on, from, weights, rows, to, options);
 }
 
 /// The gradient of grouped_gemm to its weights and biases.
@@ -152,7 +152,7 @@ template <execution P, input<P, 2> D, input<P, 2> A, class G>
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::wgrad(on, left, right, rows, to, options);
+  return detail::experts_backend<P>::wgrad(on, left, right, rows, to, options);
 }
 
 /// Interleaves the rows of weights by 16, so that a product reads them as they lie. Made once; then
@@ -169,7 +169,7 @@ template <execution P, class W, output<P, 1> Packed>
   auto const from = as_experts<P>(w);
   auto const to = as_output<P, 1>(packed);
   static_assert(storage<element_t<W>>,
-                "shunt::pack_weights: quantised weights are packed already (quantise.hpp)");
+                "shunt::pack_weights: quantized weights are packed already (quantize.hpp)");
   static_assert(std::same_as<element_t<Packed>, element_t<W>>,
                 "shunt::pack_weights: packed must have the weights' element type");
   if (status bad =
@@ -179,7 +179,7 @@ template <execution P, class W, output<P, 1> Packed>
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::pack(on, from, to.data());
+  return detail::experts_backend<P>::pack(on, from, to.data());
 }
 
 /// An activation of rows that are at hand, times the rows' factors.
@@ -208,7 +208,7 @@ template <execution P, input<P, 2> Pre, output<P, 2> Out, any_activation Act>
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::activate(on, from, to, act, options);
+  return detail::experts_backend<P>::activate(on, from, to, act, options);
 }
 
 /// The gradient through an activation and its row factors, with what the products around it need: of
@@ -249,7 +249,7 @@ template <execution P, input<P, 2> D, input<P, 2> Pre, output<P, 2> Out, any_act
       !bad.ok()) {
     return bad;
   }
-  return detail::experts_on<P>::activate_backward(on, from, kept, to, act, options);
+  return detail::experts_backend<P>::activate_backward(on, from, kept, to, act, options);
 }
 
 }  // namespace shunt

@@ -8,6 +8,6 @@
 #include "shunt/combine.cuh"
 #include "shunt/dispatch.cuh"
 #include "shunt/experts.cuh"
+#include "shunt/gate_projection.cuh"
 #include "shunt/route.cuh"
-#include "shunt/route/projection.cuh"
 #include "shunt/stats.cuh"

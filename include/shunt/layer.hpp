@@ -10,7 +10,7 @@
 #include "shunt/layer/call.hpp"
 #include "shunt/layer/check.hpp"
 
-/// The reference layer: the five rooms in sequence, forward and backward. It reads as the papers do.
+/// The reference layer: the five modules in sequence, forward and backward. It reads as the papers do.
 namespace shunt {
 namespace detail {
 
@@ -20,7 +20,7 @@ template <class P, class T, class G, class A, class W>
 status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
                                         view<T, 2, S> y) const noexcept {
   stages step(o.hook);
-  step("gate", [&] { return own::everyone(on, o.valid, everyone); });
+  step("gate", [&] { return own::all_tokens(on, o.valid, all_tokens); });
   step("gate", [&] { return gate_logits(on, x, w.gate, keep.logits, w.gate_bias); });
 
   routing<S> choice = o.observe;
@@ -46,7 +46,7 @@ status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
 
   tokens_in in = seen();
   if (n.latent) {
-    step("latent", [&] { return project(on, x, w.latent_down, everyone, keep.latent); });
+    step("latent", [&] { return project(on, x, w.latent_down, all_tokens, keep.latent); });
   }
   if (n.gate_on_input) {
     step("dispatch", [&] { return dispatch(on, in, keep.plan, s.gated_rows, {keep.choice.gate}); });
@@ -61,9 +61,10 @@ status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
   }
   if (n.shared_gated) {
     view<float, 1, S> const open = keep.shared_gate;
-    step("shared",
-         [&] { return project(on, x, row_of_one(w.shared_gate), everyone, column_of_one(open)); });
-    step("shared", [&] { return own::open_gates(on, open, open); });
+    step("shared", [&] {
+      return project(on, x, row_of_one(w.shared_gate), all_tokens, column_of_one(open));
+    });
+    step("shared", [&] { return own::apply_sigmoid(on, open, open); });
   }
 
   combine_options<T, S> beside{
@@ -78,8 +79,8 @@ status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
       return combine(on, s.rows, keep.plan, gates(), keep.latent_sum,
                      {.zero = identities(), .valid = o.valid});
     });
-    step("latent", [&] { return project(on, sum, w.latent_up, everyone, s.lifted); });
-    step("combine", [&] { return combine(on, s.lifted, everyone, {}, y, beside); });
+    step("latent", [&] { return project(on, sum, w.latent_up, all_tokens, s.lifted); });
+    step("combine", [&] { return combine(on, s.lifted, all_tokens, {}, y, beside); });
   }
   return step.outcome();
 }
@@ -89,17 +90,17 @@ template <class P, class T, class G, class A, class W>
 status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens_in d_y,
                                          moe_gradients<S> const& g,
                                          view<float, 2, S> d_x) const noexcept {
-  bool const add = o.gradients == gradient_mode::accumulate;
+  bool const add = o.accumulate;
   stages step(o.hook);
-  step("everyone", [&] { return own::everyone(on, o.valid, everyone); });
+  step("all_tokens", [&] { return own::all_tokens(on, o.valid, all_tokens); });
 
   tokens_in d_sum = d_y;  // of the experts' sum
   if (n.latent) {
     tokens_in const sum = keep.latent_sum;
     step("latent_backward",
-         [&] { return project_back(on, d_y, w.latent_up, everyone, s.d_sum, false); });
+         [&] { return project_back(on, d_y, w.latent_up, all_tokens, s.d_sum, false); });
     step("latent_backward",
-         [&] { return project_gradient(on, d_y, sum, everyone, g.latent_up, add); });
+         [&] { return project_gradient(on, d_y, sum, all_tokens, g.latent_up, add); });
     d_sum = s.d_sum;
   }
 
@@ -151,16 +152,16 @@ status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens
   if (n.latent) {
     floats_in const d_latent = s.d_latent;
     step("latent_backward",
-         [&] { return project_gradient(on, d_latent, x, everyone, g.latent_down, add); });
+         [&] { return project_gradient(on, d_latent, x, all_tokens, g.latent_down, add); });
     step("latent_backward",
-         [&] { return project_back(on, d_latent, w.latent_down, everyone, d_x, false); });
+         [&] { return project_back(on, d_latent, w.latent_down, all_tokens, d_x, false); });
   }
 
   floats_in const d_logits = s.d_logits;
   step("route_backward", [&] { return choose_backward(s.d_gate, s); });
   step("gate_backward",
-       [&] { return project_gradient(on, d_logits, x, everyone, g.gate, add, g.gate_bias); });
-  step("gate_backward", [&] { return project_back(on, d_logits, w.gate, everyone, d_x, true); });
+       [&] { return project_gradient(on, d_logits, x, all_tokens, g.gate, add, g.gate_bias); });
+  step("gate_backward", [&] { return project_back(on, d_logits, w.gate, all_tokens, d_x, true); });
 
   if (n.shared > 0) {
     auto const shared = shared_expert();
@@ -179,10 +180,12 @@ status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens
     view<float, 1, S> const d_logit = s.shared.d_scale;
     floats_in const column = column_of_one(d_logit);
     view<float, 2, S> const dw = row_of_one(g.shared_gate);
-    step("shared_backward", [&] { return own::close_gates(on, keep.shared_gate, d_logit); });
-    step("shared_backward", [&] { return project_gradient(on, column, x, everyone, dw, add); });
     step("shared_backward",
-         [&] { return project_back(on, column, row_of_one(w.shared_gate), everyone, d_x, true); });
+         [&] { return own::apply_sigmoid_backward(on, keep.shared_gate, d_logit); });
+    step("shared_backward", [&] { return project_gradient(on, column, x, all_tokens, dw, add); });
+    step("shared_backward", [&] {
+      return project_back(on, column, row_of_one(w.shared_gate), all_tokens, d_x, true);
+    });
   }
   return step.outcome();
 }
@@ -203,7 +206,7 @@ status run_layer(P const& on, view<T const, 2, P::memory> x,
   }
   auto const scratch = carve_forward<T>(on, work, n, options);
   if (status bad = work.check("moe_layer.work"); !bad.ok()) return bad;
-  moe_call<P, T, G, A, W> const call{on, n, x, weights, options, keep, scratch.everyone};
+  moe_call<P, T, G, A, W> const call{on, n, x, weights, options, keep, scratch.all_tokens};
   return call.forward(scratch, y);
 }
 
@@ -223,13 +226,13 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
   auto const scratch =
       carve_backward<T>(on, work, n, bool(weights.down_bias), !std::same_as<D, float>, options);
   if (status bad = work.check("moe_layer_backward.work"); !bad.ok()) return bad;
-  moe_call<P, T, G, A> const call{on, n, x, weights, options, saved, scratch.everyone};
+  moe_call<P, T, G, A> const call{on, n, x, weights, options, saved, scratch.all_tokens};
   if constexpr (std::same_as<D, float>) {
     return call.backward(scratch, d_y, gradients, d_x);
   } else {
     status const done = call.backward(scratch, d_y, gradients, scratch.d_x);
     if (!done.ok()) return done;
-    return layer_on<P>::round(on, view<float const, 2, P::memory>(scratch.d_x), d_x);
+    return layer_backend<P>::round(on, view<float const, 2, P::memory>(scratch.d_x), d_x);
   }
 }
 
@@ -244,7 +247,7 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
 /// Shapes  x [T,Hm] · weights → y [T,Hm]; saved: carve_moe_saved for T tokens, or null: inference
 /// Types   x, y and the expert weights of one storage type T, or the experts' weights of a weight
 ///         format, and then saved null; logits, gates and all sums in float.
-/// Order   every stage's own (see the rooms), one after the other: the same bits on every run, thread
+/// Order   every stage's own (see the modules), one after the other: the same bits on every run, thread
 ///         count and, for float, instruction set; a token's bits do not depend on the others; nor on
 ///         whether anything is saved.
 /// Aliasing y shares no memory with x or the weights.

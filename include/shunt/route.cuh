@@ -5,7 +5,7 @@
 
 #include "shunt/route.hpp"
 
-#include "shunt/backend/cuda/route.cuh"
-#include "shunt/backend/cuda/route_backward.cuh"
-#include "shunt/backend/cuda/route_balance.cuh"
-#include "shunt/backend/cuda/route_expert_choice.cuh"
+#include "shunt/backend/cuda/route/backward.cuh"
+#include "shunt/backend/cuda/route/balance.cuh"
+#include "shunt/backend/cuda/route/expert_choice.cuh"
+#include "shunt/backend/cuda/route/forward.cuh"

@@ -2,29 +2,29 @@
 /// Logits to expert ids and gates, and back: the router of a mixture of experts.
 #include <cstddef>
 
-#include "shunt/backend/host/isa.hpp"
-#include "shunt/backend/host/route_backward.hpp"
-#include "shunt/backend/host/route_forward.hpp"
+#include "shunt/backend/host/route/backward.hpp"
+#include "shunt/backend/host/route/forward.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/core/policy.hpp"
-#include "shunt/route/bias.hpp"
-#include "shunt/route/calls.hpp"
+#include "shunt/gate_projection.hpp"
+#include "shunt/route/args.hpp"
 #include "shunt/route/check.hpp"
-#include "shunt/route/expert_choice.hpp"
-#include "shunt/route/losses.hpp"
 #include "shunt/route/options.hpp"
 #include "shunt/route/presets.hpp"
-#include "shunt/route/projection.hpp"
 #include "shunt/route/routing.hpp"
+#include "shunt/route_bias.hpp"
+#include "shunt/route_expert_choice.hpp"
+#include "shunt/route_losses.hpp"
 
 namespace shunt {
 
 /// The scratch that route() and route_backward() need for T = tokens, E = experts, K = top_k of
 /// `sizes`; more than needed never harms. `sequences`: where the load of sequences is wanted.
 template <execution P>
-[[nodiscard]] std::size_t route_bytes(P const& on, shape const& sizes,
-                                      index_t sequences = 1) noexcept {
+[[nodiscard]] std::size_t route_scratch_bytes(P const& on, shape const& sizes,
+                                              index_t sequences = 1) noexcept {
   auto work = arena<P::memory>::measuring();
   carve_for(on, work, detail::route_sizes{sizes.tokens, sizes.experts, sizes.top_k, sequences});
   return work.needed();
@@ -41,7 +41,7 @@ template <execution P>
 ///          as -Inf, +Inf as the largest float; -Inf masks an expert: it is never chosen (where fewer
 ///          than K remain the slots are -1, gate 0). Forced ids out of range or repeated become -1.
 /// Cost     reads T·E, writes 2·T·K; T·E exponentials only where scores of all experts are needed.
-///          Scratch: route_bytes(). Never allocates.
+///          Scratch: route_scratch_bytes(). Never allocates.
 /// Source   Shazeer et al. 2017, GShard 2020, Switch 2021, DeepSeek-V2/V3; docs/stages/route.md
 template <execution P, input<P, 2> Logits>
 [[nodiscard]] status route(P const& on, Logits logits, routing<P::memory> const& out,
@@ -56,11 +56,13 @@ template <execution P, input<P, 2> Logits>
     return bad;
   }
   if (status bad = check::route_rules(options, experts, top_k); !bad.ok()) return bad;
-  if (status bad = check::route_given(with, options, tokens, experts, top_k); !bad.ok()) return bad;
-  if (status bad = check::route_wanted(out, with, options, tokens, experts, top_k); !bad.ok()) {
+  if (status bad = check::check_route_inputs(with, options, tokens, experts, top_k); !bad.ok())
+    return bad;
+  if (status bad = check::check_route_outputs(out, with, options, tokens, experts, top_k);
+      !bad.ok()) {
     return bad;
   }
-  if (status bad = check::route_apart(in, out); !bad.ok()) return bad;
+  if (status bad = check::check_route_no_alias(in, out); !bad.ok()) return bad;
   return run_on(on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, with});
 }
 
@@ -70,7 +72,7 @@ template <execution P, input<P, 2> Logits>
 /// Order    as route(): the same bits for any thread count and instruction set, batch-invariant
 /// Aliasing d_logits may be logits (same type and strides); no other overlap
 /// Errors   a sentence, before anything is written
-/// Cost     reads T·E + 2·T·K, writes T·E. Exact for every option: renormalised gates of a softmax reach
+/// Cost     reads T·E + 2·T·K, writes T·E. Exact for every option: renormalized gates of a softmax reach
 ///          the chosen logits only, raw ones all. Nothing for invalid tokens, masked (-Inf, NaN)
 ///          logits, empty slots, and the choice bias. Options and inputs must be those of route().
 /// Source   docs/stages/route.md
@@ -89,7 +91,8 @@ template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
     return bad;
   }
   if (status bad = check::route_rules(options, experts, top_k); !bad.ok()) return bad;
-  if (status bad = check::route_given(with, options, tokens, experts, top_k); !bad.ok()) return bad;
+  if (status bad = check::check_route_inputs(with, options, tokens, experts, top_k); !bad.ok())
+    return bad;
   if (status bad = check::route_gradients_given(d, out, in, chosen.expert); !bad.ok()) return bad;
   return run_on(on, detail::route_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
                         in, chosen.expert, d, out, work, options, with});

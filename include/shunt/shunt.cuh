@@ -1,6 +1,6 @@
 #pragma once
 /// shunt.hpp with the CUDA backend: pass on_cuda{stream} and device memory where on_host and host
-/// memory stood. Each room can be included alone, and `nn/` is apart, as there.
+/// memory stood. Each module can be included alone, and `nn/` is apart, as there.
 #include "shunt/backend/cuda/requirements.cuh"
 
 #include "shunt/shunt.hpp"

@@ -34,7 +34,7 @@ template <execution P, input<P, 1> Counts>
       !bad.ok()) {
     return bad;
   }
-  return detail::stats_on<P>::figures(on, load, out, events);
+  return detail::stats_backend<P>::figures(on, load, out, events);
 }
 
 /// The same for the rows of a plan; its padding rows are no load.
@@ -48,7 +48,7 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return detail::stats_on<P>::plan_figures(on, plan, out, events);
+  return detail::stats_backend<P>::plan_figures(on, plan, out, events);
 }
 
 /// Gathers the load of batches: total += counts.
@@ -65,7 +65,7 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return detail::stats_on<P>::add(on, counts, total);
+  return detail::stats_backend<P>::add(on, counts, total);
 }
 
 }  // namespace shunt

@@ -47,7 +47,7 @@ def combine_backward(
     d_shared_gate: Optional[Array] = None,
     d_residual: Optional[Array] = None,
     d_x: Optional[Array] = None,
-    accumulate_d_x: bool = False,
+    accumulate: bool = False,
     on: Any = None,
 ) -> Tuple[Array, Optional[Array]]:
     """(d_rows [R,H], d_gate [T,K]); d_gate is None unless the forward's rows, or d_gate, are given.
@@ -55,5 +55,5 @@ def combine_backward(
     module, where = backend(on, d_y)
     return module.combine_backward(
         d_y, plan, gate, rows, shared, shared_gate, zero, valid, d_rows, d_gate, d_shared,
-        d_shared_gate, d_residual, d_x, accumulate_d_x, where,
+        d_shared_gate, d_residual, d_x, accumulate, where,
     )  # fmt: skip

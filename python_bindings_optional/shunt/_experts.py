@@ -54,13 +54,13 @@ def grouped_dgrad(
     pairs: Pairs = None,
     gather: bool = False,
     scale: Optional[Array] = None,
-    add: bool = False,
+    accumulate: bool = False,
     out: Optional[Array] = None,
     on: Any = None,
 ) -> Array:
     """da [R,K], the gradient of grouped_gemm to its rows, from dc [R,N]."""
     module, where = backend(on, dc)
-    return module.grouped_dgrad(dc, w, rows, pairs, gather, scale, add, out, where)
+    return module.grouped_dgrad(dc, w, rows, pairs, gather, scale, accumulate, out, where)
 
 
 def grouped_wgrad(
@@ -73,7 +73,7 @@ def grouped_wgrad(
     gather_dc: bool = False,
     gather_a: bool = False,
     scale: Optional[Array] = None,
-    add: bool = False,
+    accumulate: bool = False,
     d_bias: Optional[Array] = None,
     frozen: Optional[Array] = None,
     on: Any = None,
@@ -85,7 +85,7 @@ def grouped_wgrad(
         experts = rows.experts if isinstance(rows, _host.Plan) else len(rows) - 1
         dw = zeros(dc, (experts, dc.shape[1], a.shape[1]), "float32", where)
     module.grouped_wgrad(
-        dc, a, rows, dw, pairs, gather_dc, gather_a, scale, add, d_bias, frozen, where
+        dc, a, rows, dw, pairs, gather_dc, gather_a, scale, accumulate, d_bias, frozen, where
     )
     return dw
 

@@ -202,7 +202,7 @@ def moe_layer_backward(
 ) -> tuple[Array, Gradients]:
     """(d_x, gradients) from d_y [T,H] and what moe_layer saved with the same arguments.
 
-    gradients: those given are written, or added to where options.gradients is "accumulate"; None:
+    gradients: those given are written, or added to with options.accumulate; None:
     new ones of all weights · d_x of x's type, or float32 · frozen [L] uint8, 1: this expert's
     weights get no gradient · from_losses: gradients of further losses to (importance,
     sequence_importance, z).

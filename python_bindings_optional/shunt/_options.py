@@ -94,7 +94,7 @@ class route_options(_remade):
     """How a router chooses and weighs. The defaults are OLMoE's: softmax, top-k, raw."""
 
     score: str = "softmax"  # softmax, sigmoid, sqrt_softplus, logits
-    gates: str = "raw"  # raw, renormalised, softmax_chosen
+    gates: str = "raw"  # raw, renormalized, softmax_chosen
     scale: float = 1.0
     epsilon: float = 0.0
     groups: int = 1
@@ -126,7 +126,7 @@ class layer_options(_remade):
     zero_experts_here: bool = True
     add_to_y: bool = False
     memory: str = "save"  # save, recompute
-    gradients: str = "overwrite"  # overwrite, accumulate
+    accumulate: bool = False  # add to the gradients given, instead of overwriting them
     balance_loss: float = 0.0
     z_loss: float = 0.0
 

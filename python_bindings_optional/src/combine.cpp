@@ -62,7 +62,7 @@ nb::object combine(maybe rows_, maybe plan_, maybe gate_, maybe shared_, maybe s
 nb::tuple combine_backward(maybe d_y_, maybe plan_, maybe gate_, maybe rows_, maybe shared_,
                            maybe shared_gate_, maybe zero_, maybe valid_, maybe out, maybe d_gate_,
                            maybe d_shared_, maybe d_shared_gate_, maybe d_residual_, maybe d_x_,
-                           bool accumulate_d_x, maybe on) {
+                           bool accumulate, maybe on) {
   policy const where = policy_of(on);
   using enum access;
   constexpr element f32 = element::f32;
@@ -108,7 +108,7 @@ nb::tuple combine_backward(maybe d_y_, maybe plan_, maybe gate_, maybe rows_, ma
                                                  d_shared_gate.as<float, 1, S>(),
                                                  d_residual.as<T, 2, S>(),
                                                  d_x.as<T, 2, S>(),
-                                                 accumulate_d_x};
+                                                 accumulate};
     run([&] {
       return shunt::combine_backward(where, d_y.as<T const, 2, S>(), plan.as<S>(),
                                      gate.as<float const, 2, S>(), rows.as<T const, 2, S>(),

@@ -116,7 +116,7 @@ nb::tuple plan_from_expert_choice(maybe token_, offset_t tokens, maybe gate_, ma
         return shunt::plan_from_expert_choice(where, token.as<index_t const, 2, S>(), plan.as<S>(),
                                               work, options);
       },
-      [&] { return shunt::expert_choice_scratch_bytes(where, plan.local); });
+      [&] { return shunt::plan_from_expert_choice_scratch_bytes(where, plan.local); });
   nb::object const dense = dense_gate ? nb::borrow(dense_gate.object()) : nb::none();
   return nb::make_tuple(std::move(plan), dense);
 }

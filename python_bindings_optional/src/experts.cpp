@@ -16,7 +16,7 @@ namespace bindings {
 namespace {
 
 /// Rows read through the plan that `rows` is: `a` are then its tokens.
-shunt::gathered<S> gathered_of(bool wanted, segments_argument const& rows, array const& a) {
+shunt::row_gather<S> gathered_of(bool wanted, segments_argument const& rows, array const& a) {
   if (!wanted) return {};
   if (rows.plan == nullptr) {
     value_error(std::string(a.name()) + " is to be gathered; rows must then be a shunt.Plan");
@@ -50,7 +50,7 @@ struct scale_argument {
                        (factor.extent(0) <= 1 || factor.stride(0) == factor.extent(1));
     if (!dense) lay_out(on, given, name);
   }
-  [[nodiscard]] shunt::row_scale<S> as() const noexcept {
+  [[nodiscard]] shunt::row_factors<S> as() const noexcept {
     if (plan == nullptr) return {factor.as<float const, 1, S>(), {}};
     auto* const gates = static_cast<float const*>(factor.data());
     return {{gates, {{factor.extent(0) * factor.extent(1)}}}, plan->as<S>().row_slot};
@@ -82,9 +82,9 @@ void read_in(apart& arrays, segments_argument const& rows) {
   }
 }
 
-shunt::any_rows<S> any_rows_of(array const& a) {
+shunt::matrix_out<S> any_rows_of(array const& a) {
   if (!a) return {};
-  return with_storage(a.type(), [&]<class T>() { return shunt::any_rows<S>(a.as<T, 2, S>()); });
+  return with_storage(a.type(), [&]<class T>() { return shunt::matrix_out<S>(a.as<T, 2, S>()); });
 }
 
 nb::object grouped_gemm(maybe a_, maybe w_, maybe rows_, maybe act_, maybe pairs, bool gather,
@@ -127,7 +127,7 @@ nb::object grouped_gemm(maybe a_, maybe w_, maybe rows_, maybe act_, maybe pairs
 }
 
 nb::object grouped_dgrad(maybe dc_, maybe w_, maybe rows_, maybe pairs, bool gather, maybe scale_,
-                         bool add, maybe out, maybe on) {
+                         bool accumulate, maybe out, maybe on) {
   policy const where = policy_of(on);
   array const dc(dc_, "grouped_dgrad.dc", 2, storage_types, access::read, here);
   matrices const w(w_, "grouped_dgrad.w", storage_types, access::read, here, pairs);
@@ -137,8 +137,10 @@ nb::object grouped_dgrad(maybe dc_, maybe w_, maybe rows_, maybe pairs, bool gat
   shunt::dgrad_options<S> options;
   options.gather = gathered_of(gather, rows, dc);
   options.scale = scale.as();
-  options.add = add;
-  if (add && out.is_none()) { value_error("grouped_dgrad.out is None; to add it must hold a sum"); }
+  options.accumulate = accumulate;
+  if (accumulate && out.is_none()) {
+    value_error("grouped_dgrad.out is None; to accumulate it must hold a sum");
+  }
   array da = output(out, dc_, "grouped_dgrad.out", {rows_of(rows, gather, dc), w.columns()},
                     {dc.type(), element::f32}, here);
   apart arrays;
@@ -159,7 +161,8 @@ nb::object grouped_dgrad(maybe dc_, maybe w_, maybe rows_, maybe pairs, bool gat
 }
 
 void grouped_wgrad(maybe dc_, maybe a_, maybe rows_, maybe dw_, maybe pairs, bool gather_dc,
-                   bool gather_a, maybe scale_, bool add, maybe d_bias_, maybe frozen_, maybe on) {
+                   bool gather_a, maybe scale_, bool accumulate, maybe d_bias_, maybe frozen_,
+                   maybe on) {
   policy const where = policy_of(on);
   using enum access;
   array const dc(dc_, "grouped_wgrad.dc", 2, storage_types, read, here);
@@ -174,7 +177,7 @@ void grouped_wgrad(maybe dc_, maybe a_, maybe rows_, maybe dw_, maybe pairs, boo
   options.gather_dc = gathered_of(gather_dc, rows, dc);
   options.gather_a = gathered_of(gather_a, rows, a);
   options.scale = scale.as();
-  options.add = add;
+  options.accumulate = accumulate;
   options.d_bias = d_bias.as<float, 2, S>();
   options.frozen = frozen.as<std::uint8_t const, 1, S>();
   apart arrays;

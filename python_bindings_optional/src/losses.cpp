@@ -1,4 +1,4 @@
-#include "shunt/route/losses.hpp"
+#include "shunt/route_losses.hpp"
 
 #include <nanobind/stl/string_view.h>
 
@@ -7,7 +7,7 @@
 #include "bind.hpp"
 #include "call.hpp"
 #include "maybe.hpp"
-#include "shunt/route/bias.hpp"
+#include "shunt/route_bias.hpp"
 
 namespace bindings {
 namespace {

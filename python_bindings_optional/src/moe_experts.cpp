@@ -11,7 +11,7 @@
 #include "policy.hpp"
 #include "shunt/backend/host/layer.hpp"
 #include "shunt/combine.hpp"
-#include "shunt/layer/feed_forward.hpp"
+#include "shunt/moe_experts/feed_forward.hpp"
 
 namespace bindings {
 namespace {
@@ -260,7 +260,7 @@ nb::object moe_experts_backward(maybe x, maybe expert, maybe gate, nb::tuple exp
                                                   s.bias_part);
                 },
                 [&] {
-                  return shunt::detail::layer_on<policy>::add(
+                  return shunt::detail::layer_backend<policy>::add(
                       where, shunt::view<float const, 2, S>(s.bias_part), row_gate,
                       keep.plan.rows());
                 });

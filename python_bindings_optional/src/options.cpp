@@ -42,7 +42,7 @@ shunt::score_kind score_of(std::string_view name) {
 }
 constexpr std::initializer_list<named<shunt::gate_kind>> gate_names = {
     {shunt::gate_kind::raw, "raw"},
-    {shunt::gate_kind::renormalised, "renormalised"},
+    {shunt::gate_kind::renormalized, "renormalized"},
     {shunt::gate_kind::softmax_chosen, "softmax_chosen"}};
 
 char const* name_of(shunt::gate_kind kind) {
@@ -176,7 +176,7 @@ shunt::route_options make_route(std::string_view score, std::string_view gates, 
 layer_settings make_layer(index_t top_k, index_t tokens_per_expert,
                           shunt::route_options const& route, nb::handle act, index_t capacity,
                           std::string_view drop, index_t first_expert, bool zero_experts_here,
-                          bool add_to_y, std::string_view memory, std::string_view gradients,
+                          bool add_to_y, std::string_view memory, bool accumulate,
                           double balance_loss, double z_loss) {
   layer_settings made;
   auto& o = made.options;
@@ -192,9 +192,7 @@ layer_settings make_layer(index_t top_k, index_t tokens_per_expert,
   o.memory = by_name<shunt::memory_mode>(
       "layer_options.memory", memory,
       {{shunt::memory_mode::save, "save"}, {shunt::memory_mode::recompute, "recompute"}});
-  o.gradients = by_name<shunt::gradient_mode>("layer_options.gradients", gradients,
-                                              {{shunt::gradient_mode::overwrite, "overwrite"},
-                                               {shunt::gradient_mode::accumulate, "accumulate"}});
+  o.accumulate = accumulate;
   o.balance_loss = number("layer_options.balance_loss", balance_loss);
   o.z_loss = number("layer_options.z_loss", z_loss);
   return made;

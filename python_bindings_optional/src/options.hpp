@@ -26,7 +26,7 @@ struct layer_settings {
     o.zero_experts_here = options.zero_experts_here;
     o.add_to_y = options.add_to_y;
     o.memory = options.memory;
-    o.gradients = options.gradients;
+    o.accumulate = options.accumulate;
     o.balance_loss = options.balance_loss;
     o.z_loss = options.z_loss;
     return o;

@@ -1,4 +1,4 @@
-#include "shunt/route/projection.hpp"
+#include "shunt/gate_projection.hpp"
 
 #include "bind.hpp"
 #include "call.hpp"

@@ -9,8 +9,8 @@ nb::dict described(shunt::load_figures const& f) {
   d["dropped"] = f.dropped;
   d["non_finite"] = f.non_finite;
   d["experts"] = f.experts;
-  d["mean_over_max"] = f.mean_over_max;
-  d["busy_share"] = f.busy_share;
+  d["utilization"] = f.utilization;
+  d["active_fraction"] = f.active_fraction;
   d["max_violation"] = f.max_violation;
   d["entropy"] = f.entropy;
   d["jsd"] = f.jsd;

@@ -66,8 +66,8 @@ nb::tuple route(maybe logits_, offset_t top_k, shunt::route_options const& optio
           return shunt::route(where, logits.as<T const, 2, S>(), out, work, options, with.views());
         },
         [&] {
-          return shunt::route_bytes(where, sizes_of(logits, out.expert.extent(1)),
-                                    static_cast<index_t>(shunt::detail::sequences_of(out)));
+          return shunt::route_scratch_bytes(where, sizes_of(logits, out.expert.extent(1)),
+                                            static_cast<index_t>(shunt::detail::sequences_of(out)));
         });
   });
   return nb::make_tuple(nb::borrow(expert.object()), nb::borrow(gate.object()));
@@ -124,8 +124,8 @@ nb::object route_backward(maybe logits_, maybe expert_, maybe d_gate_,
                                          d_logits.as<D, 2, S>(), work, options, with.views());
           },
           [&] {
-            return shunt::route_bytes(where, sizes_of(logits, expert.extent(1)),
-                                      static_cast<index_t>(sequences));
+            return shunt::route_scratch_bytes(where, sizes_of(logits, expert.extent(1)),
+                                              static_cast<index_t>(sequences));
           });
     });
   });
@@ -163,7 +163,7 @@ nb::tuple route_expert_choice(maybe logits_, offset_t chosen, shunt::route_optio
           return shunt::route_expert_choice(where, logits.as<T const, 2, S>(), out, work, options,
                                             valid.as<std::uint8_t const, 1, S>());
         },
-        [&] { return shunt::expert_choice_bytes(where, sizes_of(logits, 1)); });
+        [&] { return shunt::route_expert_choice_scratch_bytes(where, sizes_of(logits, 1)); });
   });
   return nb::make_tuple(nb::borrow(token.object()), nb::borrow(gate.object()));
 }
@@ -193,7 +193,7 @@ nb::object route_expert_choice_backward(maybe logits_, maybe token_, maybe d_gat
                 where, logits.as<T const, 2, S>(), chosen, d_gate.as<float const, 2, S>(),
                 d_logits.as<D, 2, S>(), work, options, valid.as<std::uint8_t const, 1, S>());
           },
-          [&] { return shunt::expert_choice_bytes(where, sizes_of(logits, 1)); });
+          [&] { return shunt::route_expert_choice_scratch_bytes(where, sizes_of(logits, 1)); });
     });
   });
   return nb::borrow(d_logits.object());

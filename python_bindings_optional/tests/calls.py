@@ -45,7 +45,7 @@ def cases(put=lambda array: array):
     ids = np.stack([rng.permutation(E)[:K] for _ in range(T)]).astype(i32)
     valid = np.array([1, 1, 0, 1, 1, 1], np.uint8)
     gates, logits = np.abs(some(T, K)), some(T, E)
-    softmax = shunt.route_options(gates="renormalised")
+    softmax = shunt.route_options(gates="renormalized")
     plan = shunt.plan_dispatch(put(ids), E)
     R = plan.rows
     made = []

@@ -33,7 +33,7 @@ def route(
         key = z if choice_bias is None else s + np.asarray(choice_bias, np.float64)
         expert = np.argsort(-key, axis=-1, kind="stable")[:, :top_k]
     chosen = np.take_along_axis(s, expert, -1)
-    if gates == "renormalised":
+    if gates == "renormalized":
         chosen = chosen / (chosen.sum(-1, keepdims=True) + epsilon)
     elif gates == "softmax_chosen":
         chosen = softmax(chosen)

@@ -56,7 +56,7 @@ def routed(at, logits, options, **more):
 def test_route_its_losses_and_its_backward(store):
     def case(rng, at):
         logits, d_gate = at.put(store(rng, T, E)), at.put(floats(rng, T, K))
-        options = shunt.route_options(score="sigmoid", gates="renormalised", scale=2.5)
+        options = shunt.route_options(score="sigmoid", gates="renormalized", scale=2.5)
         valid = at.put(np.array([1, 1, 0, 1, 1, 1], np.uint8))
         r = routed(at, logits, options, valid=valid, choice_bias=at.put(floats(rng, E)))
         loss, d_importance = shunt.balance_loss(r, on=at.on)

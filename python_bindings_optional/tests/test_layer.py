@@ -10,13 +10,13 @@ from oracle import STORES, slope, worst
 import shunt
 
 T, H, I, E, K = 7, 12, 10, 6, 2
-RENORMALISED = dict(gates="renormalised")
+RENORMALIZED = dict(gates="renormalized")
 
 FAMILIES = {
-    "mixtral": (RENORMALISED, "swiglu", {}),
+    "mixtral": (RENORMALIZED, "swiglu", {}),
     "olmoe": ({}, "swiglu", {}),
     "deepseek": (
-        dict(score="sigmoid", gates="renormalised", scale=2.5, epsilon=1e-20),
+        dict(score="sigmoid", gates="renormalized", scale=2.5, epsilon=1e-20),
         "swiglu",
         dict(choice_bias=(E,), shared_up=(2 * I, H), shared_down=(H, I)),
     ),
@@ -164,7 +164,7 @@ def test_gate_and_up_may_be_arrays_of_their_own(rng, family):
         shunt.moe_layer(x, w, options, saved=saved)
         shunt.moe_layer_backward(x, w, d_y, saved, options, gradients=g)
         assert np.array_equal(oracle.stacked(g.up), plain[3])
-        shunt.moe_layer_backward(x, w, d_y, saved, options.replace(gradients="accumulate"),
+        shunt.moe_layer_backward(x, w, d_y, saved, options.replace(accumulate=True),
                                  gradients=g)  # fmt: skip
         np.testing.assert_allclose(oracle.stacked(g.up), 2 * plain[3], rtol=1e-6)
 
@@ -183,7 +183,7 @@ def test_outputs_may_be_given(rng):
     fresh = shunt.moe_layer_backward(x, w, out, saved, options)[1]
     assert same(fresh.up, given.up)
     added = shunt.Gradients(up=np.ones((E, 2 * I, H), np.float32))
-    onto = options.replace(gradients="accumulate")
+    onto = options.replace(accumulate=True)
     shunt.moe_layer_backward(x, w, out, saved, onto, gradients=added)
     np.testing.assert_allclose(added.up, fresh.up + 1, atol=1e-5)
     residual = x.copy()
@@ -271,5 +271,5 @@ def test_no_tokens_are_a_batch(rng):
 def test_three_lines_show_a_published_layer(rng):
     x, s, _, _, _ = layer_of(rng, "mixtral")
     y = shunt.moe_layer(x, shunt.Weights(**s), shunt.presets["Mixtral-8x7B"].options())
-    options = shunt.layer_options(top_k=2, route=shunt.route_options(gates="renormalised"))
+    options = shunt.layer_options(top_k=2, route=shunt.route_options(gates="renormalized"))
     assert np.array_equal(y, shunt.moe_layer(x, shunt.Weights(**s), options))

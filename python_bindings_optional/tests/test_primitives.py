@@ -23,8 +23,8 @@ def ids(rng, tokens=T, experts=E, top_k=K):
 
 ROUTERS = [
     dict(),
-    dict(gates="renormalised", scale=2.5, epsilon=1e-6),
-    dict(score="sigmoid", gates="renormalised"),
+    dict(gates="renormalized", scale=2.5, epsilon=1e-6),
+    dict(score="sigmoid", gates="renormalized"),
     dict(score="logits", gates="softmax_chosen"),
 ]
 
@@ -320,7 +320,7 @@ def test_products_of_sixteen_bits(rng):
 def test_stats(rng):
     counts = np.array([4, 4, 4, 4], np.int32)
     figures = shunt.load_stats(counts)
-    assert figures["entropy"] == pytest.approx(2) and figures["mean_over_max"] == 1
+    assert figures["entropy"] == pytest.approx(2) and figures["utilization"] == 1
     assert figures["slots"] == 16 and figures["jsd"] == pytest.approx(0, abs=1e-6)
     total, share = np.zeros(4, np.int64), np.empty(4, f32)
     assert shunt.add_load(counts, total) is total

@@ -58,8 +58,8 @@ def test_gradients_of_experts(act: str) -> None:
 @pytest.mark.parametrize(
     "route",
     [
-        shunt.route_options(gates="renormalised"),
-        shunt.route_options(score="sigmoid", gates="renormalised", scale=2.5, epsilon=1e-20),
+        shunt.route_options(gates="renormalized"),
+        shunt.route_options(score="sigmoid", gates="renormalized", scale=2.5, epsilon=1e-20),
         shunt.route_options(score="sqrt_softplus", scale=1.5),
     ],
     ids=lambda r: f"{r.score}-{r.gates}",
@@ -134,14 +134,14 @@ def test_every_preset_trains(name: str) -> None:
 def test_a_layer_learns() -> None:
     layer = MoELayer(16, 12, 8, shunt.layer_options(top_k=2, balance_loss=0.01))
     goal = torch.nn.Linear(16, 16)
-    optimiser = torch.optim.AdamW(layer.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-2)
     first = last = 0.0
     for step in range(60):
         x = torch.randn(64, 16)
         loss = (layer(x) - goal(x).detach()).square().mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (loss + layer.aux_loss).backward()
-        optimiser.step()
+        optimizer.step()
         first, last = (float(loss.detach()), 0.0) if step == 0 else (first, float(loss.detach()))
     assert last < 0.6 * first
 

@@ -29,7 +29,7 @@ def trained(device, **more):
     return [t.detach().cpu() for t in made], layer.load
 
 
-ROUTE = shunt.route_options(score="sigmoid", gates="renormalised")
+ROUTE = shunt.route_options(score="sigmoid", gates="renormalized")
 
 
 def test_a_layer_trains_as_on_the_cpu():

@@ -45,7 +45,7 @@ def outputs(out: Any) -> tuple[Any, ...]:
     return out.y, out.importance, out.z
 
 
-OPTIONS = shunt.layer_options(top_k=K, route=shunt.route_options(gates="renormalised"))
+OPTIONS = shunt.layer_options(top_k=K, route=shunt.route_options(gates="renormalized"))
 
 
 def layer_call(rng: Any) -> tuple[dict[str, Any], Callable[..., Any]]:

@@ -18,7 +18,7 @@ from shunt.torch import MoELayer, moe_experts, moe_layer  # noqa: E402
 T, H, I, E, K = 20, 24, 10, 9, 2
 RANDOM = {
     "jitter": shunt.route_options(jitter=0.3),
-    "random second": shunt.route_options(gates="renormalised", random_second=True),
+    "random second": shunt.route_options(gates="renormalized", random_second=True),
 }
 
 

@@ -105,14 +105,14 @@ def test_a_training_step_and_generation() -> None:
     for implementation in ("eager", "shunt"):
         family = next(f for f in FAMILIES if f.name == "qwen3_moe")
         model = model_of(family, implementation, torch.float32)
-        optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         ids = torch.arange(3, 35).reshape(2, 16)
         steps = []
         for _ in range(3):
             loss = model(input_ids=ids, labels=ids).loss
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             steps.append(float(loss.detach()))
         losses[implementation] = steps
         model.eval()

@@ -3,6 +3,6 @@
 
 namespace shunt::contraction {
 void first_weights(on_cuda const& on, view<float, 1, space::device> values) {
-  (void)nn::detail::model_on<on_cuda>::fill_normal(on, values, 0, 0, 0.02);
+  (void)nn::detail::model_backend<on_cuda>::fill_normal(on, values, 0, 0, 0.02);
 }
 }  // namespace shunt::contraction

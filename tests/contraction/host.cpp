@@ -3,7 +3,7 @@
 // CONTRACTION_FEW for float only, without the products' micro-kernels (SHUNT_KERNELS_ELSEWHERE) and the model.
 #include <shunt/nn/model.hpp>
 #include <shunt/nn/schedule.hpp>
-#include <shunt/route/expert_choice.hpp>
+#include <shunt/route_expert_choice.hpp>
 #include <shunt/shunt.hpp>
 
 namespace shunt::contraction {
@@ -75,9 +75,9 @@ void all(on_host const& on) {
   nn_room<bf16>(on);
   model<float>(on);
   model<bf16>(on);
-  (void)quantise_weights(on, in<float, 3>(), out<int8_channel, 1>());
-  (void)quantise_weights(on, in<float, 3>(), out<fp8_block, 1>());
-  (void)quantise_weights(on, in<float, 3>(), out<mxfp4, 1>());
+  (void)quantize_weights(on, in<float, 3>(), out<int8_channel, 1>());
+  (void)quantize_weights(on, in<float, 3>(), out<fp8_block, 1>());
+  (void)quantize_weights(on, in<float, 3>(), out<mxfp4, 1>());
   (void)nn::cache_attend(on, in<bf16, 4>(), nn::kv_cache<bf16>(), 0, out<bf16, 4>(), scratch());
 }
 #endif
@@ -86,5 +86,5 @@ void all(on_host const& on) {
 
 #if defined(CONTRACTION_FEW)
 #define SHUNT_REGION_FILE "kernels.inl"
-#include <shunt/backend/host/for_each_region.inl>
+#include <shunt/backend/host/simd/for_each_region.inl>
 #endif

@@ -22,12 +22,12 @@ template <class T> void poison(view<T, 2> m, offset_t row) {
 
 /// All that combine can be given, on both sides. Tokens that do not count, and rows that no slot has,
 /// hold NaN; some slots chose a zero expert.
-template <class R, class Y> struct scene {
+template <class R, class Y> struct fixture {
   shape s;
   std::vector<index_t> ids;
   std::vector<std::uint8_t> valid;
-  planned host;
-  device_planned device;
+  plan_fixture host;
+  device_plan_fixture device;
   offset_t rows_;
   std::vector<R> rows;
   std::vector<Y> shared, residual, x;
@@ -55,7 +55,7 @@ template <class R, class Y> struct scene {
     o.valid = valid;
     return o;
   }
-  explicit scene(shape const& is)
+  explicit fixture(shape const& is)
       : s(is),
         ids(some_ids(is)),
         valid(some_valid(is)),
@@ -127,7 +127,7 @@ TYPED_TEST(CudaCombine, EveryFormHasTheHostsBits) {
   using Y = typename TypeParam::tokens;
   for (auto const& named : battery) {
     SCOPED_TRACE(named.name);
-    scene<R, Y> q(named.is);
+    fixture<R, Y> q(named.is);
     shape const& s = q.s;
     auto const h_gate = matrix(q.gate, s.tokens, s.top_k);
     for (int form = 0; form < 32; ++form) {
@@ -154,7 +154,7 @@ TYPED_TEST(CudaCombine, Battery13_EachGradientHasTheHostsBits) {
   using Y = typename TypeParam::tokens;
   for (auto const& named : battery) {
     SCOPED_TRACE(named.name);
-    scene<R, Y> q(named.is);
+    fixture<R, Y> q(named.is);
     shape const& s = q.s;
     offset_t const tokens = s.tokens, hidden = s.hidden;
     auto d_y = values<Y>(tokens * hidden, 9);
@@ -176,7 +176,7 @@ TYPED_TEST(CudaCombine, Battery13_EachGradientHasTheHostsBits) {
                              .d_gate = matrix(gate, tokens, s.top_k),
                              .d_residual = matrix(residual, tokens, hidden),
                              .d_x = matrix(x, tokens, hidden),
-                             .accumulate_d_x = accumulate};
+                             .accumulate = accumulate};
       combine_gradients<Y, space::device> g{.shared = d.shared,
                                             .shared_gate = d.shared_gate,
                                             .zero = d.zero,
@@ -184,7 +184,7 @@ TYPED_TEST(CudaCombine, Battery13_EachGradientHasTheHostsBits) {
                                             .d_gate = g_gate.as(tokens, s.top_k),
                                             .d_residual = g_residual.as(tokens, hidden),
                                             .d_x = g_x.as(tokens, hidden),
-                                            .accumulate_d_x = accumulate};
+                                            .accumulate = accumulate};
       if (form & 1) {
         h.d_shared = matrix(shared, tokens, hidden), h.d_shared_gate = shared_gate;
         g.d_shared = g_shared.as(tokens, hidden), g.d_shared_gate = g_shared_gate.as(tokens);
@@ -215,7 +215,7 @@ TYPED_TEST(CudaCombine, Battery13_EachGradientHasTheHostsBits) {
 }
 
 TEST(CudaCombine, ManyChoicesKeepTheChain) {
-  scene<float, float> q({.tokens = 4, .hidden = 130, .experts = 90, .top_k = 77});
+  fixture<float, float> q({.tokens = 4, .hidden = 130, .experts = 90, .top_k = 77});
   std::vector<float> y(520);
   on_device<float> const d_y(520);
   ASSERT_TRUE(combine(on_host{}, matrix(q.rows, q.rows_, 130), q.host.plan, matrix(q.gate, 4, 77),
@@ -228,7 +228,7 @@ TEST(CudaCombine, ManyChoicesKeepTheChain) {
 }
 
 TEST(CudaCombine, OutputMayLieOnWhatIsAddedToIt) {
-  scene<float, float> q({.tokens = 9, .hidden = 36, .experts = 4, .top_k = 2});
+  fixture<float, float> q({.tokens = 9, .hidden = 36, .experts = 4, .top_k = 2});
   std::vector<float> y(9 * 36);
   ASSERT_TRUE(combine(on_host{}, matrix(q.rows, q.rows_, 36), q.host.plan, matrix(q.gate, 9, 2),
                       matrix(y, 9, 36), q.on_host_side(4))
@@ -246,7 +246,7 @@ TEST(CudaCombine, CapturedWithThePlanAndReplayed) {
   auto gate = values<float>(80, 2);
   on_device<float> const d_x(x), d_gate(gate), d_rows(80 * 24), d_y(40 * 24);
   on_device<index_t> ids(std::vector<index_t>(80, 0));
-  device_planned const p(s, 80);
+  device_plan_fixture const p(s, 80);
   cudaStream_t stream;
   ASSERT_EQ(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), cudaSuccess);
   on_cuda const on{stream};
@@ -264,7 +264,7 @@ TEST(CudaCombine, CapturedWithThePlanAndReplayed) {
     ids.fill(fresh);
     ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
     ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-    planned const host = plan_of({}, s, fresh);
+    plan_fixture const host = plan_of({}, s, fresh);
     std::vector<float> rows(80 * 24), y(40 * 24);
     ASSERT_TRUE(dispatch(on_host{}, matrix(x, 40, 24), host.plan, matrix(rows, 80, 24)).ok());
     ASSERT_TRUE(

@@ -25,12 +25,12 @@ auto inside(std::vector<T>& m, offset_t shift, offset_t rows, offset_t columns, 
   return view<T, 2>(m.data() + shift, {{rows, columns}}, {{stride, 1}});
 }
 
-struct scene {
+struct fixture {
   shape s;
-  planned host;
-  device_planned device;
+  plan_fixture host;
+  device_plan_fixture device;
   offset_t rows;
-  scene(shape const& is, skew how, index_t multiple = 4)
+  fixture(shape const& is, skew how, index_t multiple = 4)
       : s(is),
         host(plan_of({}, is, chosen_experts(is, how, 1),
                      {.capacity = 1 + is.tokens / 3, .segment_multiple = multiple}, 5)),
@@ -39,7 +39,7 @@ struct scene {
 };
 
 /// Plain copies, into rows that hold a mark: rows behind the last segment keep it.
-template <class T> void expect_copies(scene const& q, offset_t shift, offset_t gap) {
+template <class T> void expect_copies(fixture const& q, offset_t shift, offset_t gap) {
   offset_t const h = q.s.hidden, stride = h + gap;
   auto const x = values<T>(shift + q.s.tokens * stride, 1);
   std::vector<T> want = values<T>(shift + q.rows * stride, 2);
@@ -61,18 +61,18 @@ TYPED_TEST_SUITE(CudaDispatch, element_types);
 TYPED_TEST(CudaDispatch, MovesEveryElementAndZeroesPaddingRows) {
   for (auto const& named : battery) {
     SCOPED_TRACE(named.name);
-    expect_copies<TypeParam>(scene(named.is, skew::zipf), 0, 0);
+    expect_copies<TypeParam>(fixture(named.is, skew::zipf), 0, 0);
   }
 }
 TYPED_TEST(CudaDispatch, Battery26_AnyAlignmentStrideAndWidth) {
   for (index_t hidden : {1, 2, 3, 8, 31, 64, 96, 1000, 2048, 5001}) {
-    scene const q({.tokens = 7, .hidden = hidden, .experts = 3, .top_k = 2}, skew::uniform);
+    fixture const q({.tokens = 7, .hidden = hidden, .experts = 3, .top_k = 2}, skew::uniform);
     for (offset_t shift : {0, 1, 4}) expect_copies<TypeParam>(q, shift, 3 * shift);
   }
 }
 TEST(CudaDispatchMany, MoreChoicesThanLanes) {
   expect_copies<float>(
-      scene({.tokens = 5, .hidden = 40, .experts = 70, .top_k = 67}, skew::uniform), 0, 0);
+      fixture({.tokens = 5, .hidden = 40, .experts = 70, .top_k = 67}, skew::uniform), 0, 0);
 }
 
 template <class T> class CudaDispatchWithGates : public testing::Test {};
@@ -83,7 +83,7 @@ TYPED_TEST(CudaDispatchWithGates, RowsAndGradientsAreTheHostsBits) {
   using T = TypeParam;
   for (auto const& named : battery) {
     SCOPED_TRACE(named.name);
-    scene const q(named.is, skew::uniform);
+    fixture const q(named.is, skew::uniform);
     shape const& s = q.s;
     auto const x = values<T>(offset_t{s.tokens} * s.hidden, 3);
     auto const gate = values<float>(offset_t{s.tokens} * s.top_k, 4);
@@ -131,7 +131,7 @@ TYPED_TEST(CudaDispatchWithGates, RowsAndGradientsAreTheHostsBits) {
 TEST(CudaDispatch, ValuesGoFromSlotsToRowsAndBack) {
   for (auto const& named : battery) {
     SCOPED_TRACE(named.name);
-    scene const q(named.is, skew::half_empty);
+    fixture const q(named.is, skew::half_empty);
     shape const& s = q.s;
     auto const gate = values<float>(offset_t{s.tokens} * s.top_k, 7);
     on_device<float> const d_gate(gate), d_row(q.rows), d_back(static_cast<offset_t>(gate.size()));
@@ -159,7 +159,7 @@ TEST(CudaDispatch, ValuesGoFromSlotsToRowsAndBack) {
 /// A plan that is not ours: wild numbers read and write nothing outside.
 TEST(CudaDispatch, Battery06_PlanOfWildNumbersReadsAndWritesNothing) {
   shape const s{.tokens = 3, .hidden = 8, .experts = 2, .top_k = 2};
-  device_planned p(s, 6);
+  device_plan_fixture p(s, 6);
   p.offset.fill({0, 3, 1 << 30});
   p.row_slot.fill({5, -9, 6, 1 << 30, 0, -1});
   p.slot_row.fill({4, -7, 1 << 30, 6, -1, 0});
@@ -176,7 +176,7 @@ TEST(CudaDispatch, Battery06_PlanOfWildNumbersReadsAndWritesNothing) {
 
 TEST(CudaDispatch, RefusesBeforeAnythingIsEnqueued) {
   shape const s{.tokens = 3, .hidden = 8, .experts = 2, .top_k = 2};
-  device_planned const p(s, 6);
+  device_plan_fixture const p(s, 6);
   on_device<float> const x(24), rows(48);
   EXPECT_STREQ(dispatch(on_cuda{}, x.as(3, 8), p.plan, rows.as(8, 6)).message(),
                dispatch(on_host{}, view<float const, 2>(x.data(), {{3, 8}}),

@@ -162,7 +162,7 @@ TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
     same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
       auto const run = [&](auto const& to) {
         return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows, to,
-                             {.add = add, .d_bias = db.as(3, N)});
+                             {.accumulate = add, .d_bias = db.as(3, N)});
       };
       if constexpr (decltype(on)::memory == space::host) {
         return run(d_apart.gradients());
@@ -235,18 +235,18 @@ template <class T, class Act> void same_activation(Act const& act, offset_t colu
   };
   same_in_both<T>(x, y, x.dc.size(), [&](auto on, auto const& s, auto& d_pre) {
     constexpr space S = decltype(on)::memory;
-    return backward(on, s, d_pre.as(s.R, N), std::pair<any_rows<S>, view<float, 1, S>>{});
+    return backward(on, s, d_pre.as(s.R, N), std::pair<matrix_out<S>, view<float, 1, S>>{});
   });
   twin<float> spare(std::vector<float>(x.dc.size()));
   same_in_both<T>(x, y, size, [&](auto on, auto const& s, auto& out) {
     constexpr space S = decltype(on)::memory;
     view<float, 2, S> const d_pre(spare.of(on, x.R, N).data(), {{s.R, N}});
-    return backward(on, s, d_pre, std::pair<any_rows<S>, view<float, 1, S>>{out.as(s.R, I), {}});
+    return backward(on, s, d_pre, std::pair<matrix_out<S>, view<float, 1, S>>{out.as(s.R, I), {}});
   });
   same_in_both<float>(x, y, static_cast<std::size_t>(x.R), [&](auto on, auto const& s, auto& out) {
     constexpr space S = decltype(on)::memory;
     view<float, 2, S> const d_pre(spare.of(on, x.R, N).data(), {{s.R, N}});
-    return backward(on, s, d_pre, std::pair<any_rows<S>, view<float, 1, S>>{{}, out.as(s.R)});
+    return backward(on, s, d_pre, std::pair<matrix_out<S>, view<float, 1, S>>{{}, out.as(s.R)});
   });
 }
 
@@ -268,7 +268,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
   device_product<T> const y(x);
   auto const R = static_cast<std::size_t>(x.R);
   std::vector<index_t> slots(R);
-  dice d(4);
+  rng d(4);
   for (std::size_t i = 0; i < R; ++i) {
     slots[i] = i % 9 == 5 ? -1 : static_cast<index_t>(d.bits() % (tokens * top_k));
   }
@@ -282,7 +282,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
     return from;
   };
   auto const through = [&](auto on) {
-    return gathered<decltype(on)::memory>{slot.of(on, x.R), top_k};
+    return row_gather<decltype(on)::memory>{slot.of(on, x.R), top_k};
   };
   same_in_both<T>(x, y, x.dc.size(), [&](auto on, auto const& s, auto& c) {
     gemm_options<decltype(on)::memory> o;
@@ -296,7 +296,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
         [&](auto on, auto const& s, auto& da) {
           dgrad_options<decltype(on)::memory> o;
           o.gather = through(on);
-          o.add = add;
+          o.accumulate = add;
           return grouped_dgrad(on, token_dc.of(on, tokens, N), s.w.as(s.E, N, K), s.rows,
                                da.as(s.R, K), options(on, o));
         },
@@ -307,7 +307,7 @@ TYPED_TEST(CudaExperts, GatheredScaledAddedAndFrozen) {
           [&](auto on, auto const& s, auto& dw) {
             constexpr space S = decltype(on)::memory;
             wgrad_options<S> o;
-            o.add = add;
+            o.accumulate = add;
             if (which & 1) o.gather_dc = through(on);
             if (which & 2) o.gather_a = through(on);
             if (which == 3) o.frozen = frozen.of(on, 4);

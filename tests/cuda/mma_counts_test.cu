@@ -135,9 +135,9 @@ TEST(CudaMmaCounts, NothingSpills) {
     }
   };
   using cuda::gemm_tensor;
-  using forward = cuda::finish_forward<cuda::device_activation<activation>>;
+  using forward = cuda::epilogue_forward<cuda::device_activation<activation>>;
   check("forward 128", &gemm_tensor<bf16, 128, forward>);
-  check("wgrad 128", &gemm_tensor<bf16, 128, cuda::finish_gradient>);
+  check("wgrad 128", &gemm_tensor<bf16, 128, cuda::epilogue_gradient>);
 }
 
 }  // namespace mma_counts_test

@@ -147,7 +147,7 @@ TEST(CudaMma, GatheredRowsAreTheCopiedOnes) {
   constexpr int N = 40, K = 56, tokens = 31, top_k = 3;
   product_case<T> x({20, 0, 33, 17}, N, K, 2);
   std::vector<index_t> slots(static_cast<std::size_t>(x.R));
-  dice d(4);
+  rng d(4);
   auto const token_a = as_vector(normal_values<T>(tokens * K, 5)),
              token_dc = as_vector(normal_values<T>(tokens * N, 6));
   for (int r = 0; r < x.R; ++r) {
@@ -167,7 +167,7 @@ TEST(CudaMma, GatheredRowsAreTheCopiedOnes) {
   auto const want = ask<T>(y, w, y.a.as(y.R, K), y.dc.as(y.R, N));
   on_device<index_t> const slot(slots);
   on_device<T> const a(token_a), dc(token_dc);
-  gathered<space::device> const through{slot.as(y.R), top_k};
+  row_gather<space::device> const through{slot.as(y.R), top_k};
   on_cuda const on;
   answers<T> got;
   got.forward = as_vector(on_tensor_cores<T>(want.forward.size(), [&](auto& c) {

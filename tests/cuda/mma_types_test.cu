@@ -29,20 +29,21 @@ std::string choice(on_cuda const& on, stored a, stored w, offset_t rows) {
 }
 
 TEST(CudaMmaTypes, TheChoiceIsSaidOnRequest) {
-  EXPECT_EQ(choice({}, stored::bf16, stored::bf16, 8),
+  EXPECT_EQ(choice({}, element_type::bf16, element_type::bf16, 8),
             "bf16 tensor cores, tiles of 16 x 128, 32 terms a step, 5 steps in shared memory "
             "(48616 bytes), 256 threads");
-  EXPECT_EQ(choice({}, stored::fp16, stored::fp16, 8192),
+  EXPECT_EQ(choice({}, element_type::fp16, element_type::fp16, 8192),
             "fp16 tensor cores, tiles of 128 x 128, 32 terms a step, 3 steps in shared memory "
             "(52584 bytes), 256 threads");
   auto const starts = [](std::string const& text, char const* with) {
     EXPECT_EQ(text.rfind(with, 0), 0u) << text;
   };
   on_cuda const exact{.products = arithmetic::exact}, tf32{.products = arithmetic::tf32};
-  starts(choice({}, stored::f32, stored::f32, 400), "fma in float, tiles of 64 x 128");
-  starts(choice(tf32, stored::f32, stored::f32, 400), "tf32 tensor cores, tiles of 64 x 128");
-  starts(choice(exact, stored::bf16, stored::bf16, 400), "fma in float");
-  starts(choice({}, stored::bf16, stored::f32, 400), "fma in float");
+  starts(choice({}, element_type::f32, element_type::f32, 400), "fma in float, tiles of 64 x 128");
+  starts(choice(tf32, element_type::f32, element_type::f32, 400),
+         "tf32 tensor cores, tiles of 64 x 128");
+  starts(choice(exact, element_type::bf16, element_type::bf16, 400), "fma in float");
+  starts(choice({}, element_type::bf16, element_type::f32, 400), "fma in float");
 }
 
 // A shard of 8 of 256 experts has room for the rows of all, 8 · 1024, and may expect 32 an expert.
@@ -51,7 +52,7 @@ TEST(CudaMmaTypes, TheTilesOfAShardAreThoseOfItsExpectedRows) {
   job.experts = 8;
   job.rows = 8192;
   job.outs = job.ins = 1024;
-  job.a.type = job.w.type = stored::bf16;
+  job.a.type = job.w.type = element_type::bf16;
   EXPECT_EQ(cuda::choice_of({}, job).rows, 128);
   job.expected = 32;
   EXPECT_EQ(cuda::choice_of({}, job).rows, 64);

@@ -42,7 +42,7 @@ std::vector<std::pair<char const*, model_config>> variants() {
 
 std::vector<index_t> some_tokens(model_config const& c, index_t batch, index_t length,
                                  std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<index_t> tokens(static_cast<std::size_t>(batch * length));
   for (index_t& t : tokens) t = d.below(7) == 0 ? -1 : static_cast<index_t>(d.below(c.vocabulary));
   return tokens;
@@ -70,8 +70,9 @@ struct trainee {
         token_loss(nans(static_cast<std::size_t>(B * S))),
         counts(std::vector<index_t>(static_cast<std::size_t>(c.layers * c.experts))),
         tokens(some_tokens(c, B, S + 1, 5)),
-        host_work(nn::model_train_bytes<float>(on_host{}, c, B, S)),
-        device_work(static_cast<offset_t>(nn::model_train_bytes<float>(on_cuda{}, c, B, S))) {
+        host_work(nn::model_train_scratch_bytes<float>(on_host{}, c, B, S)),
+        device_work(
+            static_cast<offset_t>(nn::model_train_scratch_bytes<float>(on_cuda{}, c, B, S))) {
     EXPECT_TRUE(nn::model_init(on_host{}, c, values.of(on_host{}, count), 3).ok());
     EXPECT_TRUE(nn::model_init(on_cuda{}, c, values.of(on_cuda{}, count), 3).ok());
   }
@@ -225,11 +226,11 @@ template <class T> struct writer {
       : batch(sequences),
         values(weights(count)),
         tokens(std::vector<index_t>(static_cast<std::size_t>(sequences * most))),
-        host_work(nn::model_decode_bytes<T>(on_host{}, c, sequences, most)),
-        device_work(
-            static_cast<offset_t>(nn::model_decode_bytes<T>(on_cuda{}, c, sequences, most))) {}
+        host_work(nn::model_decode_scratch_bytes<T>(on_host{}, c, sequences, most)),
+        device_work(static_cast<offset_t>(
+            nn::model_decode_scratch_bytes<T>(on_cuda{}, c, sequences, most))) {}
   static std::vector<T> weights(offset_t count) {
-    dice d(11);
+    rng d(11);
     std::vector<T> w(static_cast<std::size_t>(count));
     for (T& x : w) x = from_float<T>(0.3f * static_cast<float>(d.normal()));
     return w;

@@ -10,8 +10,8 @@
 #include "shunt/nn/kv_cache.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_plan.hpp"
+#include "support/expect_error.hpp"
 #include "support/oracle_nn.hpp"
-#include "support/says.hpp"
 
 namespace shunt::test {
 namespace nn_attention_test {
@@ -49,7 +49,7 @@ template <class T> std::vector<T> room(offset_t n) {
 }
 
 /// One problem on both sides: the host's results, and the device's memory.
-template <class T> struct scene {
+template <class T> struct fixture {
   attention_shape s;
   nn::attention_options options;
   std::vector<T> qkv, out, d_out, d_qkv;
@@ -57,7 +57,7 @@ template <class T> struct scene {
   on_device<T> g_qkv, g_out, g_d_out, g_d_qkv;
   on_device<float> g_log_sum;
 
-  explicit scene(attention_shape const& is, float scale = 0.0f)
+  explicit fixture(attention_shape const& is, float scale = 0.0f)
       : s(is),
         options{.scale = scale},
         qkv(values<T>(tokens_of(s) * width_of(s), 1)),
@@ -84,12 +84,12 @@ template <class T> struct scene {
                                   part<S>(to, s, 1), part<S>(to, s, 2), work, options);
   }
   status host_forward() {
-    std::vector<std::byte> work(nn::attention_bytes(on_host{}, s));
+    std::vector<std::byte> work(nn::attention_scratch_bytes(on_host{}, s));
     view<float, 3> const sums(log_sum.data(), {{s.batch, s.heads, s.length}});
     return forward<space::host>(on_host{}, qkv.data(), out.data(), sums, work);
   }
   status host_backward() {
-    std::vector<std::byte> work(nn::attention_backward_bytes(on_host{}, s));
+    std::vector<std::byte> work(nn::attention_backward_scratch_bytes(on_host{}, s));
     view<float const, 3> const sums(log_sum.data(), {{s.batch, s.heads, s.length}});
     return backward<space::host>(on_host{}, qkv.data(), out.data(), d_out.data(), sums,
                                  d_qkv.data(), work);
@@ -104,7 +104,8 @@ template <class T> struct scene {
   }
 };
 on_device<std::byte> backward_work(attention_shape const& s) {
-  return on_device<std::byte>(static_cast<offset_t>(nn::attention_backward_bytes(on_cuda{}, s)));
+  return on_device<std::byte>(
+      static_cast<offset_t>(nn::attention_backward_scratch_bytes(on_cuda{}, s)));
 }
 
 template <class T> std::vector<double> in_double(std::vector<T> const& x) {
@@ -136,7 +137,7 @@ oracle::attention_sizes sizes_of(attention_shape const& s, float scale) {
 /// Tensor cores round each weight to T before it meets a vector, and the result: of the magnitudes.
 template <class T> constexpr double roundings = unit_roundoff<T>() * 0x1p24 + 64;
 
-template <class T> void expect_near(scene<T> const& q) {
+template <class T> void expect_near(fixture<T> const& q) {
   auto const want =
       oracle::attention(sizes_of(q.s, q.options.scale), in_double(only(q.qkv, q.s, 0)),
                         in_double(only(q.qkv, q.s, 1)), in_double(only(q.qkv, q.s, 2)));
@@ -146,7 +147,7 @@ template <class T> void expect_near(scene<T> const& q) {
     ASSERT_NEAR(log_sum[i], want.log_sum[i], 4e-6 * (1 + std::abs(want.log_sum[i])));
   }
 }
-template <class T> void expect_gradients_near(scene<T> const& q) {
+template <class T> void expect_gradients_near(fixture<T> const& q) {
   auto const want =
       oracle::attention_backward(sizes_of(q.s, q.options.scale), in_double(only(q.qkv, q.s, 0)),
                                  in_double(only(q.qkv, q.s, 1)), in_double(only(q.qkv, q.s, 2)),
@@ -168,8 +169,8 @@ TYPED_TEST_SUITE(CudaAttention, types);
 TYPED_TEST(CudaAttention, ForwardAndBackwardAreTheHosts) {
   for (attention_shape const& s : shapes) {
     SCOPED_TRACE(name_of(s));
-    scene<TypeParam> q(s, s.length == 65 ? 0.3f : 0.0f);
-    EXPECT_EQ(nn::attention_bytes(on_cuda{}, s), 0u);
+    fixture<TypeParam> q(s, s.length == 65 ? 0.3f : 0.0f);
+    EXPECT_EQ(nn::attention_scratch_bytes(on_cuda{}, s), 0u);
     auto const work = backward_work(s);
     ASSERT_TRUE(q.host_forward().ok());
     ASSERT_TRUE(q.host_backward().ok());
@@ -203,7 +204,7 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheBitsOfTheWhole) {
                                    attention_shape{65, 3, 12, 4, 40},
                                    {1, 12, 1, 1, 260}}) {
     SCOPED_TRACE(name_of(s));
-    scene<T> q(s);
+    fixture<T> q(s);
     ASSERT_TRUE(on_tensor_cores<T>(s) ? q.device_forward().ok() : q.host_forward().ok());
     if (on_tensor_cores<T>(s)) q.out = q.g_out.host();
     q.g_out.fill(std::vector<T>(q.out.size()));
@@ -216,7 +217,7 @@ TYPED_TEST(CudaAttention, ACacheFedInPiecesHasTheBitsOfTheWhole) {
           x.data() + first * x.stride(1), {{x.extent(0), count, x.extent(2), x.extent(3)}},
           x.strides());
     };
-    EXPECT_EQ(nn::cache_attend_bytes(on_cuda{}, s.head_dim), 0u);
+    EXPECT_EQ(nn::cache_attend_scratch_bytes(on_cuda{}, s.head_dim), 0u);
     for (index_t first = 0, each = s.length * 2 / 3 + 1; first < s.length;
          first += each, each = each == 1 ? 5 : 1) {
       index_t const count = std::min(each, s.length - first);
@@ -239,7 +240,7 @@ TYPED_TEST(CudaAttention, ACacheFedAtPositionsInMemoryHasTheBitsOfTheWhole) {
   for (attention_shape const& s :
        {attention_shape{2, 70, 6, 2, 32}, {3, 5, 4, 2, 8}, {2, 70, 5, 1, 130}, {2, 6, 1, 1, 260}}) {
     SCOPED_TRACE(name_of(s));
-    scene<T> q(s);
+    fixture<T> q(s);
     ASSERT_TRUE(on_tensor_cores<T>(s) ? q.device_forward().ok() : q.host_forward().ok());
     if (on_tensor_cores<T>(s)) q.out = q.g_out.host();
     index_t const capacity = s.length + 3, common = s.length * 2 / 3, rest = s.length - common;
@@ -288,7 +289,7 @@ TYPED_TEST(CudaAttention, ACacheFedAtPositionsInMemoryHasTheBitsOfTheWhole) {
 
 TEST(CudaAttention, Fp16IsNear) {
   for (attention_shape const& s : {shapes[8], shapes[11]}) {
-    scene<fp16> q(s);
+    fixture<fp16> q(s);
     auto const work = backward_work(s);
     ASSERT_TRUE(q.device_forward().ok());
     ASSERT_TRUE(q.device_backward({work.data(), work.size()}).ok());
@@ -300,7 +301,7 @@ TEST(CudaAttention, Fp16IsNear) {
 
 TEST(CudaAttention, ATokenDoesNotDependOnLaterOnesWhateverTheyHold) {
   attention_shape const s{1, 40, 2, 1, 8};
-  scene<float> q(s);
+  fixture<float> q(s);
   ASSERT_TRUE(q.device_forward().ok());
   auto const want = q.g_out.host();
   auto spoilt = q.qkv;
@@ -317,7 +318,7 @@ TEST(CudaAttention, ATokenDoesNotDependOnLaterOnesWhateverTheyHold) {
 
 TEST(CudaAttention, CapturedForwardAndBackwardReplayedWithOtherValues) {
   attention_shape const s{2, 67, 4, 2, 24};
-  scene<float> q(s);
+  fixture<float> q(s);
   auto const work = backward_work(s);
   captured graph([&](on_cuda const& on) {
     status const done = q.device_forward(on);
@@ -336,18 +337,19 @@ TEST(CudaAttention, CapturedForwardAndBackwardReplayedWithOtherValues) {
 
 TEST(CudaAttention, RefusalsAreSentencesAndEnqueueNothing) {
   attention_shape const s{1, 8, 3, 2, 8};
-  scene<float> q(s);
-  says(q.device_forward(), error::bad_shape,
-       "attention: 3 heads and 2 key/value heads; the first must be a multiple of the second, both "
-       "at least 1");
-  scene<float> r({1, 8, 2, 2, 8});
-  says(r.device_backward({}), error::arena_too_small,
-       "attention_backward: the arena has 0 bytes; it must have 128 (ask an arena that is "
-       "measuring)");
+  fixture<float> q(s);
+  expect_error(
+      q.device_forward(), error::bad_shape,
+      "attention: 3 heads and 2 key/value heads; the first must be a multiple of the second, both "
+      "at least 1");
+  fixture<float> r({1, 8, 2, 2, 8});
+  expect_error(r.device_backward({}), error::arena_too_small,
+               "attention_backward: the arena has 0 bytes; it must have 128 (ask an arena that is "
+               "measuring)");
   nn::kv_cache<float, space::device> const none{nullptr, 1, 8, 1, 8};
   auto const k = view<float, 4, space::device>(q.g_qkv.data(), {{1, 8, 1, 8}});
-  says(nn::cache_append(on_cuda{}, k, k, none, 0), error::null_pointer,
-       "cache_append.cache: the pointer is null; it must point to 2560 elements");
+  expect_error(nn::cache_append(on_cuda{}, k, k, none, 0), error::null_pointer,
+               "cache_append.cache: the pointer is null; it must point to 2560 elements");
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_TRUE(same_values(q.g_out.host(), q.out));
   EXPECT_TRUE(same_values(r.g_d_qkv.host(), r.d_qkv));

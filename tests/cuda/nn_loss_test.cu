@@ -7,7 +7,7 @@
 #include "shunt/nn/cross_entropy.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_plan.hpp"
-#include "support/says.hpp"
+#include "support/expect_error.hpp"
 
 namespace shunt::test {
 namespace nn_loss_test {
@@ -17,7 +17,7 @@ struct head {
 };
 
 /// One problem on both sides; some targets are ignored, on the device by an id that is none.
-struct scene {
+struct fixture {
   head s;
   std::vector<float> x, weight, mean{7.0f}, loss, d_x, d_weight;
   std::vector<index_t> target;
@@ -25,7 +25,7 @@ struct scene {
   on_device<index_t> g_target;
   on_device<std::byte> work;
 
-  explicit scene(head const& is)
+  explicit fixture(head const& is)
       : s(is),
         x(values<float>(s.tokens * s.width, 1)),
         weight(values<float>(s.vocabulary * s.width, 2)),
@@ -39,11 +39,11 @@ struct scene {
         g_d_x(s.tokens * s.width),
         g_d_weight(d_weight),
         g_target(s.tokens),
-        work(static_cast<offset_t>(nn::cross_entropy_bytes(s.tokens, s.vocabulary))) {
+        work(static_cast<offset_t>(nn::cross_entropy_scratch_bytes(s.tokens, s.vocabulary))) {
     choose(4);
   }
   void choose(std::uint64_t seed) {
-    dice die(seed);
+    rng die(seed);
     for (index_t& t : target) t = static_cast<index_t>(die.bits() % s.vocabulary);
     for (std::size_t t = 1; t < target.size(); t += 5) target[t] = -1;
     auto strange = target;
@@ -63,7 +63,7 @@ struct scene {
   }
   status host(int form, nn::cross_entropy_options const& o) {
     std::vector<float>* const all[] = {&mean, &loss, &d_x, &d_weight};
-    std::vector<std::byte> bytes(nn::cross_entropy_bytes(s.tokens, s.vocabulary));
+    std::vector<std::byte> bytes(nn::cross_entropy_scratch_bytes(s.tokens, s.vocabulary));
     return nn::cross_entropy(
         on_host{}, view<float, 2>(x.data(), {{s.tokens, s.width}}),
         view<float, 2>(weight.data(), {{s.vocabulary, s.width}}), target,
@@ -86,7 +86,7 @@ struct scene {
 
 TEST(CudaLoss, EveryFormHasTheHostsBits) {
   for (head const& s : {head{0, 9, 4}, {1, 1, 1}, {7, 37, 5}, {300, 256, 12}, {3, 3000, 8}}) {
-    scene q(s);
+    fixture q(s);
     for (int form = 0; form < 8; ++form) {
       SCOPED_TRACE(std::to_string(s.tokens) + " x " + std::to_string(s.vocabulary) + " form " +
                    std::to_string(form));
@@ -102,7 +102,7 @@ TEST(CudaLoss, EveryFormHasTheHostsBits) {
 }
 
 TEST(CudaLoss, LogitsThatAreNotFiniteAreTheHosts) {
-  scene q({5, 70, 3});
+  fixture q({5, 70, 3});
   q.weight[4] = std::numeric_limits<float>::infinity();
   q.weight[100] = std::numeric_limits<float>::quiet_NaN();
   q.g_weight.fill(q.weight);
@@ -112,7 +112,7 @@ TEST(CudaLoss, LogitsThatAreNotFiniteAreTheHosts) {
 }
 
 TEST(CudaLoss, CapturedAndReplayedWithOtherTargets) {
-  scene q({270, 50, 6});
+  fixture q({270, 50, 6});
   captured graph([&](on_cuda const& on) { return q.device(7, {}, on); });
   for (std::uint64_t seed : {11, 12}) {
     q.choose(seed);
@@ -123,11 +123,12 @@ TEST(CudaLoss, CapturedAndReplayedWithOtherTargets) {
 }
 
 TEST(CudaLoss, RefusalsAreSentencesAndEnqueueNothing) {
-  scene const q({4, 6, 3});
-  says(nn::cross_entropy(on_cuda{}, q.g_x.as(4, 3), q.g_weight.as(6, 3), q.g_target.as(4),
-                         {.mean = q.g_mean.as(1)}, {}),
-       error::arena_too_small,
-       "cross_entropy: the arena has 0 bytes; it must have 320 (ask an arena that is measuring)");
+  fixture const q({4, 6, 3});
+  expect_error(
+      nn::cross_entropy(on_cuda{}, q.g_x.as(4, 3), q.g_weight.as(6, 3), q.g_target.as(4),
+                        {.mean = q.g_mean.as(1)}, {}),
+      error::arena_too_small,
+      "cross_entropy: the arena has 0 bytes; it must have 320 (ask an arena that is measuring)");
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(q.g_d_weight.host(), q.d_weight);
 }

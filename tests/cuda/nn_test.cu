@@ -8,11 +8,11 @@
 #include "shunt/counter.cuh"
 #include "shunt/nn/embedding.cuh"
 #include "shunt/nn/norm.cuh"
-#include "shunt/nn/optimiser.cuh"
+#include "shunt/nn/optimizer.cuh"
 #include "shunt/nn/rotary.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_plan.hpp"
-#include "support/says.hpp"
+#include "support/expect_error.hpp"
 
 namespace shunt::test {
 namespace nn_test {
@@ -63,7 +63,7 @@ TYPED_TEST(CudaNn, NormsHaveTheHostsBits) {
     EXPECT_TRUE(same_values(in_place.host(), sum));
     EXPECT_TRUE(same_values(g_y.host(), y));
 
-    std::vector<std::byte> work(nn::rms_norm_backward_bytes(tokens, width));
+    std::vector<std::byte> work(nn::rms_norm_backward_scratch_bytes(tokens, width));
     on_device<std::byte> const g_work(static_cast<offset_t>(work.size()));
     for (bool accumulate : {false, true}) {
       auto d_weight = values<float>(width, 5);
@@ -127,7 +127,7 @@ TYPED_TEST(CudaNn, EmbeddingsHaveTheHostsBitsAndAddInTokenOrder) {
     SCOPED_TRACE(entries);
     auto table = values<T>(entries * width, 1), rows = values<T>(tokens * width, 2), d_rows = rows;
     std::vector<index_t> id(static_cast<std::size_t>(tokens));
-    dice die(3);
+    rng die(3);
     for (index_t& i : id) i = static_cast<index_t>(die.bits() % (2 * entries)) % entries;
     for (std::size_t t = 2; t < id.size(); t += 7) id[t] = -1;
     auto strange = id;  // on a device an id that names no entry is none
@@ -188,13 +188,13 @@ template <class T> struct weights {
   }
 };
 
-TYPED_TEST(CudaNn, StepsOfTheOptimiserHaveTheHostsBits) {
+TYPED_TEST(CudaNn, StepsOfTheOptimizerHaveTheHostsBits) {
   using T = TypeParam;
   on_cuda const on;
   for (offset_t n : {0, 1, 31, 4096, 140001}) {
     SCOPED_TRACE(n);
     weights<T> w(n);
-    std::vector<std::byte> work(nn::gradient_norm_bytes(n));
+    std::vector<std::byte> work(nn::gradient_norm_scratch_bytes(n));
     on_device<std::byte> const d_work(static_cast<offset_t>(work.size()));
     for (std::int64_t step : {1, 2, 3, 4}) {
       if (step == 4 && n > 0) {  // a broken batch changes nothing
@@ -223,8 +223,8 @@ TYPED_TEST(CudaNn, StepsOfTheOptimiserHaveTheHostsBits) {
 
 TEST(CudaNn, CapturedStepReplayedWithOtherGradients) {
   weights<bf16> w(5000);
-  on_device<std::byte> const work(static_cast<offset_t>(nn::gradient_norm_bytes(5000)));
-  std::vector<std::byte> host_work(nn::gradient_norm_bytes(5000));
+  on_device<std::byte> const work(static_cast<offset_t>(nn::gradient_norm_scratch_bytes(5000)));
+  std::vector<std::byte> host_work(nn::gradient_norm_scratch_bytes(5000));
   captured graph([&](on_cuda const& on) {
     status const done =
         nn::gradient_norm(on, w.d_g.as(5000), w.d_norm.as(1), {work.data(), work.size()});
@@ -346,20 +346,23 @@ TEST(CudaNn, RefusalsAreSentencesAndEnqueueNothing) {
   on_cuda const on;
   on_device<float> const x(std::vector<float>(24, 1.0f)), y(24);
   on_device<index_t> const id(std::vector<index_t>(3, 0));
-  says(nn::rms_norm(on, x.as(4, 6), x.as(7), y.as(4, 6)), error::bad_shape,
-       "rms_norm.weight: extent 0 is 7; it must be 6 (width of x)");
-  says(nn::rms_norm_backward(on, x.as(4, 6), x.as(6), x.as(4), x.as(4, 6), y.as(4, 6), y.as(6), {}),
-       error::arena_too_small,
-       "rms_norm_backward: the arena has 0 bytes; it must have 128 (ask an arena that is "
-       "measuring)");
-  says(nn::embedding(on, x.as(4, 6), id.as(3), y.as(3, 5)), error::bad_shape,
-       "embedding.rows: extent 1 is 5; it must be 6 (width of the table)");
-  says(nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
-                 {}, {.step = 0}),
-       error::bad_argument, "adamw.step is 0; it must be 1 or more");
-  says(nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
-                 {}, {}, {.rate = x.as(2)}),
-       error::bad_shape, "adamw.scalars.rate: extent 0 is 2; it must be 1 (one number)");
+  expect_error(nn::rms_norm(on, x.as(4, 6), x.as(7), y.as(4, 6)), error::bad_shape,
+               "rms_norm.weight: extent 0 is 7; it must be 6 (width of x)");
+  expect_error(
+      nn::rms_norm_backward(on, x.as(4, 6), x.as(6), x.as(4), x.as(4, 6), y.as(4, 6), y.as(6), {}),
+      error::arena_too_small,
+      "rms_norm_backward: the arena has 0 bytes; it must have 128 (ask an arena that is "
+      "measuring)");
+  expect_error(nn::embedding(on, x.as(4, 6), id.as(3), y.as(3, 5)), error::bad_shape,
+               "embedding.rows: extent 1 is 5; it must be 6 (width of the table)");
+  expect_error(
+      nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
+                {}, {.step = 0}),
+      error::bad_argument, "adamw.step is 0; it must be 1 or more");
+  expect_error(
+      nn::adamw(on, nn::adamw_state<float, space::device>{x.as(24), x.as(24), x.as(24), x.as(24)},
+                {}, {}, {.rate = x.as(2)}),
+      error::bad_shape, "adamw.scalars.rate: extent 0 is 2; it must be 1 (one number)");
   EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
   EXPECT_EQ(x.host(), std::vector<float>(24, 1.0f));
 }

@@ -10,7 +10,7 @@
 #include "shunt/nn/embedding.cuh"
 #include "shunt/nn/kv_cache.cuh"
 #include "shunt/nn/norm.cuh"
-#include "shunt/nn/optimiser.cuh"
+#include "shunt/nn/optimizer.cuh"
 #include "support/device_plan.hpp"
 
 namespace shunt::test {
@@ -65,13 +65,13 @@ TEST(CudaNnTraffic, AdamWReadsFourAndWritesThreeNumbersAndTheCopy) {
 }
 
 /// Attention of S tokens, 4 heads of D on 2 of keys and values.
-template <class T> struct scene {
+template <class T> struct fixture {
   nn::attention_shape s;
   offset_t queries, keys;
   on_device<T> q, k, v, out, d_q, d_k, d_v;
   on_device<float> log_sum;
   on_device<std::byte> work;
-  scene(index_t length, index_t d)
+  fixture(index_t length, index_t d)
       : s{1, length, 4, 2, d},
         queries(offset_t{length} * 4 * d),
         keys(queries / 2),
@@ -83,7 +83,7 @@ template <class T> struct scene {
         d_k(keys),
         d_v(keys),
         log_sum(offset_t{length} * 4),
-        work(static_cast<offset_t>(nn::attention_backward_bytes(on_cuda{}, s))) {
+        work(static_cast<offset_t>(nn::attention_backward_scratch_bytes(on_cuda{}, s))) {
     (void)counts();
   }
   auto of_q(on_device<T> const& x) const { return x.as(1, s.length, 4, s.head_dim); }
@@ -120,7 +120,7 @@ void report(char const* what, softgpu::launch_counts const& c, double multiply_a
 
 /// S = 256: the pairs of a query and a key that it sees, times D, is one product.
 template <class T> void attention_of(index_t d, std::string const& name) {
-  scene<T> const q(256, d);
+  fixture<T> const q(256, d);
   double const product = 4.0 * 256 * 257 / 2 * d;
   ASSERT_TRUE(q.forward().ok());
   auto const forward = counts();

@@ -46,7 +46,7 @@ cost cost_of(char const* who) {
   return sum;
 }
 
-struct scene {
+struct fixture {
   std::vector<index_t> ids = chosen_experts(s, skew::zipf, 1);
   std::vector<bf16> tokens = values<bf16>(offset_t{T} * H, 2);
   on_device<index_t> expert{ids};
@@ -81,9 +81,9 @@ __global__ void first_of_each(index_t const* sorted, index_t* offset) {
   offset[e] = low;
 }
 
-std::vector<bf16> ours(scene const& q, cost& to) {
+std::vector<bf16> ours(fixture const& q, cost& to) {
   on_device<std::byte> const work(static_cast<offset_t>(plan_scratch_bytes(on_cuda{}, s)));
-  device_planned const d(s, R);
+  device_plan_fixture const d(s, R);
   (void)softgpu::take_counts();
   EXPECT_TRUE(plan_dispatch(on_cuda{}, q.expert.as(T, K), d.plan, {work.data(), work.size()}).ok());
   EXPECT_TRUE(dispatch(on_cuda{}, q.x.as(T, H), d.plan, q.rows.as(R, H)).ok());
@@ -91,7 +91,7 @@ std::vector<bf16> ours(scene const& q, cost& to) {
   return q.rows.host();
 }
 
-std::vector<bf16> on_cub(scene const& q, cost& to) {
+std::vector<bf16> on_cub(fixture const& q, cost& to) {
   on_device<index_t> const sorted(R), slot(R), row(R), offset(E + 1);
   std::vector<index_t> numbers(R);
   for (int i = 0; i < R; ++i) numbers[static_cast<std::size_t>(i)] = i;
@@ -113,7 +113,7 @@ std::vector<bf16> on_cub(scene const& q, cost& to) {
   return q.rows.host();
 }
 
-std::vector<bf16> on_thrust(scene const& q, cost& to) {
+std::vector<bf16> on_thrust(fixture const& q, cost& to) {
   thrust::device_vector<index_t> key(q.ids.begin(), q.ids.end()), slot(R), row(R), offset(E + 1);
   (void)softgpu::take_counts();
   thrust::sequence(slot.begin(), slot.end());
@@ -150,7 +150,7 @@ __global__ void hand_out(index_t const* expert, index_t* next, index_t* slot, in
   row[i] = r;
 }
 
-std::vector<bf16> plain_loop(scene const& q, cost& to) {
+std::vector<bf16> plain_loop(fixture const& q, cost& to) {
   on_device<index_t> const count{std::vector<index_t>(E)}, offset(E + 1), next(E), slot(R), row(R);
   (void)softgpu::take_counts();
   count_ids<<<(R + 255) / 256, 256>>>(q.expert.data(), count.data());
@@ -162,7 +162,7 @@ std::vector<bf16> plain_loop(scene const& q, cost& to) {
 }
 
 TEST(CudaPeers, PermuteBesideCubThrustAndAPlainLoop) {
-  scene const q;
+  fixture const q;
   cost mine, cub, thrust, plain;
   auto const want = ours(q, mine);
   EXPECT_TRUE(same_values(on_cub(q, cub), want));

@@ -11,7 +11,7 @@ namespace shunt::test {
 namespace plan_test {
 
 /// A question to both backends. Masks and gates are the host's.
-struct question {
+struct inputs {
   shape s;
   std::vector<index_t> ids;
   plan_options<> o = {};
@@ -21,7 +21,7 @@ struct question {
 
 template <class A> std::vector<index_t> ints(A const& a) { return {a.begin(), a.end()}; }
 
-void expect_same(question const& q, std::string const& what) {
+void expect_same(inputs const& q, std::string const& what) {
   SCOPED_TRACE(what);
   shape const& s = q.s;
   constexpr offset_t spare = 3;
@@ -32,7 +32,7 @@ void expect_same(question const& q, std::string const& what) {
   if (q.gate.empty()) o.gate = {};
   if (!q.valid.empty()) o.valid = q.valid;
   o.report = {.wanted = wanted, .kept = kept, .totals = totals};
-  planned const want = plan_of(on_host{.threads = 2}, s, q.ids, o, spare);
+  plan_fixture const want = plan_of(on_host{.threads = 2}, s, q.ids, o, spare);
 
   on_device<index_t> const ids(q.ids), d_wanted(s.experts), d_kept(s.experts);
   on_device<float> const gate(q.gate);
@@ -47,7 +47,7 @@ void expect_same(question const& q, std::string const& what) {
   if (!q.gate.empty()) d.gate = gate.as(s.tokens, s.top_k);
   if (!q.valid.empty()) d.valid = valid.as(s.tokens);
   d.report = {d_wanted.as(s.experts), d_kept.as(s.experts), d_totals.as(1)};
-  device_planned const got(s, plan_rows_bound(s, d) + spare);
+  device_plan_fixture const got(s, plan_rows_bound(s, d) + spare);
   on_cuda const on;
   on_device<std::byte> const work(static_cast<offset_t>(plan_scratch_bytes(on, s, d)));
   status const done =
@@ -64,14 +64,14 @@ void expect_same(question const& q, std::string const& what) {
 }
 
 std::vector<float> gates(std::size_t count, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<float> g(count);
   for (float& x : g) x = static_cast<float>(d.below(9)) / 8.0f - 0.25f;  // many ties, some negative
   for (std::size_t i = 0; i < count; i += 7) g[i] = std::numeric_limits<float>::quiet_NaN();
   return g;
 }
 std::vector<index_t> any_ids(std::size_t count, index_t experts, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<index_t> ids(count);
   for (index_t& id : ids) id = static_cast<index_t>(d.below(experts));
   return ids;
@@ -82,7 +82,7 @@ constexpr drop_policy policies[] = {drop_policy::by_position, drop_policy::by_ch
 TEST(CudaPlan, EveryShapeSkewAndPolicy) {
   for (auto const& named : battery) {
     for (skew how : skews) {
-      question q{named.is, chosen_experts(named.is, how, 1)};
+      inputs q{named.is, chosen_experts(named.is, how, 1)};
       std::string const what = std::string(named.name) + " " + to_string(how);
       expect_same(q, what);
       q.gate = gates(q.ids.size(), 2);
@@ -102,7 +102,7 @@ TEST(CudaPlan, EveryShapeSkewAndPolicy) {
 TEST(CudaPlan, Battery03_SentinelIdsAreNoIndex) {
   constexpr index_t least = std::numeric_limits<index_t>::min(),
                     most = std::numeric_limits<index_t>::max();
-  question q{{.tokens = 4, .experts = 3, .top_k = 2}, {least, most, 3, 0, -2, 2, 1 << 20, -1}};
+  inputs q{{.tokens = 4, .experts = 3, .top_k = 2}, {least, most, 3, 0, -2, 2, 1 << 20, -1}};
   expect_same(q, "sentinels");
   q.o.first_expert = 7;
   q.o.experts = 40;
@@ -115,7 +115,7 @@ TEST(CudaPlan, Battery02_ExpertNamedTwiceByOneTokenGetsTwoRows) {
 }
 
 TEST(CudaPlan, Battery08_Shards) {
-  question q{{.tokens = 300, .experts = 10, .top_k = 4}, any_ids(1200, 44, 3)};
+  inputs q{{.tokens = 300, .experts = 10, .top_k = 4}, any_ids(1200, 44, 3)};
   q.o.experts = 40;
   q.o.zero_experts = 3;
   for (index_t first : {0, 10, 30}) {
@@ -127,7 +127,7 @@ TEST(CudaPlan, Battery08_Shards) {
 /// Several launches, several chunks a warp's width apart, and one expert for all.
 TEST(CudaPlan, LargeBatches) {
   for (index_t tokens : {4096, 4097, 20011}) {
-    question q{{.tokens = tokens, .experts = 129, .top_k = 5}, {}};
+    inputs q{{.tokens = tokens, .experts = 129, .top_k = 5}, {}};
     auto const slots = static_cast<std::size_t>(tokens) * 5;
     q.ids = any_ids(slots, 131, 4);
     expect_same(q, "dropless");
@@ -151,7 +151,7 @@ TEST(CudaPlan, Battery19_ManyExperts) {
 
 TEST(CudaPlan, RefusesBeforeAnythingIsEnqueued) {
   shape const s{.tokens = 4, .experts = 3, .top_k = 2};
-  device_planned const p(s, 8);
+  device_plan_fixture const p(s, 8);
   on_device<index_t> const ids(std::vector<index_t>(8, 1));
   on_device<std::byte> const work(64);
   status const is = plan_dispatch(on_cuda{}, ids.as(4, 2), p.plan, {work.data(), work.size()});
@@ -166,7 +166,7 @@ TEST(CudaPlan, RefusesBeforeAnythingIsEnqueued) {
 TEST(CudaPlan, CapturedAndReplayedWithAnotherRouting) {
   shape const s{.tokens = 5000, .experts = 16, .top_k = 4};
   on_device<index_t> ids(std::vector<index_t>(20000, 3));
-  device_planned const p(s, 20000);
+  device_plan_fixture const p(s, 20000);
   cudaStream_t stream;
   ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
   on_cuda const on{stream};
@@ -183,8 +183,9 @@ TEST(CudaPlan, CapturedAndReplayedWithAnotherRouting) {
     ids.fill(fresh);
     ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
     ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-    planned const want = plan_of({}, s, fresh, {.capacity = 700, .drop = drop_policy::by_choice},
-                                 20000 - plan_rows_bound(s, plan_options<>{.capacity = 700}));
+    plan_fixture const want =
+        plan_of({}, s, fresh, {.capacity = 700, .drop = drop_policy::by_choice},
+                20000 - plan_rows_bound(s, plan_options<>{.capacity = 700}));
     EXPECT_EQ(p.row_slot.host(), ints(want.row_slot));
     EXPECT_EQ(p.slot_row.host(), ints(want.slot_row));
   }
@@ -198,7 +199,7 @@ TEST(CudaPlan, ExpertChoice) {
   for (auto const& [tokens, experts, chosen] :
        {std::array{0, 3, 2}, std::array{1, 1, 1}, std::array{37, 7, 12}, std::array{700, 5, 400}}) {
     SCOPED_TRACE(tokens);
-    dice d(7);
+    rng d(7);
     std::vector<index_t> token(static_cast<std::size_t>(experts * chosen));
     for (index_t& t : token) t = static_cast<index_t>(d.below(tokens + 3)) - 1;
     auto const gate = gates(token.size(), 8);
@@ -207,11 +208,11 @@ TEST(CudaPlan, ExpertChoice) {
     shape const s{.tokens = tokens, .experts = experts, .top_k = experts};
     offset_t const rows = expert_choice_rows_bound(experts, chosen, 4);
 
-    planned want(s, rows);
+    plan_fixture want(s, rows);
     std::vector<float> dense(static_cast<std::size_t>(tokens * experts), -3.0f);
     std::vector<plan_counts> totals(1);
     std::vector<index_t> kept(static_cast<std::size_t>(experts));
-    std::vector<std::byte> scratch(expert_choice_scratch_bytes(on_host{}, experts));
+    std::vector<std::byte> scratch(plan_from_expert_choice_scratch_bytes(on_host{}, experts));
     status const host = plan_from_expert_choice(
         on_host{}, view<index_t const, 2>(token.data(), {{experts, chosen}}), want.plan, scratch,
         {.gate = view<float const, 2>(gate.data(), {{experts, chosen}}),
@@ -221,14 +222,14 @@ TEST(CudaPlan, ExpertChoice) {
          .report = {.kept = kept, .totals = totals}});
     ASSERT_TRUE(host.ok()) << host.message();
 
-    device_planned const got(s, rows);
+    device_plan_fixture const got(s, rows);
     on_device<index_t> const d_token(token), d_kept(experts);
     on_device<float> const d_gate(gate), d_dense(offset_t{tokens} * experts);
     on_device<std::uint8_t> const d_valid(valid);
     on_device<plan_counts> const d_totals(1);
     on_cuda const on;
     on_device<std::byte> const work(
-        static_cast<offset_t>(expert_choice_scratch_bytes(on, experts)));
+        static_cast<offset_t>(plan_from_expert_choice_scratch_bytes(on, experts)));
     status const done = plan_from_expert_choice(
         on, d_token.as(experts, chosen), got.plan, {work.data(), work.size()},
         {.gate = d_gate.as(experts, chosen),

@@ -21,7 +21,7 @@ constexpr float inf = std::numeric_limits<float>::infinity(),
 
 template <class T = float>
 std::vector<T> normal(offset_t count, std::uint64_t seed, float scale = 2.0f) {
-  dice d(seed);
+  rng d(seed);
   std::vector<T> v(static_cast<std::size_t>(count));
   for (T& x : v) x = from_float<T>(scale * static_cast<float>(d.normal()));
   return v;
@@ -56,11 +56,11 @@ template <class T = float, class G = float> struct batch {
         d_logits(normal<G>(t * e, seed + 6)) {}
 
   template <execution P> std::size_t bytes(P const& on) const {
-    return route_bytes(on,
-                       {.tokens = static_cast<index_t>(tokens),
-                        .experts = static_cast<index_t>(experts),
-                        .top_k = static_cast<index_t>(top_k)},
-                       static_cast<index_t>(sequences));
+    return route_scratch_bytes(on,
+                               {.tokens = static_cast<index_t>(tokens),
+                                .experts = static_cast<index_t>(experts),
+                                .top_k = static_cast<index_t>(top_k)},
+                               static_cast<index_t>(sequences));
   }
   template <execution P> route_inputs<P::memory> inputs(P const& on) {
     route_inputs<P::memory> with;
@@ -114,7 +114,7 @@ TEST(CudaRouteBackward, Battery18_ACapturedGraphDrawsAnewInEachReplay) {
   for (bool second : {false, true}) {
     SCOPED_TRACE(second);
     batch<> q(tokens, 16, 2,
-              {.gates = gate_kind::renormalised,
+              {.gates = gate_kind::renormalized,
                .jitter = second ? 0.0f : 0.3f,
                .random_second = second,
                .seed = 5,
@@ -172,7 +172,7 @@ TEST(CudaRouteBackward, EveryPreset) {
 TEST(CudaRouteBackward, EveryScoreAndGate) {
   for (auto score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (auto gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (auto gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       for (float epsilon : {0.0f, 0.125f}) {
         batch<bf16, fp16> q(
             19, 60, 6,
@@ -187,7 +187,7 @@ TEST(CudaRouteBackward, EveryScoreAndGate) {
 TEST(CudaRouteBackward, Battery03_WhatIsNotFiniteAndSlotsThatAreEmptyGetNothing) {
   for (auto score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    batch<> q(12, 40, 4, {.score = score, .gates = gate_kind::renormalised, .jitter = 0.2f});
+    batch<> q(12, 40, 4, {.score = score, .gates = gate_kind::renormalized, .jitter = 0.2f});
     auto z = q.logits.host;
     auto const row = [&](offset_t t) { return z.begin() + t * 40; };
     std::fill(row(0), row(1), nan);
@@ -217,7 +217,7 @@ TEST(CudaRouteBackward, Battery03_WhatIsNotFiniteAndSlotsThatAreEmptyGetNothing)
 
 TEST(CudaRouteBackward, Battery33_GradientsOfAnyLogits) {
   for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
-    for (auto gates : {gate_kind::raw, gate_kind::renormalised}) {
+    for (auto gates : {gate_kind::raw, gate_kind::renormalized}) {
       for (float epsilon : {0.0f, 1e-20f}) {
         auto const z = logits_of_all_levels(24);
         batch<> q(static_cast<offset_t>(z.size()) / 24, 24, 4,
@@ -238,9 +238,9 @@ TEST(CudaRouteBackward, Battery19And20_AnyExpertsAndChoices) {
     batch<> q(9, experts, std::min<offset_t>(experts, 8), {.score = score_kind::sigmoid});
     q.choose_and_expect_same(std::to_string(experts) + " experts");
   }
-  batch<> many(1100, 8, 2, {.gates = gate_kind::renormalised}, 11);
+  batch<> many(1100, 8, 2, {.gates = gate_kind::renormalized}, 11);
   many.choose_and_expect_same("many tokens");
-  batch<> wide(70, 64, 50, {.gates = gate_kind::renormalised, .epsilon = 1e-6f});
+  batch<> wide(70, 64, 50, {.gates = gate_kind::renormalized, .epsilon = 1e-6f});
   wide.choose_and_expect_same("fifty of 64");
   batch<> general(600, 1100, 40, {.jitter = 0.1f});
   general.choose_and_expect_same("forty of 1100");
@@ -253,7 +253,7 @@ TEST(CudaRouteBackward, ADroppedSecondIsChosenAgain) {
       for (auto score : {score_kind::softmax, score_kind::sigmoid}) {
         batch<> q(150, 16, 2,
                   {.score = score,
-                   .gates = gate_kind::renormalised,
+                   .gates = gate_kind::renormalized,
                    .groups = groups,
                    .top_groups = groups == 1 ? 1 : 2,
                    .group_by = group_rule::sum_of_two_best,
@@ -290,7 +290,7 @@ TEST(CudaRouteBackward, InPlaceAndInStridedRows) {
 }
 
 TEST(CudaRouteBackward, CapturedAndReplayedWithAnotherBatch) {
-  batch<> q(40, 24, 4, {.gates = gate_kind::renormalised}, 2);
+  batch<> q(40, 24, 4, {.gates = gate_kind::renormalized}, 2);
   q.choose();
   on_cuda const sizing;
   auto work = scratch_for(sizing, q.bytes(sizing));
@@ -357,7 +357,7 @@ template <class T = float, class G = float> struct choice {
             .report = report.of(on, route_events)};
   }
   template <execution P> std::size_t bytes(P const& on) const {
-    return expert_choice_bytes(
+    return route_expert_choice_scratch_bytes(
         on, {.tokens = static_cast<index_t>(tokens), .experts = static_cast<index_t>(experts)});
   }
   template <execution P> auto mask(P const& on) {
@@ -427,7 +427,7 @@ TEST(CudaExpertChoice, TiesGoToTheLowerTokenAndMasksAreNeverTaken) {
     for (offset_t each : {1, 700, 1500}) {
       choice<> q(1500, 5, each, score);
       auto z = q.logits.host;
-      dice d(3);
+      rng d(3);
       constexpr float few[] = {0.0f, -0.0f, 1.0f, -2.0f, -inf, nan, inf, 0.5f};
       for (float& x : z) x = few[d.below(8)];
       for (std::size_t t = 0; t < 1500; ++t) z[t * 5 + 2] = t == 1203 ? 4.0f : -inf;
@@ -441,7 +441,7 @@ TEST(CudaExpertChoice, TiesGoToTheLowerTokenAndMasksAreNeverTaken) {
 
 TEST(CudaExpertChoice, BackwardTakesAnyTable) {
   choice<> q(30, 7, 12);
-  dice d(5);
+  rng d(5);
   std::vector<index_t> token;
   for (int i = 0; i < 7 * 12; ++i) token.push_back(static_cast<index_t>(d.below(34)) - 2);
   q.token.fill(token);

@@ -18,13 +18,13 @@ constexpr float inf = std::numeric_limits<float>::infinity(),
 
 /// Counts below `most`, a fifth of them 0.
 std::vector<index_t> counts_of(offset_t n, std::uint64_t seed, std::int64_t most = 5000) {
-  dice d(seed);
+  rng d(seed);
   std::vector<index_t> v(static_cast<std::size_t>(n));
   for (index_t& x : v) x = d.below(5) == 0 ? 0 : static_cast<index_t>(d.below(most));
   return v;
 }
 std::vector<float> shares_of(offset_t n, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<float> v(static_cast<std::size_t>(n));
   for (float& x : v) x = static_cast<float>(d.uniform(0.0, 90.0));
   return v;
@@ -254,7 +254,7 @@ TEST(CudaStats, Battery19And20_EveryExpertCountAndSpread) {
     SCOPED_TRACE(experts);
     figures_case(counts_of(experts, 3)).expect_same();
     for (double spread : {0.01, 1.0, 8.0}) {
-      dice d(4);
+      rng d(4);
       std::vector<std::int64_t> wide;
       for (index_t e = 0; e < experts; ++e) {
         wide.push_back(static_cast<std::int64_t>(std::exp(spread * d.normal()) * 5e6));
@@ -278,11 +278,11 @@ TEST(CudaStats, PlansAndReports) {
   constexpr shape s{.tokens = 101, .hidden = 1, .experts = 40, .top_k = 3};
   twin<plan_counts> totals(std::vector<plan_counts>(1));
   twin<std::int64_t> events(values<std::int64_t>(route_events, 5));
-  planned host = plan_of(
+  plan_fixture host = plan_of(
       {}, s, chosen_experts(s, skew::zipf, 2),
       {.capacity = 40, .segment_multiple = 16, .report = {.totals = totals.of(on_host{}, 1)}}, 5);
   totals.device.fill(totals.host);
-  device_planned const device(s, host);
+  device_plan_fixture const device(s, host);
   twin<load_figures> figures(std::vector<load_figures>(1));
   twin<float> share(values<float>(40, 6));
   auto const plan = [&](auto on) {

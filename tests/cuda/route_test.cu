@@ -12,7 +12,7 @@
 namespace shunt::test {
 namespace route_test {
 
-struct question {
+struct inputs {
   offset_t tokens, experts, top_k;
   route_options o = {};
   offset_t sequences = 1, bins = 0;
@@ -23,7 +23,7 @@ struct question {
 };
 
 std::vector<float> normal(offset_t count, std::uint64_t seed, float scale = 2.0f) {
-  dice d(seed);
+  rng d(seed);
   std::vector<float> v(static_cast<std::size_t>(count));
   for (float& x : v) x = scale * static_cast<float>(d.normal());
   return v;
@@ -43,7 +43,7 @@ template <template <class> class Buffer> struct outputs {
   template <class T> static std::vector<T> ones(offset_t n) {
     return std::vector<T>(static_cast<std::size_t>(n), T{1});
   }
-  explicit outputs(question const& q)
+  explicit outputs(inputs const& q)
       : expert(ones<index_t>(q.tokens * q.top_k)),
         counts(ones<index_t>(q.experts)),
         total(ones<index_t>(1)),
@@ -59,7 +59,7 @@ template <template <class> class Buffer> struct outputs {
 };
 template <class T> using host_buffer = std::vector<T>;
 
-template <class T> void expect_same(question const& q, std::string const& what) {
+template <class T> void expect_same(inputs const& q, std::string const& what) {
   SCOPED_TRACE(what);
   auto const logits = stored<T>(q.logits);
   outputs<host_buffer> h(q);
@@ -108,13 +108,13 @@ template <class T> void expect_same(question const& q, std::string const& what) 
                 .top_k = static_cast<index_t>(q.top_k)};
   auto const n = static_cast<index_t>(q.sequences);
   on_host const host{.threads = 2};
-  std::vector<std::byte> host_work(route_bytes(host, s, n));
+  std::vector<std::byte> host_work(route_scratch_bytes(host, s, n));
   status const wanted =
       route(host, view<T const, 2>(logits.data(), {{q.tokens, q.experts}}), hr, host_work, q.o, hi);
   ASSERT_TRUE(wanted.ok()) << wanted.message();
   on_cuda const on;
   on_device<T> const d_logits(logits);
-  on_device<std::byte> const work(static_cast<offset_t>(route_bytes(on, s, n)));
+  on_device<std::byte> const work(static_cast<offset_t>(route_scratch_bytes(on, s, n)));
   status const done =
       route(on, d_logits.as(q.tokens, q.experts), dr, {work.data(), work.size()}, q.o, di);
   ASSERT_TRUE(done.ok()) << done.message();
@@ -132,9 +132,9 @@ template <class T> void expect_same(question const& q, std::string const& what) 
   EXPECT_EQ(d.report.host(), h.report);
 }
 
-question of(offset_t tokens, offset_t experts, offset_t top_k, route_options const& o = {},
-            std::uint64_t seed = 1) {
-  question q{.tokens = tokens, .experts = experts, .top_k = top_k, .o = o};
+inputs of(offset_t tokens, offset_t experts, offset_t top_k, route_options const& o = {},
+          std::uint64_t seed = 1) {
+  inputs q{.tokens = tokens, .experts = experts, .top_k = top_k, .o = o};
   q.logits = normal(tokens * experts, seed);
   return q;
 }
@@ -142,7 +142,7 @@ question of(offset_t tokens, offset_t experts, offset_t top_k, route_options con
 TEST(CudaRoute, EveryPreset) {
   for (preset const* const p : presets::all) {
     offset_t const top_k = p->sizes.top_k > 0 ? p->sizes.top_k : 2;
-    question q = of(45, p->sizes.experts + p->route.zero_experts, top_k, p->route, 2);
+    inputs q = of(45, p->sizes.experts + p->route.zero_experts, top_k, p->route, 2);
     q.sequences = 3;
     if (p->choice_bias) q.bias = normal(q.experts, 3, 0.1f);
     expect_same<float>(q, p->name);
@@ -153,12 +153,12 @@ TEST(CudaRoute, EveryPreset) {
 TEST(CudaRoute, EveryScoreAndGate) {
   for (auto score :
        {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus, score_kind::logits}) {
-    for (auto gates : {gate_kind::raw, gate_kind::renormalised, gate_kind::softmax_chosen}) {
+    for (auto gates : {gate_kind::raw, gate_kind::renormalized, gate_kind::softmax_chosen}) {
       for (float epsilon : {0.0f, 1e-20f}) {
         route_options const o{.score = score, .gates = gates, .scale = 2.5f, .epsilon = epsilon};
         std::string const what =
             std::string(to_string(score)) + " gates " + std::to_string(static_cast<int>(gates));
-        question q = of(37, 60, 6, o);
+        inputs q = of(37, 60, 6, o);
         expect_same<fp16>(q, what);
         q.load = false;
         expect_same<float>(q, what + ", nothing else wanted");
@@ -176,7 +176,7 @@ TEST(CudaRoute, Battery03And04_WhatIsNotFiniteAndWhatTies) {
   constexpr float inf = std::numeric_limits<float>::infinity(),
                   nan = std::numeric_limits<float>::quiet_NaN();
   for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::logits}) {
-    question q = of(12, 40, 4, {.score = score, .gates = gate_kind::renormalised});
+    inputs q = of(12, 40, 4, {.score = score, .gates = gate_kind::renormalized});
     auto const row = [&](offset_t t) { return q.logits.begin() + t * 40; };
     std::fill(row(0), row(1), nan);
     std::fill(row(1), row(2), -inf);
@@ -194,8 +194,8 @@ TEST(CudaRoute, Battery03And04_WhatIsNotFiniteAndWhatTies) {
 TEST(CudaRoute, Battery33_RenormalizedGatesOfAnyLogits) {
   for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::sqrt_softplus}) {
     for (float epsilon : {0.0f, 1e-20f}) {
-      question q{.tokens = 0, .experts = 24, .top_k = 4};
-      q.o = {.score = score, .gates = gate_kind::renormalised, .scale = 2.5f, .epsilon = epsilon};
+      inputs q{.tokens = 0, .experts = 24, .top_k = 4};
+      q.o = {.score = score, .gates = gate_kind::renormalized, .scale = 2.5f, .epsilon = epsilon};
       q.logits = logits_of_all_levels(q.experts);
       q.tokens = static_cast<offset_t>(q.logits.size()) / q.experts;
       std::string const what = to_string(score) + (" epsilon " + std::to_string(epsilon));
@@ -219,7 +219,7 @@ TEST(CudaRoute, Battery33_RenormalizedGatesOfAnyLogits) {
 TEST(CudaRoute, Battery19And21_ManyExpertsAndGroups) {
   for (index_t experts : expert_counts) {
     offset_t const k = std::min<offset_t>(experts, 8);
-    expect_same<float>(of(9, experts, k, {.gates = gate_kind::renormalised}, 5),
+    expect_same<float>(of(9, experts, k, {.gates = gate_kind::renormalized}, 5),
                        std::to_string(experts) + " experts");
   }
   for (auto by : {group_rule::best, group_rule::sum_of_two_best}) {
@@ -227,11 +227,11 @@ TEST(CudaRoute, Battery19And21_ManyExpertsAndGroups) {
          {std::array{256, 8, 4}, std::array{40, 40, 36}, std::array{60, 4, 1},
           std::array{1024, 256, 100}, std::array{2048, 64, 40}}) {
       route_options const o{.score = score_kind::sigmoid,
-                            .gates = gate_kind::renormalised,
+                            .gates = gate_kind::renormalized,
                             .groups = groups,
                             .top_groups = top,
                             .group_by = by};
-      question q = of(11, experts, 6, o, 6);
+      inputs q = of(11, experts, 6, o, 6);
       q.bias = normal(experts, 7, 0.3f);
       for (std::size_t i = 0; i < 40; ++i) q.logits[i] = 1.0f;  // ties
       expect_same<float>(q, std::to_string(groups) + " groups of " + std::to_string(experts));
@@ -252,25 +252,25 @@ TEST(CudaRoute, TheLimitOfSharedMemoryDoesNotDependOnTheExperts) {
 }
 
 TEST(CudaRoute, Battery20_MoreChoicesThanLanesAndManyTokens) {
-  expect_same<float>(of(7, 64, 50, {.gates = gate_kind::renormalised}), "fifty of 64");
+  expect_same<float>(of(7, 64, 50, {.gates = gate_kind::renormalized}), "fifty of 64");
   expect_same<float>(of(130, 2048, 40, {.score = score_kind::sigmoid}), "forty of 2048");
-  question q = of(3000, 8, 2, {.gates = gate_kind::renormalised});
+  inputs q = of(3000, 8, 2, {.gates = gate_kind::renormalized});
   q.sequences = 30;
   expect_same<float>(q, "many tokens");
 }
 
 TEST(CudaRoute, JitterAndTheRandomSecond) {
-  question q = of(50, 16, 2,
-                  {.gates = gate_kind::renormalised,
-                   .jitter = 0.3f,
-                   .random_second = true,
-                   .seed = 99,
-                   .first_token = 1ull << 40});
+  inputs q = of(50, 16, 2,
+                {.gates = gate_kind::renormalized,
+                 .jitter = 0.3f,
+                 .random_second = true,
+                 .seed = 99,
+                 .first_token = 1ull << 40});
   expect_same<float>(q, "jitter");
 }
 
 TEST(CudaRoute, Battery09_PaddingCountsNowhere) {
-  question q = of(64, 24, 3);
+  inputs q = of(64, 24, 3);
   for (int t = 0; t < 64; ++t) q.valid.push_back(t % 3 != 1);
   for (std::size_t i = 24; i < 48; ++i) q.logits[i] = std::numeric_limits<float>::quiet_NaN();
   q.sequences = 4;
@@ -278,8 +278,8 @@ TEST(CudaRoute, Battery09_PaddingCountsNowhere) {
 }
 
 TEST(CudaRoute, Battery02And10_ForcedIdsAndTables) {
-  question q = of(30, 20, 4, {.score = score_kind::sigmoid, .gates = gate_kind::renormalised});
-  dice d(8);
+  inputs q = of(30, 20, 4, {.score = score_kind::sigmoid, .gates = gate_kind::renormalized});
+  rng d(8);
   for (int i = 0; i < 120; ++i) q.ids.push_back(static_cast<index_t>(d.below(23)) - 2);
   expect_same<float>(q, "forced, with repeats and wild ids");
   for (int t = 0; t < 30; ++t) q.token.push_back(static_cast<index_t>(d.below(33)) - 1);
@@ -287,7 +287,7 @@ TEST(CudaRoute, Battery02And10_ForcedIdsAndTables) {
 }
 
 TEST(CudaRoute, GathersOverMicroBatches) {
-  question q = of(40, 12, 3, {.score = score_kind::sigmoid, .accumulate = true});
+  inputs q = of(40, 12, 3, {.score = score_kind::sigmoid, .accumulate = true});
   q.bias = normal(12, 9, 0.2f);
   q.bins = 20;
   q.sequences = 2;

@@ -24,7 +24,7 @@ template <class T, class Body> void by_every_arithmetic(Body const& body) {
       view<T const, 3, space::device> const wv(w.data(), {{E, N, K}},
                                                {{N * (offset_t{K} + x.spare), K + x.spare, 1}});
       segments<space::device> const rows{offset.as(E + 1)};
-      gathered<space::device> through;
+      row_gather<space::device> through;
       if (gathers) through = {slot.as(R), 1};
       on_device<T> const c(std::vector<T>(static_cast<std::size_t>(R * N), untouched<T>()));
       on_device<float> const da(

@@ -17,15 +17,15 @@ namespace traffic_test {
 /// DeepSeek-V2-Lite's layer, for fewer tokens.
 constexpr shape s{.tokens = 192, .hidden = 2048, .experts = 64, .top_k = 6};
 
-struct scene {
-  planned host = plan_of({}, s, chosen_experts(s, skew::uniform, 1));
-  device_planned device{s, host};
+struct fixture {
+  plan_fixture host = plan_of({}, s, chosen_experts(s, skew::uniform, 1));
+  device_plan_fixture device{s, host};
   on_device<bf16> x{std::vector<bf16>(192 * 2048)}, rows{std::vector<bf16>(192 * 6 * 2048)},
       y{192 * 2048};
   on_device<float> gate{std::vector<float>(192 * 6, 0.5f)};
   double const token_bytes = 192.0 * 2048 * 2, row_bytes = 6 * token_bytes;
 
-  scene() { (void)softgpu::take_counts(); }
+  fixture() { (void)softgpu::take_counts(); }
 };
 
 /// Bytes touched by the launches since the last call, over the least.
@@ -41,7 +41,7 @@ double touched(double least) {
 }
 
 TEST(CudaTraffic, PermuteMovesFivePercentMoreThanTheLeastAtMost) {
-  scene const q;
+  fixture const q;
   ASSERT_TRUE(dispatch(on_cuda{}, q.x.as(192, 2048), q.device.plan, q.rows.as(1152, 2048)).ok());
   double const plain = touched(q.token_bytes + q.row_bytes);
   EXPECT_LE(plain, 1.05);
@@ -54,7 +54,7 @@ TEST(CudaTraffic, PermuteMovesFivePercentMoreThanTheLeastAtMost) {
 }
 
 TEST(CudaTraffic, CombineMovesFivePercentMoreThanTheLeastAtMost) {
-  scene const q;
+  fixture const q;
   ASSERT_TRUE(
       combine(on_cuda{}, q.rows.as(1152, 2048), q.device.plan, q.gate.as(192, 6), q.y.as(192, 2048))
           .ok());
@@ -70,7 +70,7 @@ TEST(CudaTraffic, CombineMovesFivePercentMoreThanTheLeastAtMost) {
 }
 
 TEST(CudaTraffic, BackwardOfDispatchIsCombinesTraffic) {
-  scene const q;
+  fixture const q;
   ASSERT_TRUE(
       dispatch_backward(on_cuda{}, q.rows.as(1152, 2048), q.device.plan, q.y.as(192, 2048)).ok());
   EXPECT_LE(touched(q.token_bytes + q.row_bytes), 1.05);
@@ -82,13 +82,13 @@ TEST(CudaTraffic, RouteReadsLogitsOnceAndWritesIdsAndGates) {
   on_device<index_t> const expert(256 * 8);
   on_cuda const on;
   shape const sizes{.tokens = 256, .experts = 128, .top_k = 8};
-  on_device<std::byte> const work(static_cast<offset_t>(route_bytes(on, sizes)));
+  on_device<std::byte> const work(static_cast<offset_t>(route_scratch_bytes(on, sizes)));
   routing<space::device> out;
   out.expert = expert.as(256, 8);
   out.gate = gate.as(256, 8);
   (void)softgpu::take_counts();
   ASSERT_TRUE(route(on, logits.as(256, 128), out, {work.data(), work.size()},
-                    {.gates = gate_kind::renormalised})
+                    {.gates = gate_kind::renormalized})
                   .ok());
   double const ratio = touched(256.0 * 128 * 4 + 256.0 * 8 * 8);
   EXPECT_LE(ratio, 1.05);
@@ -102,14 +102,14 @@ TEST(CudaTraffic, RouteBackwardReadsLogitsOnceAndWritesTheirGradients) {
   on_device<index_t> const expert(std::vector<index_t>(256 * 8, 5));
   on_cuda const on;
   shape const sizes{.tokens = 256, .experts = 128, .top_k = 8};
-  on_device<std::byte> const work(static_cast<offset_t>(route_bytes(on, sizes)));
+  on_device<std::byte> const work(static_cast<offset_t>(route_scratch_bytes(on, sizes)));
   routing<space::device> chosen;
   chosen.expert = expert.as(256, 8);
   route_gradients<space::device> d;
   d.gate = d_gate.as(256, 8);
   (void)softgpu::take_counts();
   ASSERT_TRUE(route_backward(on, logits.as(256, 128), chosen, d, d_logits.as(256, 128),
-                             {work.data(), work.size()}, {.gates = gate_kind::renormalised})
+                             {work.data(), work.size()}, {.gates = gate_kind::renormalized})
                   .ok());
   double const ratio = touched(2 * 256.0 * 128 * 4 + 256.0 * 8 * 8);
   EXPECT_LE(ratio, 1.05);
@@ -124,8 +124,8 @@ TEST(CudaTraffic, ExpertChoiceTurnsScoresIntoColumnsWithoutWaste) {
   on_device<float> const logits(z), gate(64 * 32);
   on_device<index_t> const token(64 * 32);
   on_cuda const on;
-  on_device<std::byte> const work(
-      static_cast<offset_t>(expert_choice_bytes(on, {.tokens = 1024, .experts = 64})));
+  on_device<std::byte> const work(static_cast<offset_t>(
+      route_expert_choice_scratch_bytes(on, {.tokens = 1024, .experts = 64})));
   (void)softgpu::take_counts();
   ASSERT_TRUE(route_expert_choice(
                   on, logits.as(1024, 64),

@@ -112,10 +112,10 @@ problem read(reader& in) {
   p.missing_scratch = in.rarely() ? std::size_t{64} * in.byte() : 0;
   bool const masked = in.flag();
 
-  shunt::test::dice dice(in.byte());
+  shunt::test::rng rng(in.byte());
   auto const fill = [&](std::vector<float>& v, std::size_t count) {
     v.resize(count);
-    for (float& value : v) value = static_cast<float>(dice.uniform(-1, 1));
+    for (float& value : v) value = static_cast<float>(rng.uniform(-1, 1));
   };
   fill(p.x, product(p.tokens, p.hidden));
   fill(p.gate_weight, product(p.experts, p.hidden));
@@ -131,7 +131,7 @@ problem read(reader& in) {
 }
 
 struct outcome {
-  bool routed = false, planned = false;
+  bool routed = false, plan_fixture = false;
   std::string said;
   std::vector<index_t> expert, offset, row_slot, slot_row;
   std::vector<float> gate, rows, y, layer;
@@ -189,7 +189,7 @@ outcome run(problem& p, shunt::on_host const& on) {
   shunt::route_inputs<> with;
   with.valid = p.valid;
   std::size_t const need =
-      shunt::route_bytes(on, {.tokens = p.tokens, .experts = p.experts, .top_k = p.top_k});
+      shunt::route_scratch_bytes(on, {.tokens = p.tokens, .experts = p.experts, .top_k = p.top_k});
   std::vector<std::byte> scratch(need > p.missing_scratch ? need - p.missing_scratch : 0);
   shunt::status const routed =
       shunt::route(on, matrix(p.logits, p.tokens, p.experts), chosen, scratch, p.route, with);
@@ -219,14 +219,14 @@ outcome run(problem& p, shunt::on_host const& on) {
   plan.tokens = p.tokens;
   plan.top_k = p.top_k;
   std::vector<std::byte> work(shunt::plan_scratch_bytes(on, local, options));
-  shunt::status const planned = shunt::plan_dispatch(on, chosen.expert, plan, work, options);
-  o.said += planned.message();
-  if (!planned.ok()) {
-    must(planned.message()[0] != 0, "plan_dispatch refuses without a sentence");
+  shunt::status const plan_fixture = shunt::plan_dispatch(on, chosen.expert, plan, work, options);
+  o.said += plan_fixture.message();
+  if (!plan_fixture.ok()) {
+    must(plan_fixture.message()[0] != 0, "plan_dispatch refuses without a sentence");
     must(o.slot_row == std::vector<index_t>(slots, -99), "plan_dispatch refuses, and writes");
     return o;
   }
-  o.planned = true;
+  o.plan_fixture = true;
   check_plan(p, o);
 
   index_t const rows = static_cast<index_t>(o.row_slot.size());
@@ -265,7 +265,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
 
   outcome const a = run(p, one), b = run(p, three);
   must(without_digits(a.said) == without_digits(b.said) && a.routed == b.routed &&
-           a.planned == b.planned,
+           a.plan_fixture == b.plan_fixture,
        "two policies disagree about the arguments");
   must(same(a.expert, b.expert) && same(a.gate, b.gate), "the choice depends on the policy");
   must(same(a.offset, b.offset) && same(a.slot_row, b.slot_row) && same(a.row_slot, b.row_slot),

@@ -29,11 +29,11 @@ KINDS = {"f32": torch.float32, "bf16": torch.bfloat16}
 Tensors = dict[str, torch.Tensor]
 
 
-def filled(model: torch.nn.Module, block: torch.nn.Module, dice: torch.Generator) -> None:
+def filled(model: torch.nn.Module, block: torch.nn.Module, rng: torch.Generator) -> None:
     """Random weights with which nothing saturates and every branch is taken."""
 
     def normal(tensor: torch.Tensor, scale: float) -> None:
-        tensor.copy_(torch.randn(tensor.shape, generator=dice) * scale)
+        tensor.copy_(torch.randn(tensor.shape, generator=rng) * scale)
 
     with torch.no_grad():
         for name, tensor in block.named_parameters():
@@ -56,7 +56,7 @@ def filled(model: torch.nn.Module, block: torch.nn.Module, dice: torch.Generator
             elif "tid2eid" in name:
                 for row in tensor:
                     row.copy_(
-                        torch.randperm(block.experts.num_experts, generator=dice)[: row.numel()]
+                        torch.randperm(block.experts.num_experts, generator=rng)[: row.numel()]
                     )
 
 
@@ -151,14 +151,14 @@ def made(family: Family, kind: str) -> tuple[Tensors, dict[str, str]]:
     config = transformers.AutoConfig.for_model(family.model_type, **configuration(family, kind))
     config._experts_implementation = "eager"
     for seed in range(1, 200):
-        dice = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         model = transformers.AutoModelForCausalLM.from_config(config)
         config.architectures = [type(model).__name__]
         layers = model.model.layers
         block = layers[family.layer].get_submodule(family.block).train()
-        filled(model, block, dice)
-        x, d_y = (torch.randn(TOKENS, WIDTH, generator=dice) for _ in range(2))
-        ids = torch.randint(VOCABULARY, (TOKENS,), generator=dice)
+        filled(model, block, rng)
+        x, d_y = (torch.randn(TOKENS, WIDTH, generator=rng) for _ in range(2))
+        ids = torch.randint(VOCABULARY, (TOKENS,), generator=rng)
         kept_in_float(block, KINDS[kind])
         x, d_y = x.to(KINDS[kind]), d_y.to(KINDS[kind])
         found = run(family, block, x, d_y, ids)

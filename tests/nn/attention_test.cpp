@@ -6,10 +6,10 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_attention_test {
@@ -75,7 +75,7 @@ template <class T> result<T> run(on_host const& on, packed<T>& in) {
   auto const& s = in.s;
   result<T> r{guarded<T>(static_cast<std::size_t>(s.batch * s.length * s.heads * s.head_dim)),
               guarded<float>(static_cast<std::size_t>(s.batch * s.length * s.heads))};
-  guarded<std::byte> bytes(nn::attention_bytes(on, s));
+  guarded<std::byte> bytes(nn::attention_scratch_bytes(on, s));
   status const st =
       nn::attention(on, in.q(), in.k(), in.v(), r.out.as(s.batch, s.length, s.heads, s.head_dim),
                     r.log_sum.as(s.batch, s.heads, s.length), bytes);
@@ -96,7 +96,7 @@ TYPED_TEST(AttentionOf, MatchesTheOracleOnEveryWorld) {
     if (want.out.size() > 1) { ASSERT_TRUE(test::not_flat(want.out)); }
     bool first = true;
     result<T> reference;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       result<T> r = run(on, in);
       EXPECT_TRUE(test::close(r.out, want.out, 32)) << name_of(s);
       for (std::size_t i = 0; i < r.log_sum.size(); ++i) {
@@ -121,9 +121,9 @@ TYPED_TEST(AttentionOf, GradientsMatchTheOracleOnEveryWorld) {
         test::in_double(copied(in.v())), test::in_double(forward.out), test::in_double(d_out));
     bool first = true;
     guarded<T> reference;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       packed<T> d(s);
-      guarded<std::byte> bytes(nn::attention_backward_bytes(on, s));
+      guarded<std::byte> bytes(nn::attention_backward_scratch_bytes(on, s));
       status const st = nn::attention_backward(
           on, in.q(), in.k(), in.v(), forward.out.as(s.batch, s.length, s.heads, s.head_dim),
           std::as_const(forward.log_sum).as(s.batch, s.heads, s.length),
@@ -191,7 +191,7 @@ TEST(Attention, GivenScaleIsUsedAndLargeScoresDoNotOverflow) {
   attention_shape const s{1, 80, 1, 1, 16};
   packed<float> in(s, 3);
   guarded<float> out(80 * 16);
-  guarded<std::byte> bytes(nn::attention_bytes(on_host{}, s));
+  guarded<std::byte> bytes(nn::attention_scratch_bytes(on_host{}, s));
   ASSERT_TRUE(nn::attention(on_host{}, in.q(), in.k(), in.v(), out.as(1, 80, 1, 16), {}, bytes,
                             {.scale = 500.0f})
                   .ok());
@@ -208,24 +208,24 @@ TEST(Attention, BadArgumentsAreSentences) {
   attention_shape const s{1, 4, 4, 2, 8};
   packed<float> in(s, 1);
   guarded<float> out(4 * 4 * 8);
-  guarded<std::byte> bytes(nn::attention_bytes(on_host{}, s));
+  guarded<std::byte> bytes(nn::attention_scratch_bytes(on_host{}, s));
   auto says = [](status const& st, char const* part) {
     EXPECT_FALSE(st.ok());
     EXPECT_NE(std::string(st.message()).find(part), std::string::npos) << st.message();
   };
   auto const o = out.as(1, 4, 4, 8);
-  says(nn::attention(on_host{}, in.q(), in.k(), in.v().slice(0, 0), o, {}, bytes),
-       "attention.v: extent 0 is 0; it must be 1 (sequences)");
-  says(nn::attention(on_host{}, in.part(0, 3), in.k(), in.v(),
-                     view<float, 4>(out.data(), {{1, 4, 3, 8}}), {}, bytes),
-       "3 heads and 2 key/value heads; the first must be a multiple");
-  says(nn::attention(on_host{}, in.q(), in.k(), in.v(), o, {}, arena<>{}),
-       "attention: the arena has 0 bytes; it must have");
-  says(nn::attention(on_host{}, in.q(), in.k(), in.v(), in.q(), {}, bytes),
-       "attention.out and attention.q share memory");
+  expect_error(nn::attention(on_host{}, in.q(), in.k(), in.v().slice(0, 0), o, {}, bytes),
+               "attention.v: extent 0 is 0; it must be 1 (sequences)");
+  expect_error(nn::attention(on_host{}, in.part(0, 3), in.k(), in.v(),
+                             view<float, 4>(out.data(), {{1, 4, 3, 8}}), {}, bytes),
+               "3 heads and 2 key/value heads; the first must be a multiple");
+  expect_error(nn::attention(on_host{}, in.q(), in.k(), in.v(), o, {}, arena<>{}),
+               "attention: the arena has 0 bytes; it must have");
+  expect_error(nn::attention(on_host{}, in.q(), in.k(), in.v(), in.q(), {}, bytes),
+               "attention.out and attention.q share memory");
   guarded<float> few(3);
-  says(nn::attention(on_host{}, in.q(), in.k(), in.v(), o, few.as(1, 1, 3), bytes),
-       "attention.log_sum: extent 1 is 1; it must be 4 (heads)");
+  expect_error(nn::attention(on_host{}, in.q(), in.k(), in.v(), o, few.as(1, 1, 3), bytes),
+               "attention.log_sum: extent 1 is 1; it must be 4 (heads)");
   for (float v : out) EXPECT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 

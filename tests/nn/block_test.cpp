@@ -6,9 +6,9 @@
 
 #include "shunt/nn/stage_clock.hpp"
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_model.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_block_test {
@@ -74,7 +74,7 @@ void take(sizes const& s, layout const& l, T* base, B& b) {
 nn::block_options<> options_of(sizes const& s) {
   nn::block_options<> o{.heads = s.heads, .kv_heads = s.kv_heads};
   o.layer.top_k = s.top_k;
-  o.layer.route.gates = gate_kind::renormalised;
+  o.layer.route.gates = gate_kind::renormalized;
   o.layer.balance_loss = 0.05f;
   o.layer.z_loss = 0.01f;
   return o;
@@ -106,8 +106,8 @@ outcome<T> run(on_host const& on, sizes const& s, guarded<T> const& values, guar
   auto const o = options_of(s);
   table const t(s.length, s.width / s.heads / 2);
   guarded<std::byte> kept(nn::block_saved_bytes(s.batch, s.length, w, o));
-  guarded<std::byte> forward(nn::block_bytes(on, s.batch, s.length, w, o));
-  guarded<std::byte> backward(nn::block_backward_bytes(on, s.batch, s.length, w, o));
+  guarded<std::byte> forward(nn::block_scratch_bytes(on, s.batch, s.length, w, o));
+  guarded<std::byte> backward(nn::block_backward_scratch_bytes(on, s.batch, s.length, w, o));
   arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, s.batch, s.length, w, o);
   EXPECT_TRUE(memory.fits());
@@ -198,7 +198,7 @@ TEST(Block, BitsAreTheSameOnEveryWorld) {
                d_y = test::normal_values<float>(count(s), 3);
     bool first = true;
     outcome<float> reference;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       auto const got = run<float>(on, s, values, x, d_y);
       if (first) reference = got;
       first = false;
@@ -239,8 +239,9 @@ TEST(Block, GradientsAccumulate) {
   o.accumulate = true;
   table const t(s.length, 2);
   guarded<std::byte> kept(nn::block_saved_bytes(s.batch, s.length, w, o));
-  guarded<std::byte> work(std::max(nn::block_bytes(on_host{}, s.batch, s.length, w, o),
-                                   nn::block_backward_bytes(on_host{}, s.batch, s.length, w, o)));
+  guarded<std::byte> work(
+      std::max(nn::block_scratch_bytes(on_host{}, s.batch, s.length, w, o),
+               nn::block_backward_scratch_bytes(on_host{}, s.batch, s.length, w, o)));
   arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, s.batch, s.length, w, o);
   guarded<float> y(count(s)), d_x = d_y, twice = once.gradients;
@@ -270,7 +271,7 @@ TEST(Block, StagesAreTimedUnderTheirNames) {
   o.hook = clock.hook();
   table const t(s.length, 4);
   guarded<std::byte> kept(nn::block_saved_bytes(s.batch, s.length, w, o));
-  guarded<std::byte> work(nn::block_bytes(on_host{}, s.batch, s.length, w, o));
+  guarded<std::byte> work(nn::block_scratch_bytes(on_host{}, s.batch, s.length, w, o));
   arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, s.batch, s.length, w, o);
   guarded<float> y(count(s));
@@ -297,7 +298,7 @@ TEST(Block, BadArgumentsAreSentences) {
   auto o = options_of(s);
   table const t(s.length, 2);
   guarded<std::byte> kept(nn::block_saved_bytes(s.batch, s.length, w, o));
-  guarded<std::byte> work(nn::block_bytes(on_host{}, s.batch, s.length, w, o));
+  guarded<std::byte> work(nn::block_scratch_bytes(on_host{}, s.batch, s.length, w, o));
   arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, s.batch, s.length, w, o);
   guarded<float> y(count(s));
@@ -309,19 +310,19 @@ TEST(Block, BadArgumentsAreSentences) {
   auto go = [&](auto const& weights, arena<> scratch) {
     return nn::block(on_host{}, shaped(x), weights, t.is, shaped(y), saved, scratch, o);
   };
-  says(go(w, arena<>{}), "block.work: the arena has 0 bytes; it must have");
+  expect_error(go(w, arena<>{}), "block.work: the arena has 0 bytes; it must have");
   auto wrong = w;
   wrong.down = view<float const, 2>(w.down.data(), {{7, 12}});
-  says(go(wrong, work), "block.weights.up: extent 0 is 14; it must be 24");
+  expect_error(go(wrong, work), "block.weights.up: extent 0 is 14; it must be 24");
   wrong = w;
   wrong.qkv = view<float const, 2>(w.qkv.data(), {{19, 12}});
-  says(go(wrong, work), "block.weights.qkv: extent 0 is 19; it must be 20");
-  says(nn::block(on_host{}, shaped(x), w, t.is, y.as(2, 6, 10), saved, work, o),
-       "block.y: extent 1 is 6; it must be 5");
-  says(nn::block(on_host{}, shaped(y), w, t.is, shaped(y), saved, work, o),
-       "block.y and block.x share memory");
+  expect_error(go(wrong, work), "block.weights.qkv: extent 0 is 19; it must be 20");
+  expect_error(nn::block(on_host{}, shaped(x), w, t.is, y.as(2, 6, 10), saved, work, o),
+               "block.y: extent 1 is 6; it must be 5");
+  expect_error(nn::block(on_host{}, shaped(y), w, t.is, shaped(y), saved, work, o),
+               "block.y and block.x share memory");
   o.kv_heads = 2;
-  says(go(w, work), "3 heads and 2 key/value heads");
+  expect_error(go(w, work), "3 heads and 2 key/value heads");
   for (float v : y) ASSERT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_cross_entropy_test {
@@ -22,7 +22,7 @@ constexpr sizes cases[] = {{0, 5, 4},    {1, 1, 1},     {1, 2, 3},     {17, 33, 
                            {256, 7, 12}, {257, 40, 16}, {600, 65, 24}, {3, 1000, 8}};
 
 guarded<index_t> some_targets(sizes const& s) {
-  test::dice d(s.tokens + 1);
+  test::rng d(s.tokens + 1);
   guarded<index_t> target(s.tokens);
   for (index_t& t : target) {
     t = static_cast<index_t>(d.below(static_cast<std::int64_t>(s.vocabulary)));
@@ -54,11 +54,11 @@ TYPED_TEST(CrossEntropyOf, LossAndGradientsMatchTheOracleOnEveryWorld) {
     if (s.tokens > 1) { ASSERT_TRUE(test::not_flat(want.loss)); }
     guarded<T> first_dx;
     guarded<float> first_dw, first_loss;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<float> mean(1), loss(s.tokens), got_dw(s.vocabulary * s.width);
       guarded<T> got_dx(s.tokens * s.width);
-      guarded<std::byte> bytes(nn::cross_entropy_bytes(static_cast<offset_t>(s.tokens),
-                                                       static_cast<offset_t>(s.vocabulary)));
+      guarded<std::byte> bytes(nn::cross_entropy_scratch_bytes(
+          static_cast<offset_t>(s.tokens), static_cast<offset_t>(s.vocabulary)));
       status const st = nn::cross_entropy(on, x.as(s.tokens, s.width), w.as(s.vocabulary, s.width),
                                           target.as(s.tokens),
                                           {.mean = mean.as(1),
@@ -97,7 +97,7 @@ TEST(CrossEntropy, NothingValidIsAZeroLossAndZeroGradients) {
   guarded<index_t> target(3);
   for (index_t& t : target) t = -1;
   guarded<float> mean(1), d_x(12), d_w(20);
-  guarded<std::byte> bytes(nn::cross_entropy_bytes(3, 5));
+  guarded<std::byte> bytes(nn::cross_entropy_scratch_bytes(3, 5));
   ASSERT_TRUE(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), std::as_const(target).as(3),
                                 {.mean = mean.as(1), .d_x = d_x.as(3, 4), .d_weight = d_w.as(5, 4)},
                                 bytes)
@@ -114,7 +114,7 @@ TEST(CrossEntropy, MicroBatchesWithOneDivisorAddUpToTheWhole) {
   auto const target = some_targets({tokens, vocabulary, width});
   offset_t valid = 0;
   for (index_t t : target) valid += t >= 0 ? 1 : 0;
-  guarded<std::byte> bytes(nn::cross_entropy_bytes(tokens, vocabulary));
+  guarded<std::byte> bytes(nn::cross_entropy_scratch_bytes(tokens, vocabulary));
   guarded<float> whole(1), part(1), d_whole(vocabulary * width), d_parts(vocabulary * width);
   ASSERT_TRUE(
       nn::cross_entropy(on_host{}, x.as(tokens, width), w.as(vocabulary, width), target.as(tokens),
@@ -144,7 +144,7 @@ TEST(CrossEntropy, HugeLogitsStayFinite) {
   target[0] = 0;
   target[1] = 0;
   guarded<float> mean(1), loss(2), d_x(2);
-  guarded<std::byte> bytes(nn::cross_entropy_bytes(2, 3));
+  guarded<std::byte> bytes(nn::cross_entropy_scratch_bytes(2, 3));
   ASSERT_TRUE(nn::cross_entropy(on_host{}, x.as(2, 1), w.as(3, 1), std::as_const(target).as(2),
                                 {.mean = mean.as(1), .loss = loss.as(2), .d_x = d_x.as(2, 1)},
                                 bytes)
@@ -160,21 +160,22 @@ TEST(CrossEntropy, BadArgumentsAreSentences) {
   target[0] = 4;
   target[1] = -7;
   target[2] = 5;
-  guarded<std::byte> bytes(nn::cross_entropy_bytes(3, 5));
+  guarded<std::byte> bytes(nn::cross_entropy_scratch_bytes(3, 5));
   auto says = [](status const& s, char const* part) {
     EXPECT_FALSE(s.ok());
     EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
   };
   auto const t = std::as_const(target).as(3);
-  says(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {.mean = mean.as(1)}, bytes),
-       "cross_entropy.target: entry 2 is 5; it must be below 5");
+  expect_error(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {.mean = mean.as(1)}, bytes),
+               "cross_entropy.target: entry 2 is 5; it must be below 5");
   target[2] = 0;
-  says(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {.mean = mean.as(1)}, arena<>{}),
-       "cross_entropy: the arena has 0 bytes; it must have");
-  says(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(4, 5), t, {.mean = mean.as(1)}, bytes),
-       "cross_entropy.weight: extent 1 is 5; it must be 4");
-  says(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {}, bytes),
-       "cross_entropy.mean: extent 0 is 0; it must be 1");
+  expect_error(
+      nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {.mean = mean.as(1)}, arena<>{}),
+      "cross_entropy: the arena has 0 bytes; it must have");
+  expect_error(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(4, 5), t, {.mean = mean.as(1)}, bytes),
+               "cross_entropy.weight: extent 1 is 5; it must be 4");
+  expect_error(nn::cross_entropy(on_host{}, x.as(3, 4), w.as(5, 4), t, {}, bytes),
+               "cross_entropy.mean: extent 0 is 0; it must be 1");
   EXPECT_TRUE(std::isnan(mean[0]));
 }
 

@@ -5,9 +5,9 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_embedding_test {
@@ -20,7 +20,7 @@ struct sizes {
 constexpr sizes cases[] = {{5, 3, 0}, {1, 1, 9}, {7, 33, 40}, {256, 130, 500}, {3, 8, 64}};
 
 guarded<index_t> some_ids(sizes const& s, bool with_padding) {
-  test::dice d(s.tokens);
+  test::rng d(s.tokens);
   guarded<index_t> id(s.tokens);
   for (index_t& i : id) {
     i = static_cast<index_t>(d.below(static_cast<std::int64_t>(s.entries)));
@@ -37,7 +37,7 @@ TYPED_TEST(EmbeddingOf, LooksUpRowsAndZerosForPadding) {
   for (sizes s : cases) {
     auto const table = test::normal_values<T>(s.entries * s.width, 1);
     auto const id = some_ids(s, true);
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<T> rows(s.tokens * s.width);
       status const st = nn::embedding(on, table.as(s.entries, s.width), id.as(s.tokens),
                                       rows.as(s.tokens, s.width));
@@ -68,7 +68,7 @@ TYPED_TEST(EmbeddingOf, GradientSumsTheTokensOfEachEntry) {
       }
     }
     guarded<float> first;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<float> d_table(s.entries * s.width);
       status st = nn::embedding_backward(on, d_rows.as(s.tokens, s.width), id.as(s.tokens),
                                          d_table.as(s.entries, s.width));

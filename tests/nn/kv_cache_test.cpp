@@ -5,9 +5,9 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_kv_cache_test {
@@ -46,17 +46,17 @@ TYPED_TEST(CacheOf, AnyPiecesGiveTheBitsOfTheWholeSequence) {
     auto const vv = v.as(s.batch, s.length, s.kv_heads, s.width);
     guarded<T> whole(q.size());
     guarded<std::byte> bytes(
-        nn::attention_bytes(on_host{}, {s.batch, s.length, s.heads, s.kv_heads, s.width}));
+        nn::attention_scratch_bytes(on_host{}, {s.batch, s.length, s.heads, s.kv_heads, s.width}));
     ASSERT_TRUE(nn::attention(on_host{}, vq, vk, vv, whole.as(s.batch, s.length, s.heads, s.width),
                               {}, bytes)
                     .ok());
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       for (index_t piece : {1, 7, 64, 200}) {
         nn::kv_cache<T> cache{nullptr, s.batch, static_cast<index_t>(s.length + 3), s.kv_heads,
                               s.width};
         guarded<T> memory(static_cast<std::size_t>(cache.elements()));
         cache.memory = memory.data();
-        guarded<std::byte> scratch(nn::cache_attend_bytes(on, s.width));
+        guarded<std::byte> scratch(nn::cache_attend_scratch_bytes(on, s.width));
         guarded<T> out(q.size());
         auto const vo = out.as(s.batch, s.length, s.heads, s.width);
         for (index_t at = 0; at < s.length; at += piece) {
@@ -88,15 +88,15 @@ TYPED_TEST(CacheOf, PositionsInMemoryGiveTheBitsOfTheWholeSequence) {
   auto const vv = v.as(s.batch, s.length, s.kv_heads, s.width);
   guarded<T> whole(q.size());
   guarded<std::byte> bytes(
-      nn::attention_bytes(on_host{}, {s.batch, s.length, s.heads, s.kv_heads, s.width}));
+      nn::attention_scratch_bytes(on_host{}, {s.batch, s.length, s.heads, s.kv_heads, s.width}));
   auto const want = whole.as(s.batch, s.length, s.heads, s.width);
   ASSERT_TRUE(nn::attention(on_host{}, vq, vk, vv, want, {}, bytes).ok());
-  for (on_host const& on : test::host_worlds()) {
+  for (on_host const& on : test::host_configs()) {
     index_t const capacity = s.length, common = 41, rest = s.length - common;
     nn::kv_cache<T> cache{nullptr, s.batch, capacity, s.kv_heads, s.width};
     guarded<T> memory(static_cast<std::size_t>(cache.elements()));
     cache.memory = memory.data();
-    guarded<std::byte> scratch(nn::cache_attend_bytes(on, s.width));
+    guarded<std::byte> scratch(nn::cache_attend_scratch_bytes(on, s.width));
     auto const feed = [&](std::vector<index_t> const& at, index_t first, index_t n, index_t b,
                           index_t last) {
       guarded<index_t> positions(at);
@@ -133,18 +133,20 @@ TEST(Cache, BadArgumentsAreSentences) {
     EXPECT_NE(std::string(st.message()).find(part), std::string::npos) << st.message();
   };
   auto const vk = k.as(2, 3, 1, 4);
-  says(nn::cache_append(on_host{}, vk, vk, cache, 0), "cache_append.cache: the pointer is null");
+  expect_error(nn::cache_append(on_host{}, vk, vk, cache, 0),
+               "cache_append.cache: the pointer is null");
   cache.memory = memory.data();
-  says(nn::cache_append(on_host{}, vk, vk, cache, 6),
-       "tokens 6 to 9 of a sequence; the cache must have room for them and has 8");
-  says(nn::cache_append(on_host{}, k.as(1, 6, 1, 4), k.as(1, 6, 1, 4), cache, 0),
-       "cache_append.cache is for 2 sequences; it must be for 1");
-  says(nn::cache_attend(on_host{}, vk, cache, 0, out.as(2, 3, 1, 4), arena<>{}),
-       "cache_attend: the arena has 0 bytes");
-  says(nn::cache_attend(on_host{}, vk, cache, -1, out.as(2, 3, 1, 4), arena<>{}), "tokens -1 to 2");
+  expect_error(nn::cache_append(on_host{}, vk, vk, cache, 6),
+               "tokens 6 to 9 of a sequence; the cache must have room for them and has 8");
+  expect_error(nn::cache_append(on_host{}, k.as(1, 6, 1, 4), k.as(1, 6, 1, 4), cache, 0),
+               "cache_append.cache is for 2 sequences; it must be for 1");
+  expect_error(nn::cache_attend(on_host{}, vk, cache, 0, out.as(2, 3, 1, 4), arena<>{}),
+               "cache_attend: the arena has 0 bytes");
+  expect_error(nn::cache_attend(on_host{}, vk, cache, -1, out.as(2, 3, 1, 4), arena<>{}),
+               "tokens -1 to 2");
   guarded<index_t> positions(3);
-  says(nn::cache_append(on_host{}, vk, vk, cache, view<index_t, 1>(positions)),
-       "kv_cache.first_position: extent 0 is 3; it must be 2 (sequences, or 1 for all)");
+  expect_error(nn::cache_append(on_host{}, vk, vk, cache, view<index_t, 1>(positions)),
+               "kv_cache.first_position: extent 0 is 3; it must be 2 (sequences, or 1 for all)");
 }
 
 }  // namespace nn_kv_cache_test

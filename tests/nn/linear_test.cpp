@@ -5,10 +5,10 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_linear_test {
@@ -37,7 +37,7 @@ TYPED_TEST(LinearOf, ForwardAndGradientsMatchTheOracleOnEveryWorld) {
     auto const d_w = oracle::linear(oracle::transposed(ddy, s.rows, s.outs),
                                     oracle::transposed(dx, s.rows, s.ins), s.outs, s.ins, s.rows);
     guarded<T> first_y;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<T> got_y(y.size()), got_dx(d_x.size());
       guarded<float> got_dw(d_w.size());
       status st =
@@ -69,15 +69,16 @@ TEST(Linear, BadArgumentsAreSentences) {
     EXPECT_FALSE(s.ok());
     EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
   };
-  says(nn::linear(on_host{}, x.as(3, 4), w.as(4, 5), y.as(3, 5)),
-       "linear.weight: extent 1 is 5; it must be 4 (columns of x)");
-  says(nn::linear(on_host{}, x.as(3, 4), w.as(5, 4), y.as(5, 3)),
-       "linear.y: extent 0 is 5; it must be 3 (rows)");
-  says(nn::linear(on_host{}, x.as(3, 4), x.as(3, 4), x.as(3, 3)), "linear.y and linear.x share");
-  says(nn::linear_dgrad(on_host{}, y.as(3, 5), w.as(4, 5), x.as(3, 4)),
-       "linear_dgrad.weight: extent 0 is 4; it must be 5");
-  says(nn::linear_wgrad(on_host{}, y.as(3, 5), x.as(4, 3), w.as(5, 4)),
-       "linear_wgrad.x: extent 0 is 4; it must be 3");
+  expect_error(nn::linear(on_host{}, x.as(3, 4), w.as(4, 5), y.as(3, 5)),
+               "linear.weight: extent 1 is 5; it must be 4 (columns of x)");
+  expect_error(nn::linear(on_host{}, x.as(3, 4), w.as(5, 4), y.as(5, 3)),
+               "linear.y: extent 0 is 5; it must be 3 (rows)");
+  expect_error(nn::linear(on_host{}, x.as(3, 4), x.as(3, 4), x.as(3, 3)),
+               "linear.y and linear.x share");
+  expect_error(nn::linear_dgrad(on_host{}, y.as(3, 5), w.as(4, 5), x.as(3, 4)),
+               "linear_dgrad.weight: extent 0 is 4; it must be 5");
+  expect_error(nn::linear_wgrad(on_host{}, y.as(3, 5), x.as(4, 3), w.as(5, 4)),
+               "linear_wgrad.x: extent 0 is 4; it must be 3");
 }
 
 }  // namespace nn_linear_test

@@ -6,9 +6,9 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_model.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_model_test {
@@ -67,7 +67,7 @@ template <class T = float> guarded<T> some_weights(model_config const& c, std::u
   return w;
 }
 guarded<index_t> some_tokens(model_config const& c, index_t batch, index_t length, bool holes) {
-  test::dice d(static_cast<std::uint64_t>(batch * 100 + length));
+  test::rng d(static_cast<std::uint64_t>(batch * 100 + length));
   guarded<index_t> tokens(static_cast<std::size_t>(batch * (length + 1)));
   for (index_t& t : tokens) {
     t = static_cast<index_t>(d.below(c.vocabulary));
@@ -111,7 +111,7 @@ outcome<T> train(on_host const& on, model_config const& c, guarded<T> const& w,
   r.token_loss = guarded<float>(static_cast<std::size_t>(batch * length));
   r.gradients = guarded<float>(w.size());
   r.counts = guarded<index_t>(static_cast<std::size_t>(c.layers * c.experts));
-  guarded<std::byte> bytes(nn::model_train_bytes<T>(on, c, batch, length));
+  guarded<std::byte> bytes(nn::model_train_scratch_bytes<T>(on, c, batch, length));
   nn::model_weights<T> weights{.values = w.as(w.size())};
   if (bias != nullptr) weights.choice_bias = bias->as(c.layers, c.experts);
   status const s =
@@ -216,7 +216,7 @@ TEST(Model, BitsAreTheSameOnEveryWorld) {
     auto const tokens = some_tokens(c, 3, 33, true);
     bool first = true;
     outcome<float> reference;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       auto const got = train<float>(on, c, w, tokens, 3, 33);
       if (first) reference = got;
       first = false;
@@ -253,7 +253,7 @@ TEST(Model, EvaluateGivesTheLossesOfTrain) {
     auto const tokens = some_tokens(c, 2, 20, true);
     auto const want = train<float>(on_host{}, c, w, tokens, 2, 20);
     guarded<float> loss(1), token_loss(40);
-    guarded<std::byte> bytes(nn::model_evaluate_bytes<float>(on_host{}, c, 2, 20));
+    guarded<std::byte> bytes(nn::model_evaluate_scratch_bytes<float>(on_host{}, c, 2, 20));
     status const s =
         nn::model_evaluate<float>(on_host{}, c, {.values = w.as(w.size())}, tokens.as(2, 21),
                                   {.loss = loss.as(1), .token_loss = token_loss.as(2, 20)}, bytes);
@@ -270,7 +270,7 @@ TEST(Model, MicroBatchesAddUpToTheBatch) {
   auto const tokens = some_tokens(c, 4, 9, false);
   auto const whole = train<float>(on_host{}, c, w, tokens, 4, 9);
   guarded<float> gradients(w.size());
-  guarded<std::byte> bytes(nn::model_train_bytes<float>(on_host{}, c, 2, 9));
+  guarded<std::byte> bytes(nn::model_train_scratch_bytes<float>(on_host{}, c, 2, 9));
   for (offset_t first : {0, 2}) {
     status const s = nn::model_train<float>(
         on_host{}, c, {.values = w.as(w.size())}, tokens.as(4, 10).slice(first, 2),
@@ -336,7 +336,7 @@ TEST(Model, TrainingLowersTheLossAndTheSameSeedGivesTheSameBits) {
     for (std::size_t i = 0; i < count; ++i) m[i] = v[i] = 0.0f;
     guarded<index_t> tokens(2 * 25);
     for (std::size_t i = 0; i < 50; ++i) tokens[i] = static_cast<index_t>(i % 25 * 3 % 13);
-    guarded<std::byte> bytes(nn::model_train_bytes<float>(on, c, 2, 24));
+    guarded<std::byte> bytes(nn::model_train_scratch_bytes<float>(on, c, 2, 24));
     float first = 0;
     for (std::int64_t step = 1; step <= 60; ++step) {
       status s = nn::model_train<float>(on, c, {.values = std::as_const(w).as(count)},
@@ -401,7 +401,7 @@ template <class T> void decoding_gives_the_bits_of_the_whole() {
       guarded<T> memory(static_cast<std::size_t>(nn::model_cache_elements(c, batch, 40)));
       nn::model_cache<T> const cache{memory.as(memory.size()), batch, 40};
       guarded<float> logits(static_cast<std::size_t>(batch * c.vocabulary));
-      guarded<std::byte> bytes(nn::model_decode_bytes<T>(on, c, batch, piece));
+      guarded<std::byte> bytes(nn::model_decode_scratch_bytes<T>(on, c, batch, piece));
       for (index_t at = 0; at < length; at += piece) {
         index_t const n = std::min<index_t>(piece, length - at);
         view<index_t const, 2> const part(tokens.data() + at, {{batch, n}}, {{length, 1}});
@@ -428,7 +428,7 @@ template <class T> void decoding_gives_the_bits_of_the_whole() {
       next[static_cast<std::size_t>(b * (length + 1) + length)] = b + 3;
     }
     guarded<float> loss(1), token_loss(static_cast<std::size_t>(batch * length));
-    guarded<std::byte> bytes(nn::model_evaluate_bytes<T>(on_host{}, c, batch, length));
+    guarded<std::byte> bytes(nn::model_evaluate_scratch_bytes<T>(on_host{}, c, batch, length));
     ASSERT_TRUE(nn::model_evaluate<T>(
                     on_host{}, c, weights, std::as_const(next).as(batch, length + 1),
                     {.loss = loss.as(1), .token_loss = token_loss.as(batch, length)}, bytes)
@@ -456,7 +456,7 @@ TEST(Model, BadArgumentsAreSentences) {
   auto const w = some_weights(c, 3);
   auto tokens = some_tokens(c, 2, 8, false);
   guarded<float> g(w.size());
-  guarded<std::byte> bytes(nn::model_train_bytes<float>(on_host{}, c, 2, 8));
+  guarded<std::byte> bytes(nn::model_train_scratch_bytes<float>(on_host{}, c, 2, 8));
   auto says = [](status const& s, char const* part) {
     EXPECT_FALSE(s.ok());
     EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
@@ -466,31 +466,34 @@ TEST(Model, BadArgumentsAreSentences) {
     return nn::model_train<float>(on_host{}, config, weights, std::as_const(tokens).as(2, 9),
                                   g.as(w.size()), {}, work);
   };
-  says(run(c, arena<>{}), "model_train.work: the arena has 0 bytes; it must have");
+  expect_error(run(c, arena<>{}), "model_train.work: the arena has 0 bytes; it must have");
   model_config other = c;
   other.context = 7;
-  says(run(other, bytes), "model.tokens: extent 1 is 9; it must be from 1 to 8");
+  expect_error(run(other, bytes), "model.tokens: extent 1 is 9; it must be from 1 to 8");
   other = c;
   other.heads = 5;
-  says(run(other, bytes), "width 12, heads 5, kv_heads 1; each must be a multiple of the next");
+  expect_error(run(other, bytes),
+               "width 12, heads 5, kv_heads 1; each must be a multiple of the next");
   other = c;
   other.top_k = 6;
-  says(run(other, bytes), "model_config.top_k is 6; it must be from 1 to 5");
+  expect_error(run(other, bytes), "model_config.top_k is 6; it must be from 1 to 5");
   other = c;
   other.layers = 3;
-  says(run(other, bytes), "model_weights.values: extent 0 is");
+  expect_error(run(other, bytes), "model_weights.values: extent 0 is");
   tokens[10] = 13;
-  says(run(c, bytes), "model_train.tokens: entry 1, 1 is 13; it must be below 13");
+  expect_error(run(c, bytes), "model_train.tokens: entry 1, 1 is 13; it must be below 13");
   for (float x : g) ASSERT_TRUE(std::isnan(x)) << "an error came after the first write";
 
   guarded<float> memory(static_cast<std::size_t>(nn::model_cache_elements(c, 2, 10))), logits(26);
   nn::model_cache<float> const cache{memory.as(memory.size()), 2, 10};
   tokens[10] = 0;
   auto const some = view<index_t const, 2>(tokens.data(), {{2, 4}});
-  says(nn::model_decode<float>(on_host{}, c, weights, some, 7, cache, logits.as(2, 13), bytes),
-       "model_decode.first_position plus the new tokens is 11; it must be from 4 to 10");
-  says(nn::model_decode<float>(on_host{}, c, weights, some, 0, cache, logits.as(1, 26), bytes),
-       "model_decode.logits: extent 0 is 1; it must be 2");
+  expect_error(
+      nn::model_decode<float>(on_host{}, c, weights, some, 7, cache, logits.as(2, 13), bytes),
+      "model_decode.first_position plus the new tokens is 11; it must be from 4 to 10");
+  expect_error(
+      nn::model_decode<float>(on_host{}, c, weights, some, 0, cache, logits.as(1, 26), bytes),
+      "model_decode.logits: extent 0 is 1; it must be 2");
 }
 
 }  // namespace nn_model_test

@@ -5,10 +5,10 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_norm_test {
@@ -21,7 +21,7 @@ struct size_pair {
 constexpr size_pair sizes[] = {{0, 8}, {1, 1}, {3, 7}, {5, 32}, {2, 517}, {130, 33}, {65, 64}};
 
 template <class T> guarded<T> ones_around(std::size_t n, std::uint64_t seed) {
-  test::dice d(seed);
+  test::rng d(seed);
   guarded<T> w(n);
   for (T& x : w) x = from_float<T>(static_cast<float>(d.uniform(0.5, 1.5)));
   return w;
@@ -38,7 +38,7 @@ TYPED_TEST(NormOf, MatchesTheOracleOnEveryWorld) {
     auto const want = test::oracle::rms_norm(test::in_double(x), test::in_double(w), 1e-5);
     if (width > 1) { ASSERT_TRUE(want.y.empty() || test::not_flat(want.y)); }
     guarded<T> first;
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<T> y(tokens * width);
       guarded<float> inverse(tokens);
       status const s =
@@ -52,7 +52,7 @@ TYPED_TEST(NormOf, MatchesTheOracleOnEveryWorld) {
   }
 }
 
-TYPED_TEST(NormOf, AddedResidualIsRoundedThenNormalised) {
+TYPED_TEST(NormOf, AddedResidualIsRoundedThenNormalized) {
   using T = TypeParam;
   std::size_t const tokens = 9, width = 45;
   auto const x = test::normal_values<T>(tokens * width, 1);
@@ -93,11 +93,11 @@ TYPED_TEST(NormOf, GradientsMatchTheOracleOnEveryWorld) {
         nn::rms_norm(on_host{}, x.as(tokens, width), w, y.as(tokens, width), inverse.as(tokens))
             .ok());
     auto const r = std::as_const(inverse).as(tokens);
-    for (on_host const& on : test::host_worlds()) {
+    for (on_host const& on : test::host_configs()) {
       guarded<T> d_x(tokens * width);
       guarded<float> d_w(width);
-      guarded<std::byte> bytes(
-          nn::rms_norm_backward_bytes(static_cast<offset_t>(tokens), static_cast<offset_t>(width)));
+      guarded<std::byte> bytes(nn::rms_norm_backward_scratch_bytes(static_cast<offset_t>(tokens),
+                                                                   static_cast<offset_t>(width)));
       status const s = nn::rms_norm_backward(on, x.as(tokens, width), w, r, d_y.as(tokens, width),
                                              d_x.as(tokens, width), d_w.as(width), bytes);
       ASSERT_TRUE(s.ok()) << s.message();
@@ -124,7 +124,7 @@ TEST(Norm, GradientAddsWhatWentRoundAndAccumulatesWeights) {
       nn::rms_norm(on_host{}, x.as(tokens, width), w, y.as(tokens, width), inverse.as(tokens))
           .ok());
   auto const r = std::as_const(inverse).as(tokens);
-  guarded<std::byte> bytes(nn::rms_norm_backward_bytes(tokens, width));
+  guarded<std::byte> bytes(nn::rms_norm_backward_scratch_bytes(tokens, width));
   ASSERT_TRUE(nn::rms_norm_backward(on_host{}, x.as(tokens, width), w, r, d_y.as(tokens, width),
                                     plain.as(tokens, width), d_w.as(width), bytes)
                   .ok());
@@ -148,17 +148,17 @@ TEST(Norm, BadArgumentsAreSentences) {
     EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
   };
   auto const vx = x.as(tokens, width);
-  says(nn::rms_norm(on_host{}, vx, w, y.as(width, tokens)),
-       "rms_norm.y: extent 0 is 8; it must be 4");
-  says(nn::rms_norm(on_host{}, vx, inverse, y.as(tokens, width)),
-       "rms_norm.weight: extent 0 is 4; it must be 8");
-  says(nn::rms_norm(on_host{}, vx, w, view<float, 2>(nullptr, {{4, 8}})),
-       "rms_norm.y: the pointer");
-  says(nn::rms_norm(on_host{}, vx, w, y.as(tokens, width), {}, {.epsilon = 0.0f}),
-       "rms_norm.epsilon is 0; it must be above 0");
-  says(nn::rms_norm_backward(on_host{}, vx, w, std::as_const(inverse).as(tokens), vx,
-                             y.as(tokens, width), w.as(width), arena<>{}),
-       "rms_norm_backward: the arena has 0 bytes; it must have");
+  expect_error(nn::rms_norm(on_host{}, vx, w, y.as(width, tokens)),
+               "rms_norm.y: extent 0 is 8; it must be 4");
+  expect_error(nn::rms_norm(on_host{}, vx, inverse, y.as(tokens, width)),
+               "rms_norm.weight: extent 0 is 4; it must be 8");
+  expect_error(nn::rms_norm(on_host{}, vx, w, view<float, 2>(nullptr, {{4, 8}})),
+               "rms_norm.y: the pointer");
+  expect_error(nn::rms_norm(on_host{}, vx, w, y.as(tokens, width), {}, {.epsilon = 0.0f}),
+               "rms_norm.epsilon is 0; it must be above 0");
+  expect_error(nn::rms_norm_backward(on_host{}, vx, w, std::as_const(inverse).as(tokens), vx,
+                                     y.as(tokens, width), w.as(width), arena<>{}),
+               "rms_norm_backward: the arena has 0 bytes; it must have");
   for (float v : y) EXPECT_TRUE(std::isnan(v)) << "an error came after the first write";
 }
 

@@ -5,10 +5,10 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt {
 namespace nn_rotary_test {
@@ -25,7 +25,7 @@ struct table {
 };
 
 TEST(Angle, MatchesTheLibraryFunctions) {
-  test::dice d(1);
+  test::rng d(1);
   for (int i = 0; i < 20000; ++i) {
     double const x = d.uniform(-1e5, 1e5), y = d.uniform(-300, 300);
     auto const turn = nn::detail::sine_cosine_of(x);
@@ -89,7 +89,7 @@ TYPED_TEST(RotaryOf, TurnsPairsAsTheFormulaSays) {
         }
       }
       guarded<T> first;
-      for (on_host const& on : test::host_worlds()) {
+      for (on_host const& on : test::host_configs()) {
         guarded<T> y = x;
         status st = nn::rotary(on, y.as(s.batch, s.length, s.heads, s.width), t.is,
                                {.first_position = from, .pairs = how});
@@ -134,11 +134,12 @@ TEST(Rotary, BadArgumentsAreSentences) {
     EXPECT_FALSE(s.ok());
     EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
   };
-  says(nn::rotary(on_host{}, x.as(1, 5, 1, 8), t.is),
-       "rotary.first_position plus the tokens of a sequence is 5; it must be from 0 to 4");
-  says(nn::rotary(on_host{}, x.as(1, 4, 2, 5), t.is), "rotary.table pairs, doubled, is 8");
-  says(nn::rotary_fill(on_host{}, t.is, -1.0), "rotary_fill.base is -1; it must be above 0");
-  says(nn::rotary_fill(on_host{}, t.is, 1e4, -3), "rotary_fill.first_position is -3");
+  expect_error(nn::rotary(on_host{}, x.as(1, 5, 1, 8), t.is),
+               "rotary.first_position plus the tokens of a sequence is 5; it must be from 0 to 4");
+  expect_error(nn::rotary(on_host{}, x.as(1, 4, 2, 5), t.is), "rotary.table pairs, doubled, is 8");
+  expect_error(nn::rotary_fill(on_host{}, t.is, -1.0),
+               "rotary_fill.base is -1; it must be above 0");
+  expect_error(nn::rotary_fill(on_host{}, t.is, 1e4, -3), "rotary_fill.first_position is -3");
 }
 
 }  // namespace nn_rotary_test

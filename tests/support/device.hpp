@@ -11,7 +11,7 @@
 namespace shunt::test {
 
 /// Device memory of a test's own, exactly as long as asked for: what lies behind it is nobody's. Not
-/// initialised where it is made by a count, so that a read of what nobody wrote can be noticed.
+/// initialized where it is made by a count, so that a read of what nobody wrote can be noticed.
 template <class T> class on_device {
  public:
   on_device() = default;

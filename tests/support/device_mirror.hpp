@@ -55,8 +55,8 @@ class device_mirror {
       return in(view<T const, 2>(data, {{b.experts(), b.rows()}}));
     };
     switch (b.type()) {
-      case stored::bf16: return typed(static_cast<bf16 const*>(b.data()));
-      case stored::fp16: return typed(static_cast<fp16 const*>(b.data()));
+      case element_type::bf16: return typed(static_cast<bf16 const*>(b.data()));
+      case element_type::fp16: return typed(static_cast<fp16 const*>(b.data()));
       default: break;
     }
     return typed(static_cast<float const*>(b.data()));
@@ -96,7 +96,7 @@ class device_mirror {
     d.token = in(o.token);
     d.add_to_y = o.add_to_y;
     d.memory = o.memory;
-    d.gradients = o.gradients;
+    d.accumulate = o.accumulate;
     d.balance_loss = o.balance_loss;
     d.z_loss = o.z_loss;
     return d;

@@ -12,7 +12,7 @@ namespace shunt::test {
 
 /// Normal numbers, or, of elements that are no numbers, any bytes.
 template <class T> std::vector<T> values(offset_t count, std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<T> v(static_cast<std::size_t>(count));
   for (T& x : v) {
     if constexpr (storage<T>) {

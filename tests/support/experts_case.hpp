@@ -7,9 +7,9 @@
 #include "shunt/experts.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_experts.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 namespace shunt::test {
 

@@ -44,8 +44,8 @@ template <class T, class B>
 }
 template <class T> [[nodiscard]] guarded<T> rows_of(expert_vector<> const& b) {
   switch (b.type()) {
-    case stored::bf16: return rows_of<T>(b, static_cast<bf16 const*>(nullptr));
-    case stored::fp16: return rows_of<T>(b, static_cast<fp16 const*>(nullptr));
+    case element_type::bf16: return rows_of<T>(b, static_cast<bf16 const*>(nullptr));
+    case element_type::fp16: return rows_of<T>(b, static_cast<fp16 const*>(nullptr));
     default: break;
   }
   return rows_of<T>(b, static_cast<float const*>(nullptr));

@@ -29,12 +29,12 @@ inline std::vector<layer_case> layer_families() {
          f.activation = activation_kind::relu;
          f.balance = 0.05;
        }),
-       .route = {.gates = renormalised},
+       .route = {.gates = renormalized},
        .capacity = 4,
        .drop = drop_policy::by_choice},
       {.name = "mixtral",
        .f = with([](auto& f) { f.top_k = 2; }),
-       .route = {.gates = renormalised}},
+       .route = {.gates = renormalized}},
       {.name = "olmoe", .f = with([](auto& f) {
                           f.balance = 0.1;
                           f.z = 0.05;
@@ -55,7 +55,7 @@ inline std::vector<layer_case> layer_families() {
          f.shared = 5;
        }),
        .route = {.score = sigmoid,
-                 .gates = renormalised,
+                 .gates = renormalized,
                  .scale = 2.5f,
                  .epsilon = 1e-20f,
                  .groups = 4,
@@ -67,14 +67,14 @@ inline std::vector<layer_case> layer_families() {
          f.shared = 5;
          f.activation = activation_kind::swiglu_capped;
        }),
-       .route = {.score = sqrt_softplus, .gates = renormalised, .scale = 1.5f},
+       .route = {.score = sqrt_softplus, .gates = renormalized, .scale = 1.5f},
        .choice_bias = true},
       {.name = "deepseek_v4_hash",
        .f = with([](auto& f) {
          f.shared = 5;
          f.activation = activation_kind::swiglu_capped;
        }),
-       .route = {.score = sqrt_softplus, .gates = renormalised, .scale = 1.5f},
+       .route = {.score = sqrt_softplus, .gates = renormalized, .scale = 1.5f},
        .table = 17},
       {.name = "gpt_oss",
        .f = with([](auto& f) {
@@ -96,7 +96,7 @@ inline std::vector<layer_case> layer_families() {
          f.shared = 7;
          f.activation = activation_kind::situ_glu;
        }),
-       .route = {.score = sigmoid, .gates = renormalised, .scale = 2.0f},
+       .route = {.score = sigmoid, .gates = renormalized, .scale = 2.0f},
        .choice_bias = true},
       {.name = "nemotron",
        .f = with([](auto& f) {
@@ -105,7 +105,7 @@ inline std::vector<layer_case> layer_families() {
          f.shared = 15;
          f.activation = activation_kind::relu2;
        }),
-       .route = {.score = sigmoid, .gates = renormalised, .scale = 5.0f},
+       .route = {.score = sigmoid, .gates = renormalized, .scale = 5.0f},
        .choice_bias = true},
       {.name = "longcat",
        .f = with([](auto& f) {
@@ -122,7 +122,7 @@ inline std::vector<layer_case> layer_families() {
          f.interleave = 2;
          f.up_first = true;
        }),
-       .route = {.gates = renormalised, .zero_experts = 2}},
+       .route = {.gates = renormalized, .zero_experts = 2}},
       {.name = "band",
        .f = with([](auto& f) { f.biases = true; }),
        .route = {.gate_on_input = true}},

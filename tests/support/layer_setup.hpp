@@ -8,10 +8,10 @@
 #include "shunt/layer.hpp"
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_layer.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
-#include "support/worlds.hpp"
 
 /// A published layer at a size that a tape can hold, its numbers, and one run of the library on them.
 namespace shunt::test {
@@ -79,7 +79,7 @@ template <class T> struct layer_setup {
       latent_up = some(count(f.width, f.hidden), fan(f.hidden));
     }
     if (is.table > 0) {
-      dice d(seed);
+      rng d(seed);
       table = guarded<index_t>(chosen_experts({.tokens = is.table, .experts = L, .top_k = f.top_k},
                                               skew::uniform, ++seed));
       token = guarded<index_t>(count(f.tokens));

@@ -9,7 +9,7 @@
 namespace shunt::test::oracle {
 
 /// Everything that one call may read, already in double; an empty vector is an absent argument.
-struct combine_question {
+struct combine_inputs {
   std::size_t tokens = 0, hidden = 0, top_k = 0;
   std::vector<int> slot_row = {};  // [T·K]
   std::vector<double> rows = {};   // [R·H]
@@ -32,7 +32,7 @@ inline void add(expectation& sum, double what) {
   sum.magnitude += std::abs(what);
 }
 
-inline std::vector<expectation> combine(combine_question const& q) {
+inline std::vector<expectation> combine(combine_inputs const& q) {
   std::vector<expectation> y(q.tokens * q.hidden);
   for (std::size_t t = 0; t < q.tokens; ++t) {
     for (std::size_t c = 0; c < q.hidden && q.counts(t); ++c) {
@@ -58,7 +58,7 @@ struct combine_answer {
 };
 
 /// `row_count` rows; those that serve no slot have gradient 0.
-inline combine_answer combine_backward(combine_question const& q, std::vector<double> const& d_y,
+inline combine_answer combine_backward(combine_inputs const& q, std::vector<double> const& d_y,
                                        std::size_t row_count) {
   combine_answer a;
   std::size_t const all = q.tokens * q.hidden;

@@ -11,7 +11,7 @@ namespace shunt::test::oracle {
 
 enum class refuse { later, later_choices, lower_gates };
 
-struct plan_question {
+struct plan_inputs {
   int tokens = 0, top_k = 0, local = 0;  // local experts
   std::vector<int> expert = {};          // [T·K]
   std::vector<int> valid = {};           // [T], empty: all
@@ -48,7 +48,7 @@ inline void lay(plan_answer& a, std::vector<std::vector<int>> kept, int multiple
   }
 }
 
-inline plan_answer plan(plan_question const& q) {
+inline plan_answer plan(plan_inputs const& q) {
   plan_answer a;
   int const real = q.real > 0 ? q.real : q.first + q.local;
   std::vector<std::vector<int>> wanted(static_cast<std::size_t>(q.local));

@@ -87,9 +87,9 @@ struct published {
   }
 };
 
-/// Rounds finite weights as quantise_weights promises to.
+/// Rounds finite weights as quantize_weights promises to.
 template <class Oracle, class Values>
-published quantised_naively(Values const& w, int E, int N, int K) {
+published quantized_naively(Values const& w, int E, int N, int K) {
   published p{E, N, K, Oracle::rows, Oracle::columns, {}, {}};
   p.code.resize(w.size());
   std::vector<double> most(static_cast<std::size_t>(E * p.row_blocks() * p.column_blocks()));

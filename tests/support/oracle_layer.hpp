@@ -215,7 +215,7 @@ layer_result<S> layer_forward(layer_formula const& f, layer_numbers<S> const& n)
         g.push_back(S(f.slot_weight[at(t * f.top_k + k)]));
       } else if (f.gates == gate_kind::raw) {
         g.push_back(S(f.scale) * own);
-      } else if (f.gates == gate_kind::renormalised) {
+      } else if (f.gates == gate_kind::renormalized) {
         g.push_back(S(f.scale) * own / (sum + S(f.epsilon)));
       } else {
         g.push_back(S(f.scale) * exp(own - S(peak)) / softmax_sum);

@@ -24,7 +24,7 @@ inline numbers times(numbers const& x, double const* w, std::size_t outs, std::s
   }
   return y;
 }
-inline numbers normalised(numbers const& x, double const* w, std::size_t width, double epsilon) {
+inline numbers normalized(numbers const& x, double const* w, std::size_t width, double epsilon) {
   return values_of(rms_norm(x, numbers(w, w + width), epsilon).y);
 }
 inline double silu(double g) { return g / (1.0 + std::exp(-g)); }
@@ -108,7 +108,7 @@ inline numbers block(block_numbers const& n, block_weights const& w, numbers x,
   std::size_t const d = n.width / n.heads, tokens = n.batch * n.length,
                     rows = n.heads + 2 * n.kv_heads;
   numbers const qkv =
-      times(normalised(x, w.attention_norm, n.width, n.epsilon), w.qkv, rows * d, n.width);
+      times(normalized(x, w.attention_norm, n.width, n.epsilon), w.qkv, rows * d, n.width);
   numbers q(tokens * n.heads * d), k(tokens * n.kv_heads * d), v(tokens * n.kv_heads * d);
   for (std::size_t t = 0; t < tokens; ++t) {
     for (std::size_t h = 0; h < rows; ++h) {
@@ -134,7 +134,7 @@ inline numbers block(block_numbers const& n, block_weights const& w, numbers x,
   numbers const added =
       times(values_of(attention(sizes, q, k, v).out), w.out, n.width, n.heads * d);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] += added[i];
-  numbers const in = normalised(x, w.feed_norm, n.width, n.epsilon);
+  numbers const in = normalized(x, w.feed_norm, n.width, n.epsilon);
   numbers fed;
   if (n.experts > 0) {
     fed = mixture(n, w, in, valid, extra, counts);
@@ -200,7 +200,7 @@ inline model_outcome model(model_numbers const& m, numbers const& weights,
     out.counts.emplace_back(n.experts, 0.0);
     x = block(n, b, std::move(x), valid, out.extra, out.counts.back());
   }
-  numbers const z = times(normalised(x, at("norm"), w, n.epsilon),
+  numbers const z = times(normalized(x, at("norm"), w, n.epsilon),
                           at(m.tied_head ? "embedding" : "head"), m.vocabulary, w);
   auto const loss = cross_entropy(z, target);
   out.loss = loss.mean;

@@ -126,7 +126,7 @@ inline std::vector<int> oracle_best(std::vector<double> const& key, std::size_t 
   return order;
 }
 
-/// Of renormalised gates, by logarithms: each chosen score over their sum and epsilon, then
+/// Of renormalized gates, by logarithms: each chosen score over their sum and epsilon, then
 /// epsilon's own share.
 inline std::vector<double> oracle_shares(oracle_row const& r, std::vector<int> const& ids,
                                          route_options const& o) {
@@ -167,9 +167,9 @@ inline std::vector<double> oracle_gates(oracle_row const& r, std::vector<int> co
     auto const e = static_cast<std::size_t>(ids[k]);
     if (r.z[e] == masked) continue;
     double g = r.score[e];
-    if (o.gates == gate_kind::renormalised && o.score != score_kind::logits) {
+    if (o.gates == gate_kind::renormalized && o.score != score_kind::logits) {
       g = share[k];
-    } else if (o.gates == gate_kind::renormalised) {
+    } else if (o.gates == gate_kind::renormalized) {
       double const all = sum + static_cast<double>(o.epsilon);
       g = all == 0.0 ? 0.0 : g / all;
     } else if (o.gates == gate_kind::softmax_chosen) {

@@ -23,8 +23,8 @@ inline std::vector<expectation> oracle_backward(oracle_row const& r, std::vector
   std::vector<double> const gate = oracle_gates(r, ids, o);
   double sum = static_cast<double>(o.epsilon);
   for (int id : ids) sum += id >= 0 ? r.score[static_cast<std::size_t>(id)] : 0.0;
-  bool const renormalised = o.gates == gate_kind::renormalised && o.score != score_kind::logits;
-  if (renormalised) {
+  bool const renormalized = o.gates == gate_kind::renormalized && o.score != score_kind::logits;
+  if (renormalized) {
     // g_j = s_j / (Σ s + epsilon): d log g_j / dz_e = [j is e] λ_e - Σ_k r_k d log s_k / dz_e.
     std::vector<double> const shares = oracle_shares(r, ids, o);
     std::vector<double> share(n, 0.0);
@@ -48,7 +48,7 @@ inline std::vector<expectation> oracle_backward(oracle_row const& r, std::vector
     }
   }
   for (std::size_t k = 0; k < ids.size(); ++k) {
-    if (ids[k] < 0 || renormalised) continue;
+    if (ids[k] < 0 || renormalized) continue;
     auto const e = static_cast<std::size_t>(ids[k]);
     if (r.z[e] == masked) continue;
     for (std::size_t j = 0; j < ids.size(); ++j) {  // d gate_j / d (score or logit)_k

@@ -9,7 +9,7 @@ namespace shunt::test::oracle {
 
 struct load_answer {
   std::int64_t slots = 0;
-  double mean_over_max = 1, busy_share = 1, max_violation = 0, entropy = 0, jsd = 0;
+  double utilization = 1, active_fraction = 1, max_violation = 0, entropy = 0, jsd = 0;
 };
 
 inline load_answer load(std::vector<std::int64_t> count) {
@@ -32,8 +32,8 @@ inline load_answer load(std::vector<std::int64_t> count) {
     divergence += u * std::log2(u / m) / 2;
     busy += p >= u / 2 * (1 - 1e-15L) ? 1 : 0;
   }
-  a.mean_over_max = static_cast<double>(total / experts / most);
-  a.busy_share = static_cast<double>(busy / experts);
+  a.utilization = static_cast<double>(total / experts / most);
+  a.active_fraction = static_cast<double>(busy / experts);
   a.max_violation = static_cast<double>(most / (total / experts) - 1);
   a.entropy = static_cast<double>(entropy);
   a.jsd = static_cast<double>(divergence);

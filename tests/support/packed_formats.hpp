@@ -62,7 +62,7 @@ template <class F>
 std::vector<float> decoded(on_host const& on, guarded<F> const& bytes, int E, int N, int K,
                            std::optional<pair_layout> pairs = {}) {
   guarded<float> out(product_case<float>::count(E * N, K));
-  fine(dequantise_weights(on, handle(bytes, E, N, K, pairs), out.as(E, N, K)));
+  fine(dequantize_weights(on, handle(bytes, E, N, K, pairs), out.as(E, N, K)));
   return {out.begin(), out.end()};
 }
 

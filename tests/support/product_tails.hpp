@@ -40,7 +40,7 @@ template <class T> struct tail_operands {
   /// Numbers that do not depend on the stride; zeros between the rows.
   std::vector<T> values(int count, int columns, std::uint64_t seed, double size) const {
     std::vector<T> m(static_cast<std::size_t>(count * (columns + spare)), T{});
-    dice d(seed);
+    rng d(seed);
     for (int r = 0; r < count; ++r) {
       for (int c = 0; c < columns; ++c) {
         at(m, columns, r, c) = from_float<T>(static_cast<float>(size * d.normal()));

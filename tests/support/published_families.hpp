@@ -34,7 +34,7 @@ inline std::vector<published_family> published_families() {
     return j.dump();
   };
   route_options const noaux{
-      .score = sigmoid, .gates = renormalised, .scale = 2.5f, .epsilon = 1e-20f};
+      .score = sigmoid, .gates = renormalized, .scale = 2.5f, .epsilon = 1e-20f};
   route_options grouped = noaux;
   grouped.groups = 4;
   grouped.top_groups = 2;
@@ -54,7 +54,7 @@ inline std::vector<published_family> published_families() {
   all.push_back({.name = "mixtral",
                  .config = config("mixtral", R"({"num_local_experts": 8, "num_experts_per_tok": 3,
                                   "intermediate_size": 9})"),
-                 .is = {.f = small, .route = {.gates = renormalised}},
+                 .is = {.f = small, .route = {.gates = renormalized}},
                  .block = "block_sparse_moe.",
                  .parts = w});
   all.push_back({.name = "olmoe",
@@ -74,7 +74,7 @@ inline std::vector<published_family> published_families() {
   all.push_back({.name = "qwen3_moe",
                  .config = config("qwen3_moe", R"({"num_experts": 8, "num_experts_per_tok": 3,
                                   "moe_intermediate_size": 9, "norm_topk_prob": true})"),
-                 .is = {.f = small, .route = {.gates = renormalised}}});
+                 .is = {.f = small, .route = {.gates = renormalized}}});
   all.push_back({.name = "qwen3_next",
                  .config = config("qwen3_next", R"({"num_experts": 8, "num_experts_per_tok": 3,
                                   "moe_intermediate_size": 9,
@@ -84,7 +84,7 @@ inline std::vector<published_family> published_families() {
                           f.shared = 5;
                           f.shared_gated = true;
                         }),
-                        .route = {.gates = renormalised}},
+                        .route = {.gates = renormalized}},
                  .shared = "shared_expert."});
   all.push_back(
       {.name = "deepseek_v2_lite",
@@ -128,7 +128,7 @@ inline std::vector<published_family> published_families() {
          .is = {.f = with(shared(9)), .route = noaux, .choice_bias = true}});
   }
   route_options const root{
-      .score = sqrt_softplus, .gates = renormalised, .scale = 1.5f, .epsilon = 1e-20f};
+      .score = sqrt_softplus, .gates = renormalized, .scale = 1.5f, .epsilon = 1e-20f};
   json const v4 = config("deepseek_v4", deepseek(R"({"scoring_func": "sqrtsoftplus", "topk_method":
                                   "noaux_tc", "num_hash_layers": 3, "swiglu_limit": 1.25,
                                   "routed_scaling_factor": 1.5})"));
@@ -150,7 +150,7 @@ inline std::vector<published_family> published_families() {
        .config = config("minimax_m2", R"({"num_local_experts": 8, "num_experts_per_tok": 3,
                                   "intermediate_size": 9, "scoring_func": "sigmoid",
                                   "shared_intermediate_size": 0})"),
-       .is = {.f = small, .route = {.score = sigmoid, .gates = renormalised}, .choice_bias = true},
+       .is = {.f = small, .route = {.score = sigmoid, .gates = renormalized}, .choice_bias = true},
        .block = "block_sparse_moe.",
        .choice_bias = "e_score_correction_bias",
        .parts = w});

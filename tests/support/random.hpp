@@ -11,9 +11,9 @@
 namespace shunt::test {
 
 /// A generator of the tests' own (splitmix64): it shares nothing with the library's.
-class dice {
+class rng {
  public:
-  explicit dice(std::uint64_t seed) noexcept : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
+  explicit rng(std::uint64_t seed) noexcept : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
 
   std::uint64_t bits() noexcept {
     std::uint64_t z = (state_ += 0x9e3779b97f4a7c15ull);
@@ -40,7 +40,7 @@ class dice {
 /// `count` normal values times `scale`, rounded to T.
 template <class T>
 guarded<T> normal_values(std::size_t count, std::uint64_t seed, double scale = 1.0) {
-  dice d(seed);
+  rng d(seed);
   guarded<T> values(count);
   for (T& v : values) v = from_float<T>(static_cast<float>(scale * d.normal()));
   return values;

@@ -7,9 +7,9 @@
 
 #include "shunt/route.hpp"
 #include "support/guarded.hpp"
+#include "support/host_configs.hpp"
 #include "support/oracle_route_backward.hpp"
 #include "support/random.hpp"
-#include "support/worlds.hpp"
 
 /// One router call with every output, in guarded memory that was left untouched before.
 namespace shunt::test {
@@ -94,11 +94,11 @@ inline testing::AssertionResult same_routing(route_outputs const& a, route_outpu
 
 inline guarded<std::byte> route_scratch_for(on_host const& on, offset_t t, offset_t e, offset_t k,
                                             offset_t n = 1) {
-  std::size_t const size = route_bytes(on,
-                                       {.tokens = static_cast<index_t>(t),
-                                        .experts = static_cast<index_t>(e),
-                                        .top_k = static_cast<index_t>(k)},
-                                       static_cast<index_t>(n));
+  std::size_t const size = route_scratch_bytes(on,
+                                               {.tokens = static_cast<index_t>(t),
+                                                .experts = static_cast<index_t>(e),
+                                                .top_k = static_cast<index_t>(k)},
+                                               static_cast<index_t>(n));
   guarded<std::byte> bytes(size);
   std::memset(static_cast<void*>(bytes.data()), 0xff, size);  // NaN in every float
   return bytes;

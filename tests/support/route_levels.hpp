@@ -17,7 +17,7 @@ inline constexpr float logit_levels[] = {-3e38f, -1e4f,  -1e3f,  -300.f, -209.f,
 
 /// Rows of `experts` logits: at each level, narrow and wide, then rows of all levels mixed.
 inline std::vector<float> logits_of_all_levels(offset_t experts) {
-  dice d(11);
+  rng d(11);
   std::vector<float> z;
   for (float level : logit_levels) {
     for (double spread : {0.25, 3.0, 40.0}) {

@@ -52,7 +52,7 @@ inline constexpr skew skews[] = {skew::uniform, skew::zipf, skew::one_hot, skew:
 [[nodiscard]] inline std::vector<index_t> drawn_experts(shape const& s,
                                                         std::vector<double> const& weight,
                                                         std::uint64_t seed) {
-  dice d(seed);
+  rng d(seed);
   std::vector<index_t> ids;
   for (index_t t = 0; t < s.tokens; ++t) {
     std::vector<double> left = weight;

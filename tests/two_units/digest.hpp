@@ -5,11 +5,11 @@
 #include <cstdint>
 #include <vector>
 
-#include <shunt/backend/host/regions.hpp>
+#include <shunt/backend/host/simd/regions.hpp>
 #include <shunt/shunt.hpp>
 
 #define SHUNT_REGION_FILE "two_units/kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace {
 
@@ -63,7 +63,7 @@ bool rooms(shunt::on_host const& on, folder& digest) {
   plan.top_k = K;
   for (auto const score :
        {shunt::score_kind::softmax, shunt::score_kind::sigmoid, shunt::score_kind::sqrt_softplus}) {
-    shunt::route_options const options{.score = score, .gates = shunt::gate_kind::renormalised};
+    shunt::route_options const options{.score = score, .gates = shunt::gate_kind::renormalized};
     if (!shunt::route(on, z, chosen, work, options).ok()) return false;
     if (!shunt::plan_dispatch(on, chosen.expert, plan, work).ok()) return false;
     if (!shunt::dispatch(on, tokens, plan, moved).ok()) return false;
@@ -123,7 +123,7 @@ template <class F> bool integers(shunt::on_host const& on, folder& digest) {
   shunt::view<float const, 3> const weights(w.data(), {{E, N, K}});
   shunt::view<float const, 2> const rows(x.data(), {{R, K}});
   shunt::view<float, 2> const out(y.data(), {{R, N}});
-  if (!shunt::quantise_weights(on, weights, bytes).ok()) return false;
+  if (!shunt::quantize_weights(on, weights, bytes).ok()) return false;
   auto const packed = shunt::expert_matrix<F>::packed(bytes.data(), E, N, K);
   if (!shunt::grouped_gemm(on, rows, packed, {offset}, out, {}, {.int8_rows = true}).ok()) {
     return false;

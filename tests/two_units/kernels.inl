@@ -1,7 +1,7 @@
 // No include guard: included once in each instruction-set region.
 
 /// Folds the bits of `count` floats into a number that any change of a bit changes.
-SHUNT_LANES std::uint64_t fold(std::uint64_t digest, float const* x, std::int64_t count) noexcept {
+SHUNT_INLINE std::uint64_t fold(std::uint64_t digest, float const* x, std::int64_t count) noexcept {
   for (std::int64_t i = 0; i < count; ++i) {
     std::uint32_t bits = 0;
     __builtin_memcpy(&bits, x + i, sizeof bits);

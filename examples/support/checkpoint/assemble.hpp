@@ -115,7 +115,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     bool const there = lies_well<U>(t);
     used_.note(t, there);
     if (there) return at<U>(t);
-    if constexpr (shunt::quantised<W> && !std::is_same_v<U, float>) {
+    if constexpr (shunt::quantized<W> && !std::is_same_v<U, float>) {
       if (t.kind != kind_of<U>) {
         tensors_.refuse("tensor " + quotable(t.name) + " is " + t.kind + "; next to " +
                         std::string(name_of_format<W>) + " experts as stored it must be " +
@@ -174,7 +174,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
                                               std::uint64_t rows, std::uint64_t columns,
                                               std::optional<shunt::pair_layout> pairs = {}) {
     stored_matrix const m = tensors_.fused(base, experts, rows, columns);
-    if constexpr (shunt::quantised<W>) {
+    if constexpr (shunt::quantized<W>) {
       return packed({&m, 1}, experts, pairs);
     } else {
       W const* const data = matrix(m);
@@ -194,7 +194,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     std::vector<stored_matrix> all;
     for (std::string const& name : names) all.push_back(tensors_.matrix(name, rows, columns));
     std::size_t const pieces = all.size() / experts;
-    if constexpr (shunt::quantised<W>) {
+    if constexpr (shunt::quantized<W>) {
       return packed(all, experts, pieces == 2 ? std::optional(shunt::pair_layout{}) : std::nullopt);
     } else {
       for (std::size_t i = 0; i < all.size(); ++i) {

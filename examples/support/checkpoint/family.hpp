@@ -14,7 +14,7 @@ inline layer_plan mixtral(config const& c) {
   layer_plan p{.preset = {.name = "Mixtral"}, .namings = {{"block_sparse_moe."}, {"mlp."}}};
   c.must_be("hidden_act", "silu");
   sizes(p, c, "num_local_experts", "intermediate_size");
-  renormalise(p, true);
+  renormalize(p, true);
   return p;
 }
 
@@ -22,16 +22,16 @@ inline layer_plan olmoe(config const& c) {
   layer_plan p{.preset = {.name = "OLMoE"}, .namings = {{"mlp."}}};
   c.must_be("hidden_act", "silu");
   sizes(p, c, "num_experts", "intermediate_size");
-  renormalise(p, c.flag_or("norm_topk_prob", false));
+  renormalize(p, c.flag_or("norm_topk_prob", false));
   return p;
 }
 
-inline layer_plan qwen(config const& c, char const* name, bool shared, bool renormalised) {
+inline layer_plan qwen(config const& c, char const* name, bool shared, bool renormalized) {
   layer_plan p{.preset = {.name = name}, .namings = {{"mlp."}}};
   c.must_be("hidden_act", "silu");
   // Published as num_experts; transformers 5 writes Qwen3's under the other name.
   sizes(p, c, c.name_of({"num_experts", "num_local_experts"}), "moe_intermediate_size");
-  renormalise(p, c.flag_or("norm_topk_prob", renormalised));
+  renormalize(p, c.flag_or("norm_topk_prob", renormalized));
   if (shared) {
     p.preset.shared_experts = 1;
     p.preset.shared_intermediate = c.count("shared_expert_intermediate_size");
@@ -46,7 +46,7 @@ inline layer_plan deepseek_v2(config const& c) {
   c.must_be("hidden_act", "silu");
   c.must_be("scoring_func", "softmax");
   sizes(p, c, "n_routed_experts", "moe_intermediate_size");
-  // DeepSeek's own code renormalises without the scale, transformers' does neither.
+  // DeepSeek's own code renormalizes without the scale, transformers' does neither.
   if (c.flag_or("norm_topk_prob", false)) {
     c.refuse("norm_topk_prob is true, on which the reference implementations do not agree");
   }
@@ -63,12 +63,12 @@ inline layer_plan deepseek_v2(config const& c) {
 }
 
 /// The router of DeepSeek-V3, which others took: sigmoid scores and a bias on the choice.
-inline void noaux_tc(layer_plan& p, config const& c, bool renormalised, key_defaults const& d,
+inline void noaux_tc(layer_plan& p, config const& c, bool renormalized, key_defaults const& d,
                      char const* n_group = "n_group") {
   for (char const* key : {"scoring_func", "moe_router_activation_func"}) c.must_be(key, "sigmoid");
   c.must_be("topk_method", "noaux_tc");
   p.preset.route.score = shunt::score_kind::sigmoid;
-  renormalise(p, renormalised, 1e-20f);
+  renormalize(p, renormalized, 1e-20f);
   scale(p, c, d.routed_scaling_factor);
   groups(p, c, shunt::group_rule::sum_of_two_best, n_group, d.n_group, d.topk_group);
   p.preset.balance = shunt::balance_kind::sign_step;
@@ -92,9 +92,9 @@ inline layer_plan kimi_linear(config const& c) {
   c.must_be("hidden_act", "silu");
   sizes(p, c, c.name_of({"num_experts", "num_local_experts"}), "moe_intermediate_size",
         c.name_of({"num_experts_per_token", "num_experts_per_tok"}));
-  bool const renormalised =
+  bool const renormalized =
       c.flag_or(c.name_of({"moe_renormalize", "norm_topk_prob"}), d.norm_topk_prob);
-  noaux_tc(p, c, renormalised, d, c.name_of({"num_expert_group", "n_group"}));
+  noaux_tc(p, c, renormalized, d, c.name_of({"num_expert_group", "n_group"}));
   shared_experts(p, c, c.name_of({"num_shared_experts", "n_shared_experts"}), d.n_shared_experts);
   return p;
 }
@@ -108,7 +108,7 @@ inline layer_plan deepseek_v4(config const& c) {
   p.preset.route.score = shunt::score_kind::sqrt_softplus;
   if (!c.flag_or("norm_topk_prob", true))
     c.refuse("norm_topk_prob is false; only true is known here");
-  renormalise(p, true, 1e-20f);
+  renormalize(p, true, 1e-20f);
   scale(p, c, 1.5f);
   p.preset.activation = shunt::activation_kind::swiglu_capped;
   p.preset.activation_limit = c.number_or("swiglu_limit", 10.0f);
@@ -132,7 +132,7 @@ inline layer_plan minimax_m2(config const& c) {
   }
   sizes(p, c, "num_local_experts", "intermediate_size");
   p.preset.route.score = shunt::score_kind::sigmoid;
-  renormalise(p, true);
+  renormalize(p, true);
   p.preset.balance = shunt::balance_kind::sign_step;
   p.preset.choice_bias = true;
   return p;
@@ -235,17 +235,17 @@ inline layer_plan by_type(config const& c, std::string const& type) {
 }
 
 /// The blocks that fp8 weights have a scale for each.
-inline void blocks(layer_plan& p, config const& c, nlohmann::json const& quantised) {
-  auto const named = quantised.find("quant_method");
-  std::string const method = named == quantised.end() ? "fp8"
+inline void blocks(layer_plan& p, config const& c, nlohmann::json const& quantized) {
+  auto const named = quantized.find("quant_method");
+  std::string const method = named == quantized.end() ? "fp8"
                              : named->is_string()     ? named->get<std::string>()
                                                       : text_of(*named);
   if (method != "fp8" && method != "mxfp4") {
-    c.refuse("its weights are quantised by " + quotable(method) +
+    c.refuse("its weights are quantized by " + quotable(method) +
              "; fp8 with block scales and mxfp4 are known here");
   }
-  auto const block = quantised.find("weight_block_size");
-  if (block == quantised.end() || block->is_null()) return;
+  auto const block = quantized.find("weight_block_size");
+  if (block == quantized.end() || block->is_null()) return;
   auto const extent = [&](std::size_t i) -> std::uint64_t {
     bool const number = block->is_array() && block->size() == 2 && (*block)[i].is_number_unsigned();
     return number ? (*block)[i].get<std::uint64_t>() : 0;
@@ -261,14 +261,14 @@ inline void blocks(layer_plan& p, config const& c, nlohmann::json const& quantis
 }  // namespace detail
 
 /// The layer that a configuration describes; a key that is left out has the default of the
-/// reference. Refused: a family or a way of routing that is not known, and weights that are quantised
+/// reference. Refused: a family or a way of routing that is not known, and weights that are quantized
 /// in another way than fp8 or mxfp4.
 [[nodiscard]] inline layer_plan plan_of(config const& c) {
   layer_plan p =
       detail::by_type(c, c.has("model_type") ? c.text_or("model_type", "") : std::string());
   detail::chosen_fit(p, c);
-  if (nlohmann::json const* const quantised = c.object("quantization_config")) {
-    detail::blocks(p, c, *quantised);
+  if (nlohmann::json const* const quantized = c.object("quantization_config")) {
+    detail::blocks(p, c, *quantized);
   }
   return p;
 }

@@ -52,8 +52,8 @@ inline void sizes(layer_plan& p, config const& c, char const* experts, char cons
   p.preset.sizes.top_k = c.count(top_k);
 }
 
-inline void renormalise(layer_plan& p, bool yes, float epsilon = 0.0f) {
-  p.preset.route.gates = yes ? shunt::gate_kind::renormalised : shunt::gate_kind::raw;
+inline void renormalize(layer_plan& p, bool yes, float epsilon = 0.0f) {
+  p.preset.route.gates = yes ? shunt::gate_kind::renormalized : shunt::gate_kind::raw;
   p.preset.route.epsilon = yes ? epsilon : 0.0f;
 }
 

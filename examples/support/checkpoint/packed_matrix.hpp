@@ -16,11 +16,11 @@
 namespace checkpoint {
 
 /// What the formats are called that checkpoints are published in.
-template <shunt::quantised F> inline constexpr std::string_view name_of_format = "mxfp4";
+template <shunt::quantized F> inline constexpr std::string_view name_of_format = "mxfp4";
 template <> inline constexpr std::string_view name_of_format<shunt::fp8_block> = "fp8";
 
 /// Refuses what pack() cannot take as it is stored, with a sentence that names the tensor.
-template <shunt::quantised F> void must_fit(layer_tensors const& tensors, stored_matrix const& m) {
+template <shunt::quantized F> void must_fit(layer_tensors const& tensors, stored_matrix const& m) {
   auto const refuse = [&](tensor const& t, std::string const& is, std::string const& must) {
     tensors.refuse("tensor " + quotable(t.name) + " " + is + "; as stored, " +
                    std::string(name_of_format<F>) + " experts " + must +
@@ -44,7 +44,7 @@ template <shunt::quantised F> void must_fit(layer_tensors const& tensors, stored
 }
 
 /// Packs a matrix that fits, [experts · rows, columns], into the bytes that its handle asks for.
-template <shunt::quantised F>
+template <shunt::quantized F>
 [[nodiscard]] shunt::status pack(shunt::on_host const& on, stored_matrix const& m,
                                  std::uint64_t experts, shunt::view<F, 1> to,
                                  std::optional<shunt::pair_layout> pairs) {
@@ -72,7 +72,7 @@ template <shunt::quantised F>
 /// The matrices of experts in their own format, numbers and scales as they are, never through float:
 /// of one tensor that holds all, or of one or two (the halves of its pairs) for each expert. Halves
 /// are packed by themselves, since each has panels of its own.
-template <shunt::quantised F>
+template <shunt::quantized F>
 [[nodiscard]] shunt::expert_matrix<F> packed(shunt::on_host const& on, layer_tensors const& tensors,
                                              std::span<stored_matrix const> all,
                                              std::uint64_t experts,

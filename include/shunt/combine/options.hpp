@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 
@@ -38,16 +38,16 @@ template <class T, space S = space::host> struct combine_gradients {
   view<float, 1, S> d_shared_gate = {};  ///< [T] <d_y, shared>
   view<T, 2, S> d_residual = {};         ///< [T,H] d_y, zero for tokens that do not count
   view<T, 2, S> d_x = {};                ///< [T,H] Σ gate · d_y over zero-expert slots
-  bool accumulate_d_x = false;           ///< add to d_x instead of overwriting it
+  bool accumulate = false;               ///< add to d_x instead of overwriting it
 };
 
 namespace detail {
-/// The backend of a policy: one specialisation in each backend's combine header.
-template <class P> struct combine_on;
+/// The backend of a policy: one specialization in each backend's combine header.
+template <class P> struct combine_backend;
 }  // namespace detail
 
 namespace check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// y may be the very memory of an input whose element is read where y's is written.
 template <class T, space S>
@@ -171,6 +171,6 @@ template <class T, class R, space S>
       apart("combine_backward.options.d_x", o.d_x, "options.zero.x", o.zero.x));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace check
 }  // namespace shunt

@@ -3,7 +3,7 @@
 #include "shunt/core/macros.hpp"
 
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// A slot whose expert gives the token back as it came.
 template <class T, space S>
@@ -13,5 +13,5 @@ SHUNT_HD bool is_identity(zero_experts<T, S> const& z, offset_t t, offset_t k) n
   return at >= 0 && at < z.count;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

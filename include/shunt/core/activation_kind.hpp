@@ -6,7 +6,7 @@
 namespace shunt {
 
 /// The activations that Shunt brings along, by name: what a preset says and a configuration file
-/// stores. The functions themselves, and the way to a user's own, are those of the experts' room.
+/// stores. The functions themselves, and the way to a user's own, are those of the experts' module.
 /// g is the gate half and u the linear half of a gated expert's first product, x the whole of a
 /// plain one's.
 enum class activation_kind : std::uint8_t {

@@ -35,7 +35,7 @@ template <space S = space::host> class arena {
   }
 
   /// `count` elements of T, or null when measuring, when the memory does not suffice (`fits()` then
-  /// turns false) and when count is 0. The elements are not initialised.
+  /// turns false) and when count is 0. The elements are not initialized.
   template <class T> T* take(offset_t count) noexcept {
     if (count <= 0) return nullptr;
     std::size_t const most = std::numeric_limits<std::size_t>::max() / 4 / sizeof(T);

@@ -2,14 +2,14 @@
 #include <cstdint>
 #include <limits>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/status.hpp"
 #include "shunt/core/view.hpp"
 
-/// Argument checks shared by the public rooms. `name` is always "primitive.argument", so that the
+/// Argument checks shared by the public modules. `name` is always "primitive.argument", so that the
 /// sentence says where to look: "combine.rows: extent 1 is 63; it must be 64 (hidden)".
 namespace shunt::check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 [[nodiscard]] inline status extent(char const* name, int axis, offset_t is, offset_t must,
                                    char const* why) noexcept {
@@ -98,5 +98,5 @@ template <class T, int Rank, space S, class U, int RankU>
   return status::fail(error::overlap, "%s and %s share memory; they must not", out_name, in_name);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::check

@@ -1,12 +1,12 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/macros.hpp"
 #include "shunt/core/numeric.hpp"
 
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The bits of a float in an order of unsigned numbers; every NaN is below all, -0 equals +0.
 SHUNT_HD inline std::uint32_t order_of(float x) noexcept {
@@ -15,5 +15,5 @@ SHUNT_HD inline std::uint32_t order_of(float x) noexcept {
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

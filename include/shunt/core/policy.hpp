@@ -4,7 +4,7 @@
 #include <concepts>
 #include <cstdint>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/shape.hpp"
 
 namespace shunt {
@@ -45,7 +45,7 @@ struct host_runner {
               void* context) = nullptr;
 };
 
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 /// The host backend. Results never depend on any of these three. Its full name tells what its
 /// translation unit was compiled for, and so do those of all templates that take it: two units
 /// compiled for different processors keep a copy each (backend/host/abi.hpp).
@@ -55,6 +55,6 @@ struct on_host {
   host_runner const* runner = nullptr;  ///< null: Shunt's own pool
   isa instructions = isa::best;
 };
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 
 }  // namespace shunt

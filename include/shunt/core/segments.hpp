@@ -1,5 +1,5 @@
 #pragma once
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/view.hpp"
 
@@ -21,7 +21,7 @@ template <space S = space::host> struct segments {
 };
 
 namespace check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The shape of segments: at least the one offset 0, contiguous. Their content is not read.
 template <space S> [[nodiscard]] status offsets(char const* name, segments<S> s) noexcept {
@@ -33,6 +33,6 @@ template <space S> [[nodiscard]] status offsets(char const* name, segments<S> s)
   return rows(name, s.offset);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace check
 }  // namespace shunt

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 
 namespace shunt {
 
@@ -47,7 +47,7 @@ class [[nodiscard]] status {
   char sentence_[224] = {};
 };
 
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The first of two checks that failed, or ok: `first_of(check_a(), check_b())`.
 template <class... Rest> status first_of(status const& first, Rest const&... rest) noexcept {
@@ -58,5 +58,5 @@ template <class... Rest> status first_of(status const& first, Rest const&... res
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt

@@ -3,7 +3,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 
@@ -25,12 +25,12 @@ template <class T, space S = space::host> struct dispatch_gradients {
 };
 
 namespace detail {
-/// The backend of a policy: one specialisation in each backend's dispatch header.
-template <class P> struct dispatch_on;
+/// The backend of a policy: one specialization in each backend's dispatch header.
+template <class P> struct dispatch_backend;
 }  // namespace detail
 
 namespace check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 template <space S>
 [[nodiscard]] status report(char const* who, plan_report<S> const& r, offset_t experts) noexcept {
@@ -214,6 +214,6 @@ template <class A, class B, space S>
                   apart(name, gate, "row_gate", row_gate));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace check
 }  // namespace shunt

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/core/macros.hpp"
@@ -43,7 +43,7 @@ struct plan_counts {
 };
 
 /// What a plan can tell beside itself; each view is optional and may be read without a
-/// synchronisation of the caller's choosing.
+/// synchronization of the caller's choosing.
 ///   Shapes  wanted [E] · kept [E] · totals [1]
 template <space S = space::host> struct plan_report {
   view<index_t, 1, S> wanted = {};      ///< slots that asked for each local expert, before drops
@@ -122,7 +122,7 @@ template <space S = space::host>
   return detail::rows_bound(offset_t{experts} * chosen, experts, chosen, segment_multiple);
 }
 
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The memory of a plan of tokens · top_k slots, `rows` rows and s.experts local experts.
 template <space S>
@@ -145,10 +145,10 @@ template <space S>
   return carve_plan(a, s, plan_rows_bound(s, options));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 
 namespace check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// "primitive.argument" for checks that several primitives share. Copied by hand: every call makes
 /// dozens of them, and snprintf was a third of the time of a tiny layer.
@@ -195,6 +195,6 @@ template <class T, space S>
   return first_of(extent(name, 0, v.extent(0), length, why), rows(name, v));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace check
 }  // namespace shunt

@@ -8,7 +8,7 @@
 /// What makes a plan and how it is read, said once for all backends: what an id means, who has the
 /// better claim, which slot a row serves.
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// True when it takes more than a slot's position to know whether an expert refuses it.
 template <space S> bool by_merit(plan_options<S> const& o) noexcept {
@@ -75,5 +75,5 @@ SHUNT_HD bool is_valid(view<std::uint8_t const, 1, S> const& valid, offset_t t) 
   return !valid || valid[t] != 0;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

@@ -1,12 +1,12 @@
 #pragma once
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/options.hpp"
 
 /// Argument checks of the experts' primitives.
 namespace shunt::check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// What the host can see of segments' content; a device's is not read.
 template <space S>
@@ -83,7 +83,7 @@ template <class Element, space S>
 
 /// Rows read through slots fit the rows of the product.
 template <space S>
-[[nodiscard]] status gather(char const* name, gathered<S> const& g, offset_t rows) noexcept {
+[[nodiscard]] status gather(char const* name, row_gather<S> const& g, offset_t rows) noexcept {
   if (!g.slot) return {};
   if (status bad = first_of(between(name, g.top_k, 1, std::numeric_limits<index_t>::max()),
                             check::rows(name, g.slot));
@@ -96,7 +96,7 @@ template <space S>
 }
 
 template <space S>
-[[nodiscard]] status scale(char const* name, row_scale<S> const& s, offset_t rows) noexcept {
+[[nodiscard]] status scale(char const* name, row_factors<S> const& s, offset_t rows) noexcept {
   if (!s.factor) {
     if (!s.slot) return {};
     return status::fail(error::null_pointer, "%s: it has slots and no factors; it must have both",
@@ -113,7 +113,7 @@ template <space S>
 
 /// An optional output of rows.
 template <space S>
-[[nodiscard]] status extra(char const* name, any_rows<S> const& x, offset_t rows,
+[[nodiscard]] status extra(char const* name, matrix_out<S> const& x, offset_t rows,
                            offset_t columns) noexcept {
   if (!x) return {};
   if (status bad = first_of(extent(name, 0, x.extent(0), rows, "rows"),
@@ -227,5 +227,5 @@ template <space S>
   return s.offset ? segments_content(name, s, rows) : status{};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::check

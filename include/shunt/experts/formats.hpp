@@ -9,7 +9,7 @@
 namespace shunt {
 
 /// Weights in fewer bits, for inference: a byte of their packed form, whose name says what it means.
-/// They exist only packed (quantise.hpp makes them), as `expert_matrix<mxfp4>::packed(...)`; a product
+/// They exist only packed (quantize.hpp makes them), as `expert_matrix<mxfp4>::packed(...)`; a product
 /// has the bits of the float product with the decoded weights. A decoded weight is its number times
 /// its scale, rounded once to float.
 struct int8_channel {  ///< an 8-bit integer, a float scale for each row
@@ -23,11 +23,11 @@ struct mxfp4 {  ///< e2m1, an e8m0 scale for each 32 of a row (OCP MX, gpt-oss)
 };
 
 template <class T>
-concept quantised =
+concept quantized =
     std::same_as<T, int8_channel> || std::same_as<T, fp8_block> || std::same_as<T, mxfp4>;
 /// What weights may be stored as; tokens and rows are always of a storage type.
 template <class T>
-concept weight_format = storage<T> || quantised<T>;
+concept weight_format = storage<T> || quantized<T>;
 
 namespace detail {
 
@@ -39,7 +39,7 @@ namespace detail {
 ///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
 ///          in low halves, of the others in high ones, at the byte that nibble_byte says
 /// The last piece is whole, zeros behind the last k.
-template <quantised F> struct packing;
+template <quantized F> struct packing;
 template <> struct packing<int8_channel> {
   static constexpr offset_t head = 64, block = 1, piece_bytes = 16;
 };
@@ -51,7 +51,7 @@ template <> struct packing<mxfp4> {
 };
 
 /// Bytes of a panel of so many columns.
-template <quantised F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t columns) noexcept {
+template <quantized F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t columns) noexcept {
   using p = packing<F>;
   return p::head + (columns + p::block - 1) / p::block * p::piece_bytes;
 }

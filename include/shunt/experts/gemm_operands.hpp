@@ -5,15 +5,15 @@
 /// From what the experts' primitives take to what the backends' GEMMs are told.
 namespace shunt::detail {
 
-template <space S> gemm_scale gemm_scale_of(row_scale<S> const& scale) noexcept {
+template <space S> gemm_scale gemm_scale_of(row_factors<S> const& scale) noexcept {
   return {scale.factor.data(), scale.slot.data()};
 }
 template <storage T, space S>
-gemm_rows gemm_rows_of(view<T const, 2, S> x, gathered<S> const& gather,
+gemm_rows gemm_rows_of(view<T const, 2, S> x, row_gather<S> const& gather,
                        gemm_scale scale = {}) noexcept {
-  return {x.data(), stored_as<T>, x.stride(0), gather.slot.data(), gather.top_k, scale};
+  return {x.data(), element_type_of<T>, x.stride(0), gather.slot.data(), gather.top_k, scale};
 }
-template <space S> gemm_store gemm_store_of(any_rows<S> const& x) noexcept {
+template <space S> gemm_store gemm_store_of(matrix_out<S> const& x) noexcept {
   return {x.data(), x.type(), x.stride(0), false, {}};
 }
 
@@ -33,7 +33,7 @@ gemm_experts<void const> gemm_weights_of(expert_matrix<W, S> const& w) noexcept 
   to.data = w.data();
   to.each = reinterpret_cast<void const* const*>(w.pointers());
   to.second = reinterpret_cast<void const* const*>(w.second_pointers());
-  to.type = stored_as<W>;
+  to.type = element_type_of<W>;
   gemm_strides_of(w, to);
   return to;
 }

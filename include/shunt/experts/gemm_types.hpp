@@ -3,7 +3,7 @@
 
 #include "shunt/core/shape.hpp"
 #include "shunt/core/view.hpp"
-#include "shunt/experts/stored.hpp"
+#include "shunt/experts/element_type.hpp"
 
 /// The operands of a product with their element types put aside: what the backends' GEMMs are told.
 namespace shunt::detail {
@@ -19,7 +19,7 @@ struct gemm_scale {
 /// factor (rounded to float) before use.
 struct gemm_rows {
   void const* data = nullptr;
-  stored type = stored::f32;
+  element_type type = element_type::f32;
   std::int64_t stride = 0;  ///< elements from row to row
   index_t const* slot = nullptr;
   index_t top_k = 1;
@@ -42,7 +42,7 @@ template <class Void> struct gemm_experts {
   Void* data = nullptr;
   Void* const* each = nullptr;
   Void* const* second = nullptr;
-  stored type = stored::f32;
+  element_type type = element_type::f32;
   std::int64_t expert_stride = 0, row_stride = 0, column_stride = 1;
   bool packed = false;
   gemm_pairs pairs{};
@@ -59,9 +59,9 @@ enum class gemm_kind : std::uint8_t {
 /// Where sums go: c = sum, times the row's factor, or c + that, rounded to what c is stored as.
 struct gemm_store {
   void* data = nullptr;
-  stored type = stored::f32;
+  element_type type = element_type::f32;
   std::int64_t stride = 0;
-  bool add = false;
+  bool accumulate = false;
   gemm_scale scale{};
 };
 
@@ -82,10 +82,10 @@ struct gemm_product {
 };
 
 template <storage T, space S> gemm_rows gemm_rows_of(view<T const, 2, S> x) noexcept {
-  return {.data = x.data(), .type = stored_as<T>, .stride = x.stride(0)};
+  return {.data = x.data(), .type = element_type_of<T>, .stride = x.stride(0)};
 }
-template <storage T, space S> gemm_store gemm_store_of(view<T, 2, S> x, bool add) noexcept {
-  return {x.data(), stored_as<T>, x.stride(0), add, {}};
+template <storage T, space S> gemm_store gemm_store_of(view<T, 2, S> x, bool accumulate) noexcept {
+  return {x.data(), element_type_of<T>, x.stride(0), accumulate, {}};
 }
 
 /// a times one matrix w [N,K], or its transpose (dgrad).
@@ -99,7 +99,7 @@ gemm_product dense_product_of(gemm_kind kind, view<A const, 2, S> a,
   product.ins = w.extent(1);
   product.a = gemm_rows_of(a);
   product.w.data = w.data();
-  product.w.type = stored_as<W>;
+  product.w.type = element_type_of<W>;
   product.w.row_stride = w.stride(0);
   product.w.column_stride = w.stride(1);
   return product;

@@ -6,7 +6,7 @@
 #include "shunt/core/check.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/core/view.hpp"
-#include "shunt/experts/stored.hpp"
+#include "shunt/experts/element_type.hpp"
 
 namespace shunt {
 
@@ -33,7 +33,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
 
   constexpr basic_expert_matrix() noexcept = default;
 
-  /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged. Quantised
+  /// From [E,N,K] with any strides; [E,K,N] is [E,N,K] with the last two strides exchanged. Quantized
   /// weights are packed always.
   template <class V>
     requires(storage<value_type> && std::constructible_from<view<Element, 3, S>, V&>)
@@ -86,7 +86,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
     return m;
   }
 
-  /// What pack_weights (or quantise_weights) made of [E,N,K] without pairs: packed_elements() of
+  /// What pack_weights (or quantize_weights) made of [E,N,K] without pairs: packed_elements() of
   /// Element. data may be null, to ask for their number.
   static constexpr basic_expert_matrix packed(Element* data, offset_t experts, offset_t rows,
                                               offset_t columns) noexcept {
@@ -155,9 +155,9 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   [[nodiscard]] constexpr offset_t packed_panels() const noexcept {
     return paired_ ? 2 * ((rows() / 2 + panel - 1) / panel) : (rows() + panel - 1) / panel;
   }
-  /// Elements of one panel, and of the whole packed form; bytes where the weights are quantised.
+  /// Elements of one panel, and of the whole packed form; bytes where the weights are quantized.
   [[nodiscard]] constexpr offset_t panel_elements() const noexcept {
-    if constexpr (quantised<value_type>) {
+    if constexpr (quantized<value_type>) {
       return detail::panel_bytes<value_type>(columns());
     } else {
       return panel * columns();
@@ -208,7 +208,7 @@ template <space S = space::host> class expert_vector {
   constexpr expert_vector() noexcept = default;
   template <class V>
     requires(storage<element_t<V>> && std::constructible_from<view<element_t<V> const, 2, S>, V&>)
-  constexpr expert_vector(V&& v) noexcept : type_(stored_as<element_t<V>>) {
+  constexpr expert_vector(V&& v) noexcept : type_(element_type_of<element_t<V>>) {
     view<element_t<V> const, 2, S> const b(v);
     data_ = b.data();
     extents_ = b.extents();
@@ -220,13 +220,13 @@ template <space S = space::host> class expert_vector {
     v.each_ = reinterpret_cast<void const* const*>(pointers.data());
     v.extents_ = {{pointers.extent(0), rows}};
     v.strides_ = {{0, 1}};
-    v.type_ = stored_as<T>;
+    v.type_ = element_type_of<T>;
     return v;
   }
 
   [[nodiscard]] constexpr void const* data() const noexcept { return data_; }
   [[nodiscard]] constexpr void const* const* pointers() const noexcept { return each_; }
-  [[nodiscard]] constexpr stored type() const noexcept { return type_; }
+  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }
   [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
   [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
   [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
@@ -240,23 +240,23 @@ template <space S = space::host> class expert_vector {
   void const* data_ = nullptr;
   void const* const* each_ = nullptr;
   axes<2> extents_{}, strides_{};
-  stored type_ = stored::f32;
+  element_type type_ = element_type::f32;
 };
 
 /// Rows [R,N] of any storage type that a primitive may write beside its main output.
-template <space S = space::host> class any_rows {
+template <space S = space::host> class matrix_out {
  public:
-  constexpr any_rows() noexcept = default;
+  constexpr matrix_out() noexcept = default;
   template <class V>
     requires(storage<element_t<V>> && std::constructible_from<view<element_t<V>, 2, S>, V&>)
-  constexpr any_rows(V&& v) noexcept : type_(stored_as<element_t<V>>) {
+  constexpr matrix_out(V&& v) noexcept : type_(element_type_of<element_t<V>>) {
     view<element_t<V>, 2, S> const rows(v);
     data_ = rows.data();
     extents_ = rows.extents();
     strides_ = rows.strides();
   }
   [[nodiscard]] constexpr void* data() const noexcept { return data_; }
-  [[nodiscard]] constexpr stored type() const noexcept { return type_; }
+  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }
   [[nodiscard]] constexpr offset_t extent(int d) const noexcept {
     return extents_[static_cast<std::size_t>(d)];
   }
@@ -268,7 +268,7 @@ template <space S = space::host> class any_rows {
  private:
   void* data_ = nullptr;
   axes<2> extents_{}, strides_{};
-  stored type_ = stored::f32;
+  element_type type_ = element_type::f32;
 };
 
 }  // namespace shunt

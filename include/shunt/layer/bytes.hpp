@@ -1,10 +1,10 @@
 #pragma once
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/layer/memory.hpp"
 
 /// How many bytes the layer needs, from the code that carves them.
 namespace shunt {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Bytes of a moe_saved for a batch of `tokens`.
 template <storage T, storage G, space S, any_activation A>
@@ -47,5 +47,5 @@ template <execution P, storage T, storage G, any_activation A>
   return from.needed();
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt

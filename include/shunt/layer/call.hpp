@@ -1,20 +1,20 @@
 #pragma once
-#include "shunt/backend/host/abi.hpp"
 #include "shunt/combine.hpp"
-#include "shunt/layer/feed_forward.hpp"
+#include "shunt/core/abi.hpp"
+#include "shunt/gate_projection.hpp"
 #include "shunt/layer/memory.hpp"
-#include "shunt/layer/stages.hpp"
-#include "shunt/route/losses.hpp"
-#include "shunt/route/projection.hpp"
+#include "shunt/moe_experts/feed_forward.hpp"
+#include "shunt/moe_experts/stages.hpp"
+#include "shunt/route_losses.hpp"
 
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
-/// One call of the layer: its arguments, and each stage of it in the words of its room. forward() and
+/// One call of the layer: its arguments, and each stage of it in the words of its module. forward() and
 /// backward(), which put the stages in order, are layer.hpp's.
 template <class P, class T, class G, class A, class W = T> struct moe_call {
   static constexpr space S = P::memory;
-  using own = layer_on<P>;
+  using own = layer_backend<P>;
   using tokens_in = view<T const, 2, S>;
   using floats_in = view<float const, 2, S>;
 
@@ -24,7 +24,7 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   moe_weights<T, G, S, W> const& w;
   layer_options<A, S> const& o;
   moe_saved<T, S> const& keep;
-  dispatch_plan<S> const& everyone;
+  dispatch_plan<S> const& all_tokens;
 
   [[nodiscard]] status forward(forward_scratch<T, S> const& s, view<T, 2, S> y) const noexcept;
   [[nodiscard]] status backward(backward_scratch<T, S> const& s, tokens_in d_y,
@@ -38,14 +38,14 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
     return n.gate_on_input ? floats_in{} : floats_in(keep.choice.gate);
   }
   feed_forward<T, A, S, W> experts() const noexcept {
-    gathered<S> const tokens{keep.plan.row_slot, keep.plan.top_k};
+    row_gather<S> const tokens{keep.plan.row_slot, keep.plan.top_k};
     return {.up = w.up,
             .down = w.down,
             .up_bias = w.up_bias,
             .down_bias = w.down_bias,
             .act = o.act,
             .plan = keep.plan,
-            .gather = n.gate_on_input ? gathered<S>{} : tokens,
+            .gather = n.gate_on_input ? row_gather<S>{} : tokens,
             .int8_rows = o.int8_rows};
   }
   /// One expert that every token chose.
@@ -55,8 +55,8 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
             .up_bias = {},
             .down_bias = {},
             .act = o.act,
-            .plan = everyone,
-            .gather = {everyone.row_slot, 1},
+            .plan = all_tokens,
+            .gather = {all_tokens.row_slot, 1},
             .int8_rows = o.int8_rows};
   }
   zero_experts<T, S> identities() const noexcept {
@@ -80,9 +80,9 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   }
   status choose_backward(floats_in d_gate, backward_scratch<T, S> const& s) const noexcept {
     if (n.taken > 0) {
-      status const taken = own::gates_of_taken(on, keep.taken.token, d_gate, s.d_taken);
+      status const taken = own::gates_of_choice(on, keep.taken.token, d_gate, s.d_choice);
       if (!taken.ok()) return taken;
-      return route_expert_choice_backward(on, keep.logits, keep.taken, floats_in(s.d_taken),
+      return route_expert_choice_backward(on, keep.logits, keep.taken, floats_in(s.d_choice),
                                           s.d_logits, s.route, o.route, o.valid);
     }
     route_gradients<S> d = o.from_losses;
@@ -111,5 +111,5 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   }
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

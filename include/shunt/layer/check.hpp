@@ -1,10 +1,10 @@
 #pragma once
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/layer/memory.hpp"
 
 /// The layer's argument checks: all that its stages could object to, before the first of them runs.
 namespace shunt::check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 namespace detail {
 template <class Element, space S>
@@ -130,8 +130,8 @@ template <class T, class G, space S, class W, class A>
   }
   route_inputs<S> const given{w.choice_bias, o.valid, o.ids, o.token, o.draws};
   if (status bad = first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
-                            route_given(given, o.route, tokens, experts, top_k),
-                            route_wanted(o.observe, given, o.route, tokens, experts, top_k));
+                            check_route_inputs(given, o.route, tokens, experts, top_k),
+                            check_route_outputs(o.observe, given, o.route, tokens, experts, top_k));
       !bad.ok()) {
     return bad;
   }
@@ -303,5 +303,5 @@ template <execution P, class T, class G, class D, class A>
                   layer_gradients(w, g, o));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::check

@@ -2,14 +2,14 @@
 #include <concepts>
 #include <cstddef>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/arena.hpp"
 #include "shunt/layer/saved.hpp"
-#include "shunt/route/expert_choice.hpp"
+#include "shunt/route_expert_choice.hpp"
 
 /// What the layer carves from the caller's bytes: the same code measures and carves.
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The layer's numbers, read off its weights.
 struct moe_sizes {
@@ -73,7 +73,7 @@ template <space S> [[nodiscard]] arena<S> carve_part(arena<S>& from, std::size_t
 /// The plan of what the whole batch goes through (shared experts, projections): as if every token that
 /// counts had chosen the one expert there is, row t for token t.
 template <space S>
-[[nodiscard]] dispatch_plan<S> carve_everyone(arena<S>& from, moe_sizes const& n) noexcept {
+[[nodiscard]] dispatch_plan<S> carve_all_tokens(arena<S>& from, moe_sizes const& n) noexcept {
   return carve_plan(from, {.tokens = static_cast<index_t>(n.tokens), .experts = 1, .top_k = 1},
                     n.tokens);
 }
@@ -109,11 +109,12 @@ template <class T, space S, class A>
 /// Scratch of whichever choice is made.
 template <class P>
 [[nodiscard]] std::size_t choice_bytes(P const& on, moe_sizes const& n) noexcept {
-  return n.taken > 0 ? expert_choice_bytes(on, n.for_route()) : route_bytes(on, n.for_route());
+  return n.taken > 0 ? route_expert_choice_scratch_bytes(on, n.for_route())
+                     : route_scratch_bytes(on, n.for_route());
 }
 
 template <class T, space S> struct forward_scratch {
-  dispatch_plan<S> everyone;
+  dispatch_plan<S> all_tokens;
   routing<S> load;                        // counts, importance, tokens, z of the losses
   view<float, 1, S> loss;                 // [2]
   view<T, 2, S> gated_rows;               // [R,H] gate · x, where the gate acts on the input
@@ -129,7 +130,7 @@ template <class T, class P, class A>
     layer_options<A, P::memory> const& o) noexcept {
   constexpr space S = P::memory;
   forward_scratch<T, S> s;
-  s.everyone = carve_everyone(from, n);
+  s.all_tokens = carve_all_tokens(from, n);
   if (o.balance_loss != 0.0f || o.z_loss != 0.0f) {
     s.load.counts = carve<index_t, 1, S>(from, {{n.experts}});
     s.load.importance = carve<float, 1, S>(from, {{n.experts}});
@@ -148,7 +149,7 @@ template <class T, class P, class A>
   s.route = carve_part(from, choice_bytes(on, n));
   s.plan = carve_part(
       from, n.taken > 0
-                ? expert_choice_scratch_bytes(on, static_cast<index_t>(n.local))
+                ? plan_from_expert_choice_scratch_bytes(on, static_cast<index_t>(n.local))
                 : plan_scratch_bytes(on, n.for_plan(),
                                      plan_options<S>{.capacity = o.capacity, .drop = o.drop}));
   return s;
@@ -184,10 +185,10 @@ template <class T, space S> struct feed_scratch {
 };
 
 template <class T, space S> struct backward_scratch {
-  dispatch_plan<S> everyone;
+  dispatch_plan<S> all_tokens;
   feed_scratch<T, S> experts, shared;
   view<float, 2, S> d_gate, d_logits;  // [T,K] [T,E]
-  view<float, 2, S> d_taken;           // [E,C]
+  view<float, 2, S> d_choice;          // [E,C]
   view<float, 2, S> bias_part;         // [R,1] <d_y, down_bias>
   view<float, 2, S> d_rows;            // [R,H]
   view<T, 2, S> gated_rows;            // [R,H] as in forward, and the gradient of it
@@ -205,7 +206,7 @@ template <class T, class P, class A>
   constexpr space S = P::memory;
   bool const recompute = o.memory == memory_mode::recompute;
   backward_scratch<T, S> s;
-  s.everyone = carve_everyone(from, n);
+  s.all_tokens = carve_all_tokens(from, n);
   s.experts = feed_scratch<T, S>::carve(from, n.rows, n.intermediate, n.up_rows, recompute,
                                         !n.gate_on_input);
   if (n.shared > 0) {
@@ -227,10 +228,10 @@ template <class T, class P, class A>
     s.d_latent = carve<float, 2, S>(from, {{n.tokens, n.hidden}});
   }
   if (rounded_d_x) s.d_x = carve<float, 2, S>(from, {{n.tokens, n.width}});
-  if (n.taken > 0) s.d_taken = carve<float, 2, S>(from, {{n.experts, n.taken}});
+  if (n.taken > 0) s.d_choice = carve<float, 2, S>(from, {{n.experts, n.taken}});
   s.route = carve_part(from, choice_bytes(on, n));
   return s;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

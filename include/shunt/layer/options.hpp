@@ -14,9 +14,6 @@ enum class memory_mode : std::uint8_t {
   recompute  ///< nothing: backward runs the first GEMM again, on the saved choice; the same bits
 };
 
-/// What happens to a gradient buffer's content.
-enum class gradient_mode : std::uint8_t { overwrite, accumulate };
-
 /// Called after each stage of the layer, on the calling thread, with the stage's name: for timing.
 struct stage_hook {
   void* self = nullptr;
@@ -47,7 +44,7 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   bool int8_rows = false;
   bool add_to_y = false;  ///< y holds the residual: the layer's output is added to it
   memory_mode memory = memory_mode::save;
-  gradient_mode gradients = gradient_mode::overwrite;
+  bool accumulate = false;    ///< gradients: add to what the buffers hold, instead of overwriting
   float balance_loss = 0.0f;  ///< times E Σ f_e P_e, over the valid tokens of this call
   float z_loss = 0.0f;        ///< times the mean over them of log(Σ exp(logits))²
 

@@ -6,7 +6,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct attention_options {
   float scale = 0.0f;  ///< of the scores; 0: 1 / sqrt(head width)
@@ -39,12 +39,13 @@ inline status groups(char const* name, offset_t heads, offset_t kv_heads) noexce
 
 /// Scratch of attention() and of attention_backward(): on a host, for this policy's threads.
 template <execution P>
-[[nodiscard]] std::size_t attention_bytes(P const& on, attention_shape const& s) noexcept {
-  return detail::attention_on<P>::forward_bytes(on, s);
+[[nodiscard]] std::size_t attention_scratch_bytes(P const& on, attention_shape const& s) noexcept {
+  return detail::attention_backend<P>::forward_bytes(on, s);
 }
 template <execution P>
-[[nodiscard]] std::size_t attention_backward_bytes(P const& on, attention_shape const& s) noexcept {
-  return detail::attention_on<P>::backward_bytes(on, s);
+[[nodiscard]] std::size_t attention_backward_scratch_bytes(P const& on,
+                                                           attention_shape const& s) noexcept {
+  return detail::attention_backend<P>::backward_bytes(on, s);
 }
 
 /// Causal attention: out_i = Σ_{j ≤ i} softmax_j(scale · q_i·k_j) v_j, each head for itself; heads
@@ -57,7 +58,7 @@ template <execution P>
 ///          bits on any thread count, ISA and batch, and whatever tokens follow
 /// Aliasing out overlaps nothing
 /// Errors   extents that do not fit, null pointers, arena too small (says how much)
-/// Cost     2·B·heads·S²·D multiply-adds; scratch attention_bytes(); allocates nothing
+/// Cost     2·B·heads·S²·D multiply-adds; scratch attention_scratch_bytes(); allocates nothing
 /// Source   Dao et al., "FlashAttention", NeurIPS 2022; Ainslie et al., "GQA", EMNLP 2023
 template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, output<P, 4> O>
 status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
@@ -94,7 +95,7 @@ status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("attention", heads, kv_heads); !bad.ok()) return bad;
-  return detail::attention_on<P>::template forward<type>(
+  return detail::attention_backend<P>::template forward<type>(
       on, {q, k, v, out, log_sum, detail::scale_of(options, head_dim)}, work);
 }
 
@@ -105,7 +106,7 @@ status attention(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
 /// Order    chains: d_q over keys ascending; d_k, d_v over queries ascending, heads of the group within
 /// Aliasing the gradients overlap nothing
 /// Cost     five products of S²/2 · D a head; parallel over B·kv_heads; scratch
-///          attention_backward_bytes(), nothing of S × S
+///          attention_backward_scratch_bytes(), nothing of S × S
 template <execution P, input<P, 4> Q, input<P, 4> K, input<P, 4> V, input<P, 4> O, input<P, 4> DO,
           output<P, 4> DQ, output<P, 4> DK, output<P, 4> DV>
 status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
@@ -147,9 +148,9 @@ status attention_backward(P const& on, Q&& q_in, K&& k_in, V&& v_in, O&& out_in,
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("attention_backward", heads, kv_heads); !bad.ok()) return bad;
-  return detail::attention_on<P>::template backward<type>(
+  return detail::attention_backend<P>::template backward<type>(
       on, {q, k, v, out, d_out, d_q, d_k, d_v, log_sum, detail::scale_of(options, head_dim)}, work);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

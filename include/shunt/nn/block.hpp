@@ -2,12 +2,12 @@
 #include <type_traits>
 
 #include "shunt/backend/host/nn/block.hpp"
-#include "shunt/nn/block_types.hpp"
+#include "shunt/nn/detail/block_types.hpp"
 #include "shunt/nn/linear.hpp"
 #include "shunt/nn/norm.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
 /// y holds the residual; the feed-forward of `in` is added to it.
@@ -19,8 +19,8 @@ template <class P, storage T>
                                  std::type_identity_t<view<T, 2, P::memory>> y,
                                  steps& step) noexcept {
   expert_matrix<T, P::memory> const up(shunt::detail::stack_of_one(w.up), pair_layout{});
-  return step("dense", block_on<P>::one_segment(on, s.everyone, in.extent(0))) &&
-         step("dense", grouped_gemm(on, in, up, {s.everyone}, s.act, swiglu{},
+  return step("dense", block_backend<P>::one_segment(on, s.all_tokens, in.extent(0))) &&
+         step("dense", grouped_gemm(on, in, up, {s.all_tokens}, s.act, swiglu{},
                                     {.pre = pre, .round_pre = true})) &&
          step("dense", linear(on, s.act, w.down, y, {.accumulate = true}));
 }
@@ -88,7 +88,7 @@ template <class P, storage T>
       attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
       step("norm", rms_norm_add(on, x, s.delta, keep.middle, w.feed_norm, keep.feed_in,
                                 keep.feed_inverse, {.epsilon = o.norm_epsilon})) &&
-      step("norm", block_on<P>::template copy_rows<T>(on, keep.middle, y));
+      step("norm", block_backend<P>::template copy_rows<T>(on, keep.middle, y));
   if (!done) return step.outcome();
   if (n.dense) {
     (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
@@ -98,7 +98,7 @@ template <class P, storage T>
       moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
   if (done_feeding.ok() && o.layer.valid.data() != nullptr) {
     // The layer gives padding a zero output; the block, its residual.
-    return block_on<P>::template copy_unmarked_rows<T>(on, o.layer.valid, keep.middle, y);
+    return block_backend<P>::template copy_unmarked_rows<T>(on, o.layer.valid, keep.middle, y);
   }
   return done_feeding;
 }
@@ -124,17 +124,17 @@ template <storage T, space S>
 
 /// Scratch of block() and of block_backward().
 template <execution P, storage T>
-[[nodiscard]] std::size_t block_bytes(P const& on, index_t batch, index_t length,
-                                      block_weights<T, P::memory> const& weights,
-                                      block_options<P::memory> const& options) noexcept {
+[[nodiscard]] std::size_t block_scratch_bytes(P const& on, index_t batch, index_t length,
+                                              block_weights<T, P::memory> const& weights,
+                                              block_options<P::memory> const& options) noexcept {
   auto from = arena<P::memory>::measuring();
   (void)detail::carve_block(on, from, {batch, length, weights, options}, weights, options);
   return from.needed();
 }
 template <execution P, storage T>
-[[nodiscard]] std::size_t block_backward_bytes(P const& on, index_t batch, index_t length,
-                                               block_weights<T, P::memory> const& weights,
-                                               block_options<P::memory> const& options) noexcept {
+[[nodiscard]] std::size_t block_backward_scratch_bytes(
+    P const& on, index_t batch, index_t length, block_weights<T, P::memory> const& weights,
+    block_options<P::memory> const& options) noexcept {
   auto from = arena<P::memory>::measuring();
   (void)detail::carve_block_backward(on, from, {batch, length, weights, options}, weights, options);
   return from.needed();
@@ -148,7 +148,7 @@ template <execution P, storage T>
 ///          bits do not depend on later tokens or other sequences
 /// Aliasing y shares no memory with x
 /// Errors   extents that do not fit, arena too small (says how much)
-/// Cost     its five products and the layer's; scratch block_bytes(); allocates nothing
+/// Cost     its five products and the layer's; scratch block_scratch_bytes(); allocates nothing
 /// Source   Xiong et al., "On Layer Normalization in the Transformer Architecture", ICML 2020 (norm
 ///          before); Touvron et al., "LLaMA", 2023 (RMS norm, rotary, SwiGLU)
 template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
@@ -210,7 +210,7 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
 
 /// The gradients of block(): d_x from d_y, and those of the weights.
 /// Shapes   x, d_y, d_x [B,S,W] without gaps · gradients as the weights
-/// Order, Errors as block(); scratch block_backward_bytes()
+/// Order, Errors as block(); scratch block_backward_scratch_bytes()
 /// Aliasing d_x may be d_y, exactly; otherwise none
 template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX>
 [[nodiscard]] status block_backward(P const& on, X&& x_in,
@@ -278,5 +278,5 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
   return step.outcome();
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

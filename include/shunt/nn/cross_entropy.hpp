@@ -6,7 +6,7 @@
 #include "shunt/nn/linear.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// What cross_entropy writes; each part but `mean` is optional.
 template <class T, space S = space::host> struct cross_entropy_out {
@@ -24,8 +24,8 @@ struct cross_entropy_options {
 };
 
 /// Scratch of cross_entropy().
-[[nodiscard]] inline std::size_t cross_entropy_bytes(offset_t tokens,
-                                                     offset_t vocabulary) noexcept {
+[[nodiscard]] inline std::size_t cross_entropy_scratch_bytes(offset_t tokens,
+                                                             offset_t vocabulary) noexcept {
   auto a = arena<>::measuring();
   (void)detail::carve_cross_entropy(a, tokens, vocabulary);
   return a.needed();
@@ -40,7 +40,7 @@ struct cross_entropy_options {
 /// Aliasing d_x overlaps nothing
 /// Errors   extents that do not fit, null pointers, a target that is V or more (on a device: ignored),
 ///          arena too small
-/// Cost     T·V·H multiply-adds for each of loss, d_x and d_weight; scratch cross_entropy_bytes()
+/// Cost     T·V·H multiply-adds for each of loss, d_x and d_weight; scratch cross_entropy_scratch_bytes()
 template <execution P, input<P, 2> X, input<P, 2> W>
 status cross_entropy(P const& on, X&& x_in, W&& weight_in,
                      std::type_identity_t<view<index_t const, 1, P::memory>> target,
@@ -91,7 +91,7 @@ status cross_entropy(P const& on, X&& x_in, W&& weight_in,
     return bad;
   }
   float* const loss = out.loss.data() != nullptr ? out.loss.data() : scratch.loss;
-  using backend = detail::cross_entropy_on<P>;
+  using backend = detail::cross_entropy_backend<P>;
   status done = backend::count(on, target, vocabulary, options.divisor, scratch.valid);
   if (tokens == 0 && out.d_weight.data() != nullptr && !options.accumulate && done.ok()) {
     view<float const, 2, P::memory> const none(nullptr, {{0, vocabulary}});
@@ -124,5 +124,5 @@ status cross_entropy(P const& on, X&& x_in, W&& weight_in,
   return backend::mean(on, loss, tokens, scratch.valid, out.mean.data());
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -6,7 +6,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 namespace detail {
 /// Every id names an entry, or none (negative). What a device holds is not read here: there an id
@@ -50,7 +50,7 @@ status embedding(P const& on, Table&& table_in,
   }
   if (status bad = detail::ids_below("embedding.id", id, table.extent(0)); !bad.ok()) return bad;
   if (rows.empty()) return {};
-  return detail::embedding_on<P>::forward(
+  return detail::embedding_backend<P>::forward(
       on,
       detail::embedding_args<type>{table.data(), table.stride(0), table.extent(0), id.data(),
                                    id.stride(0), rows.data(), rows.stride(0), rows.extent(1)},
@@ -89,12 +89,12 @@ status embedding_backward(P const& on, Rows&& d_rows_in,
     return bad;
   }
   if (d_table.empty()) return {};
-  return detail::embedding_on<P>::backward(
+  return detail::embedding_backend<P>::backward(
       on, detail::embedding_backward_args<type>{d_rows.data(), d_rows.stride(0), id.data(),
                                                 id.stride(0), d_table.data(), d_table.stride(0),
                                                 d_table.extent(0), id.extent(0), d_table.extent(1),
                                                 options.accumulate});
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

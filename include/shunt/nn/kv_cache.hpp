@@ -3,7 +3,7 @@
 #include "shunt/nn/rotary.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 namespace detail {
 template <class T, space S>
@@ -53,14 +53,14 @@ status cache_append(P const& on, K&& k_in, V&& v_in, kv_cache<element_t<K>, P::m
     return bad;
   }
   if (k.empty()) return {};
-  return detail::attention_on<P>::template append<type>(on, k, v, cache,
-                                                        detail::positions_of(first_position));
+  return detail::attention_backend<P>::template append<type>(on, k, v, cache,
+                                                             detail::positions_of(first_position));
 }
 
 /// Scratch of cache_attend.
 template <execution P>
-[[nodiscard]] std::size_t cache_attend_bytes(P const& on, index_t head_dim) noexcept {
-  return detail::attention_on<P>::cached_bytes(on, head_dim);
+[[nodiscard]] std::size_t cache_attend_scratch_bytes(P const& on, index_t head_dim) noexcept {
+  return detail::attention_backend<P>::cached_bytes(on, head_dim);
 }
 
 /// Attention of S new queries a sequence, at positions first_position …, over everything that the
@@ -70,7 +70,7 @@ template <execution P>
 ///          cache_append's
 /// Order, Source as attention()
 /// Errors   as attention(); a sequence that cache_append leaves out gets zeros
-/// Cost     reads the cache once for each group of heads; scratch cache_attend_bytes()
+/// Cost     reads the cache once for each group of heads; scratch cache_attend_scratch_bytes()
 template <execution P, input<P, 4> Q, output<P, 4> O>
 status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> const& cache,
                     std::type_identity_t<token_positions<P::memory>> first_position, O&& out_in,
@@ -92,10 +92,10 @@ status cache_attend(P const& on, Q&& q_in, kv_cache<element_t<Q>, P::memory> con
   }
   if (q.empty()) return {};
   if (status bad = detail::groups("cache_attend", heads, cache.kv_heads); !bad.ok()) return bad;
-  return detail::attention_on<P>::template cached<type>(
+  return detail::attention_backend<P>::template cached<type>(
       on, {q, {}, {}, out, {}, detail::scale_of(options, cache.head_dim)}, cache,
       detail::positions_of(first_position), work);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

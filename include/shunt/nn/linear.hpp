@@ -6,7 +6,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct linear_options {
   bool accumulate = false;  ///< add to what the output holds instead of overwriting it
@@ -45,7 +45,7 @@ status linear(P const& on, X&& x_in, W&& weight_in, Y&& y_in,
     return bad;
   }
   if (y.empty()) return {};
-  return detail::linear_on<P>::forward(on, x, weight, y, options.accumulate);
+  return detail::linear_backend<P>::forward(on, x, weight, y, options.accumulate);
 }
 
 /// dx = dy·W.
@@ -69,7 +69,7 @@ status linear_dgrad(P const& on, DY&& d_y_in, W&& weight_in, DX&& d_x_in,
     return bad;
   }
   if (d_x.empty()) return {};
-  return detail::linear_on<P>::dgrad(on, d_y, weight, d_x, options.accumulate);
+  return detail::linear_backend<P>::dgrad(on, d_y, weight, d_x, options.accumulate);
 }
 
 /// dW = dyᵀ·x.
@@ -89,8 +89,8 @@ status linear_wgrad(P const& on, DY&& d_y_in, X&& x_in,
     return bad;
   }
   if (d_weight.empty()) return {};
-  return detail::linear_on<P>::wgrad(on, d_y, x, d_weight, options.accumulate);
+  return detail::linear_backend<P>::wgrad(on, d_y, x, d_weight, options.accumulate);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

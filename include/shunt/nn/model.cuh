@@ -8,4 +8,4 @@
 #include "shunt/nn/block.cuh"
 #include "shunt/nn/cross_entropy.cuh"
 #include "shunt/nn/embedding.cuh"
-#include "shunt/nn/optimiser.cuh"
+#include "shunt/nn/optimizer.cuh"

@@ -2,7 +2,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "shunt/nn/model_run.hpp"
+#include "shunt/nn/detail/model_run.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits
 /// from a key/value cache. It owns nothing: parameters are one flat buffer of the caller's (float
@@ -11,7 +11,7 @@
 ///   nn::model_config config{…};
 ///   std::vector<float> weights(nn::parameter_count(config)), gradients(weights.size()), m(…), v(…);
 ///   nn::model_init(on, config, weights, seed);
-///   std::vector<std::byte> bytes(nn::model_train_bytes<float>(on, config, batch, length));
+///   std::vector<std::byte> bytes(nn::model_train_scratch_bytes<float>(on, config, batch, length));
 ///   for (step = 1; …; ++step) {
 ///     nn::model_train<float>(on, config, {.values = weights}, tokens /*[B,S+1]*/, gradients,
 ///                            {.loss = loss, .counts = counts}, bytes);
@@ -19,7 +19,7 @@
 ///                             {.rate = nn::rate_at(schedule, step - 1), .step = step, .clip = 1});
 ///   }
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Fills the parameters: matrices with normal values of deviation 0.02 (those that write to the
 /// residual stream divided by √(2·layers)), norms with 1. A value depends on seed and position only.
@@ -45,10 +45,10 @@ status model_init(P const& on, model_config const& config,
       return length >= n && std::strcmp(p.name + length - n, tail) == 0;
     };
     if (!p.decays) {
-      done = detail::model_on<P>::fill(on, part, 1.0f);
+      done = detail::model_backend<P>::fill(on, part, 1.0f);
     } else {
-      done = detail::model_on<P>::fill_normal(on, part, seed, p.offset,
-                                              ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
+      done = detail::model_backend<P>::fill_normal(
+          on, part, seed, p.offset, ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
     }
   });
   return done;
@@ -56,8 +56,8 @@ status model_init(P const& on, model_config const& config,
 
 /// Scratch of model_train (and of model_update, which needs less) for B sequences of S tokens.
 template <storage T, execution P>
-[[nodiscard]] std::size_t model_train_bytes(P const& on, model_config const& config, index_t batch,
-                                            index_t length) noexcept {
+[[nodiscard]] std::size_t model_train_scratch_bytes(P const& on, model_config const& config,
+                                                    index_t batch, index_t length) noexcept {
   auto from = arena<P::memory>::measuring();
   if (!check_config(config).ok()) return 0;
   (void)detail::carve_model<T>(on, from, config, batch, length, true);
@@ -65,8 +65,8 @@ template <storage T, execution P>
 }
 /// Scratch of model_evaluate.
 template <storage T, execution P>
-[[nodiscard]] std::size_t model_evaluate_bytes(P const& on, model_config const& config,
-                                               index_t batch, index_t length) noexcept {
+[[nodiscard]] std::size_t model_evaluate_scratch_bytes(P const& on, model_config const& config,
+                                                       index_t batch, index_t length) noexcept {
   auto from = arena<P::memory>::measuring();
   if (!check_config(config).ok()) return 0;
   (void)detail::carve_model<T>(on, from, config, batch, length, false);
@@ -74,8 +74,8 @@ template <storage T, execution P>
 }
 /// Scratch of model_decode for B sequences of N new tokens.
 template <storage T, execution P>
-[[nodiscard]] std::size_t model_decode_bytes(P const& on, model_config const& config, index_t batch,
-                                             index_t tokens) noexcept {
+[[nodiscard]] std::size_t model_decode_scratch_bytes(P const& on, model_config const& config,
+                                                     index_t batch, index_t tokens) noexcept {
   auto from = arena<P::memory>::measuring();
   if (!check_config(config).ok()) return 0;
   (void)detail::carve_model<T>(on, from, config, batch, tokens, false, batch);
@@ -91,7 +91,7 @@ template <storage T, execution P>
 /// Order    fixed: the same bits on any thread count and ISA
 /// Errors   sentences, before anything is written: extents, null pointers, ids that are V or more,
 ///          S above config.context, arena too small
-/// Cost     3 · forward_flops() a token; scratch model_train_bytes()
+/// Cost     3 · forward_flops() a token; scratch model_train_scratch_bytes()
 template <storage T, execution P>
 status model_train(P const& on, model_config const& config,
                    model_weights<T, P::memory> const& weights,
@@ -117,8 +117,8 @@ status model_train(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(),
-                                                     s.target.data(), s.valid.data());
+  if (status bad = detail::model_backend<P>::split_tokens(on, tokens, length, s.input.data(),
+                                                          s.target.data(), s.valid.data());
       !bad.ok()) {
     return bad;
   }
@@ -179,8 +179,8 @@ status model_evaluate(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(),
-                                                     s.target.data(), s.valid.data());
+  if (status bad = detail::model_backend<P>::split_tokens(on, tokens, length, s.input.data(),
+                                                          s.target.data(), s.valid.data());
       !bad.ok()) {
     return bad;
   }
@@ -193,7 +193,7 @@ status model_evaluate(P const& on, model_config const& config,
   return detail::run_head<P, T>(on, config, weights, s, {}, report, {});
 }
 
-/// One optimiser step over the whole flat buffer: global norm, clipping, AdamW (weight decay on the
+/// One optimizer step over the whole flat buffer: global norm, clipping, AdamW (weight decay on the
 /// matrices only), and the working copy in T. norm[0] receives the norm before clipping; a norm that
 /// is not finite changes nothing. `scalars`: step and rate from memory, for a captured graph.
 template <storage T, execution P>
@@ -273,8 +273,8 @@ status model_decode(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  if (status bad = detail::model_on<P>::split_tokens(on, tokens, length, s.input.data(), nullptr,
-                                                     s.valid.data());
+  if (status bad = detail::model_backend<P>::split_tokens(on, tokens, length, s.input.data(),
+                                                          nullptr, s.valid.data());
       !bad.ok()) {
     return bad;
   }
@@ -290,5 +290,5 @@ status model_decode(P const& on, model_config const& config,
   return step.outcome();
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -2,12 +2,12 @@
 #include <cstdint>
 #include <cstdio>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/check.hpp"
 #include "shunt/route/options.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// A causal language model: embedding, `layers` blocks of attention and feed-forward, norm, head.
 /// The feed-forward is a mixture of experts or, with `dense`, one SwiGLU network of `intermediate`.
@@ -26,7 +26,7 @@ struct model_config {
   bool tied_head = false;           ///< the head is the embedding, transposed
   float norm_epsilon = 1e-5f;
   double rotary_base = 10000.0;
-  route_options route{.gates = gate_kind::renormalised};
+  route_options route{.gates = gate_kind::renormalized};
   float balance_loss = 0.01f;  ///< coefficient of the load-balance loss of each layer
   float z_loss = 0.0f;         ///< coefficient of the router's z-loss of each layer
 
@@ -177,5 +177,5 @@ namespace detail {
   return {};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -6,7 +6,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct rms_norm_options {
   float epsilon = 1e-5f;
@@ -33,7 +33,8 @@ status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
                     rms_norm_options const& options = {}) noexcept;
 
 /// Scratch that rms_norm_backward needs where dw is wanted.
-[[nodiscard]] inline std::size_t rms_norm_backward_bytes(offset_t tokens, offset_t width) noexcept {
+[[nodiscard]] inline std::size_t rms_norm_backward_scratch_bytes(offset_t tokens,
+                                                                 offset_t width) noexcept {
   auto a = arena<>::measuring();
   (void)detail::carve_norm_backward(a, tokens, width);
   return a.needed();
@@ -50,7 +51,7 @@ template <class T, space S = space::host> struct rms_norm_backward_options {
 /// Order    dw: a chain over tokens in blocks of 64, blocks summed in order: thread count never shows
 /// Aliasing d_x may be d_y or options.add, exactly; otherwise none
 /// Errors   extents that differ, null pointers, arena too small (says how much)
-/// Cost     reads x and d_y twice from cache; scratch rms_norm_backward_bytes()
+/// Cost     reads x and d_y twice from cache; scratch rms_norm_backward_scratch_bytes()
 template <execution P, input<P, 2> X, input<P, 1> W, input<P, 2> DY, output<P, 2> DX>
 status rms_norm_backward(
     P const& on, X&& x, W&& weight, std::type_identity_t<view<float const, 1, P::memory>> inverse,
@@ -98,7 +99,7 @@ status checked_rms_norm(P const& on, view<T const, 2, P::memory> x, view<T const
     return status::fail(error::bad_argument, "rms_norm.epsilon is %g; it must be above 0",
                         static_cast<double>(options.epsilon));
   }
-  return norm_on<P>::forward(
+  return norm_backend<P>::forward(
       on,
       rms_norm_args<T, W>{x.data(), x.stride(0), adds ? add.data() : nullptr, add.stride(0),
                           sum.data(), sum.stride(0), weight.data(), y.data(), y.stride(0),
@@ -173,7 +174,7 @@ status rms_norm_backward(
       return bad;
     }
   }
-  return detail::norm_on<P>::backward(
+  return detail::norm_backend<P>::backward(
       on,
       detail::rms_norm_backward_args<type, element_t<W>>{
           x.data(), x.stride(0), weight.data(), inverse.data(), inverse.stride(0), d_y.data(),
@@ -182,5 +183,5 @@ status rms_norm_backward(
       tokens, d_weight, options.accumulate, partial);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -6,7 +6,7 @@
 #include "shunt/core/concepts.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Cosines and sines of every position, in memory of the caller's: filled once by rotary_fill.
 template <space S = space::host> struct rotary_table {
@@ -74,9 +74,9 @@ status rotary_fill(P const& on, std::type_identity_t<rotary_table<P::memory>> ta
                         static_cast<long long>(rows), static_cast<long long>(sequences));
   }
   double const pairs = static_cast<double>(table.cosine.extent(1));
-  return detail::rotary_on<P>::table(on, table.cosine, table.sine,
-                                     -detail::logarithm_of(base) / pairs,
-                                     detail::positions_of(first_position), rows / sequences);
+  return detail::rotary_backend<P>::table(on, table.cosine, table.sine,
+                                          -detail::logarithm_of(base) / pairs,
+                                          detail::positions_of(first_position), rows / sequences);
 }
 
 namespace detail {
@@ -102,7 +102,7 @@ status rotate(P const& on, char const* who, view<T, 4, P::memory> x,
     return bad;
   }
   if (x.empty() || pairs == 0) return {};
-  return rotary_on<P>::rotate(
+  return rotary_backend<P>::rotate(
       on,
       rotary_args<T>{x.data(), x.stride(0), x.stride(1), x.stride(2), x.extent(1), x.extent(2),
                      pairs, positions_of(first), positions, table.cosine.data(), table.sine.data(),
@@ -139,5 +139,5 @@ status rotary_backward(
                                       options, position, -1.0f);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

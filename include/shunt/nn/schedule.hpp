@@ -1,10 +1,10 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/nn/angle.hpp"
+#include "shunt/nn/detail/angle.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// A learning rate that rises linearly over `warm_up` steps, then falls along half a cosine to
 /// `floor` at `steps`, and stays there.
@@ -30,5 +30,5 @@ struct cosine_schedule {
   return static_cast<float>(__builtin_fma(s.peak - s.floor, share, s.floor));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

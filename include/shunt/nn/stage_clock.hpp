@@ -5,7 +5,7 @@
 #include "shunt/layer/options.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Where the time goes: give `clock.hook()` to a layer or a model, and each stage's seconds add up
 /// under its name. Call start() before what shall be timed. One thread at a time.
@@ -49,5 +49,5 @@ class stage_clock {
   int count_ = 0;
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -111,7 +111,7 @@ SHUNT_BALANCE void quantile_of(quantile_step_call<S> const& c, std::int64_t e,
   }
   once([&] { c.bias[e] = quantile; });
 }
-template <space S> SHUNT_BALANCE void centre(quantile_step_call<S> const& c) noexcept {
+template <space S> SHUNT_BALANCE void center(quantile_step_call<S> const& c) noexcept {
   std::int64_t const experts = c.histogram.extent(0);
   float const sum =
       strided_sum(experts, [&](std::int64_t e, float so_far) { return so_far + c.bias[e]; });

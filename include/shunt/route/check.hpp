@@ -2,14 +2,14 @@
 #include <concepts>
 #include <limits>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/check.hpp"
-#include "shunt/route/calls.hpp"
+#include "shunt/route/args.hpp"
 #include "shunt/route/routing.hpp"
 
 /// The router's argument checks: each failure is a sentence, before anything is written.
 namespace shunt::check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 [[nodiscard]] inline status finite(char const* name, float x) noexcept {
   if (x - x == 0.0f) return {};
@@ -73,7 +73,7 @@ template <class T, space S>
   if (o.random_second && o.gates == gate_kind::raw) {
     return status::fail(error::bad_argument,
                         "route.random_second needs gates that sum to one; gates is raw, it must be "
-                        "renormalised or softmax_chosen");
+                        "renormalized or softmax_chosen");
   }
   return {};
 }
@@ -86,8 +86,9 @@ template <space S> [[nodiscard]] status route_draws(::shunt::route_draws<S> cons
 
 /// What may be given beside the logits.
 template <space S>
-[[nodiscard]] status route_given(route_inputs<S> const& with, route_options const& o,
-                                 offset_t tokens, offset_t experts, offset_t top_k) noexcept {
+[[nodiscard]] status check_route_inputs(route_inputs<S> const& with, route_options const& o,
+                                        offset_t tokens, offset_t experts,
+                                        offset_t top_k) noexcept {
   if (status bad = first_of(optional_row("route.choice_bias", with.choice_bias, experts, "experts"),
                             optional_row("route.valid", with.valid, tokens, "tokens"),
                             optional_row("route.token", with.token, tokens, "tokens"),
@@ -119,9 +120,9 @@ template <space S>
 
 /// The outputs beside expert and gate.
 template <space S>
-[[nodiscard]] status route_wanted(routing<S> const& out, route_inputs<S> const& with,
-                                  route_options const& o, offset_t tokens, offset_t experts,
-                                  offset_t top_k) noexcept {
+[[nodiscard]] status check_route_outputs(routing<S> const& out, route_inputs<S> const& with,
+                                         route_options const& o, offset_t tokens, offset_t experts,
+                                         offset_t top_k) noexcept {
   offset_t const sequences = ::shunt::detail::sequences_of(out);
   if (sequences < 1 || tokens % sequences != 0) {
     return status::fail(error::bad_shape,
@@ -171,7 +172,8 @@ template <space S>
 
 /// No output may lie in an input or in another output.
 template <class T, space S>
-[[nodiscard]] status route_apart(view<T const, 2, S> logits, routing<S> const& out) noexcept {
+[[nodiscard]] status check_route_no_alias(view<T const, 2, S> logits,
+                                          routing<S> const& out) noexcept {
   return first_of(apart("route.expert", out.expert, "route.logits", logits),
                   apart("route.gate", out.gate, "route.logits", logits),
                   apart("route.gate", out.gate, "route.expert", out.expert),
@@ -234,5 +236,5 @@ template <class T, class G, space S>
   return in_place ? status{} : apart("route_backward.d_logits", d_logits, "logits", logits);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::check

@@ -16,7 +16,7 @@ enum class score_kind : std::uint8_t {
 /// What the scores s of the chosen become.
 enum class gate_kind : std::uint8_t {
   raw,            ///< scale * s
-  renormalised,   ///< scale * s / (sum of the chosen s + epsilon)
+  renormalized,   ///< scale * s / (sum of the chosen s + epsilon)
   softmax_chosen  ///< scale * softmax of the chosen s (gpt-oss: with score_kind::logits)
 };
 
@@ -41,7 +41,7 @@ struct route_options {
   score_kind score = score_kind::softmax;
   gate_kind gates = gate_kind::raw;
   float scale = 1.0f;    ///< times every gate
-  float epsilon = 0.0f;  ///< added to the sum when renormalising
+  float epsilon = 0.0f;  ///< added to the sum when renormalizing
 
   index_t groups = 1;      ///< equal runs of experts ...
   index_t top_groups = 1;  ///< ... of which this many may be chosen from
@@ -49,7 +49,7 @@ struct route_options {
 
   /// Each logit is multiplied by a factor drawn evenly from [1 - jitter, 1 + jitter) (Switch).
   float jitter = 0.0f;
-  /// GShard: the second of two experts is kept with probability 2 * its renormalised share.
+  /// GShard: the second of two experts is kept with probability 2 * its renormalized share.
   bool random_second = false;
   std::uint64_t seed = 0;         ///< of both; a number depends on seed, token and expert only
   std::uint64_t first_token = 0;  ///< added to the row number: micro-batches draw their own

@@ -61,18 +61,18 @@ inline constexpr preset switch_base_128{
 inline constexpr preset gshard{
     .name = "GShard",
     .sizes = {.hidden = 1024, .intermediate = 8192, .experts = 2048, .top_k = 2},
-    .route = {.gates = gate_kind::renormalised, .random_second = true},
+    .route = {.gates = gate_kind::renormalized, .random_second = true},
     .activation = activation_kind::relu,
     .capacity = 1.0f};  // 2 T / E rows, its published factor of 2, at K = 2
 
 inline constexpr preset mixtral_8x7b{
     .name = "Mixtral-8x7B",
     .sizes = {.hidden = 4096, .intermediate = 14336, .experts = 8, .top_k = 2},
-    .route = {.gates = gate_kind::renormalised}};
+    .route = {.gates = gate_kind::renormalized}};
 inline constexpr preset mixtral_8x22b{
     .name = "Mixtral-8x22B",
     .sizes = {.hidden = 6144, .intermediate = 16384, .experts = 8, .top_k = 2},
-    .route = {.gates = gate_kind::renormalised}};
+    .route = {.gates = gate_kind::renormalized}};
 
 inline constexpr preset olmoe_1b_7b{
     .name = "OLMoE-1B-7B",
@@ -88,16 +88,16 @@ inline constexpr preset qwen15_moe_a27b{
 inline constexpr preset qwen3_30b_a3b{
     .name = "Qwen3-30B-A3B",
     .sizes = {.hidden = 2048, .intermediate = 768, .experts = 128, .top_k = 8},
-    .route = {.gates = gate_kind::renormalised}};
+    .route = {.gates = gate_kind::renormalized}};
 inline constexpr preset qwen3_235b_a22b{
     .name = "Qwen3-235B-A22B",
     .sizes = {.hidden = 4096, .intermediate = 1536, .experts = 128, .top_k = 8},
-    .route = {.gates = gate_kind::renormalised}};
+    .route = {.gates = gate_kind::renormalized}};
 
 inline constexpr preset qwen3_next_80b{
     .name = "Qwen3-Next-80B",
     .sizes = {.hidden = 2048, .intermediate = 512, .experts = 512, .top_k = 10},
-    .route = {.gates = gate_kind::renormalised},
+    .route = {.gates = gate_kind::renormalized},
     .shared_experts = 1,
     .shared_intermediate = 512,
     .shared_gate = true};
@@ -118,7 +118,7 @@ inline constexpr preset deepseek_v3{
     .name = "DeepSeek-V3",
     .sizes = {.hidden = 7168, .intermediate = 2048, .experts = 256, .top_k = 8},
     .route = {.score = score_kind::sigmoid,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 2.5f,
               .epsilon = 1e-20f,
               .groups = 8,
@@ -133,7 +133,7 @@ inline constexpr preset kimi_k2{
     .name = "Kimi-K2",
     .sizes = {.hidden = 7168, .intermediate = 2048, .experts = 384, .top_k = 8},
     .route = {.score = score_kind::sigmoid,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 2.827f,
               .epsilon = 1e-20f},
     .balance = balance_kind::sign_step,
@@ -145,7 +145,7 @@ inline constexpr preset glm_5{
     .name = "GLM-5",
     .sizes = {.hidden = 6144, .intermediate = 2048, .experts = 256, .top_k = 8},
     .route = {.score = score_kind::sigmoid,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 2.5f,
               .epsilon = 1e-20f},
     .balance = balance_kind::sign_step,
@@ -156,7 +156,7 @@ inline constexpr preset glm_5{
 inline constexpr preset minimax_m2{
     .name = "MiniMax-M2",
     .sizes = {.hidden = 3072, .intermediate = 1536, .experts = 256, .top_k = 8},
-    .route = {.score = score_kind::sigmoid, .gates = gate_kind::renormalised},
+    .route = {.score = score_kind::sigmoid, .gates = gate_kind::renormalized},
     .balance = balance_kind::sign_step,
     .choice_bias = true};
 
@@ -164,7 +164,7 @@ inline constexpr preset deepseek_v4_flash{
     .name = "DeepSeek-V4-Flash",
     .sizes = {.hidden = 4096, .intermediate = 2048, .experts = 256, .top_k = 6},
     .route = {.score = score_kind::sqrt_softplus,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 1.5f,
               .epsilon = 1e-20f},
     .activation = activation_kind::swiglu_capped,
@@ -178,7 +178,7 @@ inline constexpr preset deepseek_v4_pro{
     .name = "DeepSeek-V4-Pro",
     .sizes = {.hidden = 7168, .intermediate = 3072, .experts = 384, .top_k = 6},
     .route = {.score = score_kind::sqrt_softplus,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 2.5f,
               .epsilon = 1e-20f},
     .activation = activation_kind::swiglu_capped,
@@ -224,7 +224,7 @@ inline constexpr preset llama4_maverick{
 inline constexpr preset kimi_k3{
     .name = "Kimi-K3",
     .sizes = {.hidden = 3584, .intermediate = 3072, .experts = 896, .top_k = 16},
-    .route = {.score = score_kind::sigmoid, .gates = gate_kind::renormalised, .epsilon = 1e-20f},
+    .route = {.score = score_kind::sigmoid, .gates = gate_kind::renormalized, .epsilon = 1e-20f},
     .activation = activation_kind::situ_glu,
     .balance = balance_kind::quantile_step,
     .choice_bias = true,
@@ -236,7 +236,7 @@ inline constexpr preset nemotron_3_super{
     .name = "Nemotron-3-Super",
     .sizes = {.hidden = 1024, .intermediate = 2688, .experts = 512, .top_k = 22},
     .route = {.score = score_kind::sigmoid,
-              .gates = gate_kind::renormalised,
+              .gates = gate_kind::renormalized,
               .scale = 5.0f,
               .epsilon = 1e-20f},
     .activation = activation_kind::relu2,

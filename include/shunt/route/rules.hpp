@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/macros.hpp"
 #include "shunt/core/math.hpp"
 #include "shunt/core/shape.hpp"
@@ -35,7 +35,7 @@ struct route_rule {
   bool random_second = false;
 
   float const* choice_bias = nullptr;
-  /// Renormalised softmax without epsilon is the softmax of the chosen logits: no other logit matters.
+  /// Renormalized softmax without epsilon is the softmax of the chosen logits: no other logit matters.
   bool chosen_logits = false;
   bool choose_by_score = false;  ///< else by the logit: the same order, never rounded to a tie
   bool exponentials = false;     ///< the softmax denominator is needed
@@ -46,7 +46,7 @@ struct route_rule {
   float lowest = 0.0f, bins_per_unit = 0.0f;
 };
 
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// What a call comes down to for its kernels.
 inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
@@ -66,7 +66,7 @@ inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
   r.jitter = o.jitter;
   r.random_second = o.random_second;
   r.chosen_logits =
-      o.score == score_kind::softmax && o.gates == gate_kind::renormalised && !(o.epsilon > 0.0f);
+      o.score == score_kind::softmax && o.gates == gate_kind::renormalized && !(o.epsilon > 0.0f);
   return r;
 }
 
@@ -132,5 +132,5 @@ struct bias_range {
   }
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

@@ -1,4 +1,4 @@
-// No include guard: the scores that are not the math room's own, and the slopes of scores, once, for
+// No include guard: the scores that are not the math module's own, and the slopes of scores, once, for
 // whatever lane type the including namespace defines (see core/math_functions.inl, whose functions it
 // uses).
 
@@ -20,7 +20,7 @@ SHUNT_MATH vf shifted_sqrt_softplus(vf z, vf q) noexcept {
 }
 /// The factor of a score over κ in s / (Σ s + epsilon): 1 / (sum + epsilon / κ), for a sum of scores
 /// over κ and root = √κ. κ itself may be too small for a float where the factor is not.
-SHUNT_MATH vf renormalising_factor(vf sum, vf epsilon, vf root) noexcept {
+SHUNT_MATH vf renormalizing_factor(vf sum, vf epsilon, vf root) noexcept {
   return root / fma(sum, root, epsilon / root);
 }
 

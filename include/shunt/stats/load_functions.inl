@@ -2,7 +2,7 @@
 // namespace defines (see core/math_functions.inl, whose functions it uses).
 
 /// -log2 p, in bits; 0 for 0, whose share of the entropy is none.
-SHUNT_MATH vf surprise(vf p) noexcept {
+SHUNT_MATH vf self_information(vf p) noexcept {
   return log(select(p > fill(0.0f), p, fill(1.0f))) * fill(-0x1.715476p+0f);
 }
 

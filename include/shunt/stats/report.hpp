@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/dispatch/plan.hpp"
 #include "shunt/route/options.hpp"
@@ -14,10 +14,10 @@ struct load_figures {
   std::int64_t dropped = 0;     ///< slots refused by full experts, where a plan's totals are given
   std::int64_t non_finite = 0;  ///< logits that were NaN or +Inf, where a route's report is given
   index_t experts = 0;
-  float mean_over_max = 1;  ///< utilisation: 1 when all experts have the same load, 1/E at worst
-  float busy_share = 1;     ///< share of the experts with at least half the uniform load
-  float max_violation = 0;  ///< max over mean, less 1
-  float entropy = 0;        ///< -Σ p log2 p, in bits: log2 E when uniform
+  float utilization = 1;      ///< utilization: 1 when all experts have the same load, 1/E at worst
+  float active_fraction = 1;  ///< share of the experts with at least half the uniform load
+  float max_violation = 0;    ///< max over mean, less 1
+  float entropy = 0;          ///< -Σ p log2 p, in bits: log2 E when uniform
   float jsd = 0;  ///< Jensen-Shannon divergence of p and u in bits: 0 when uniform, below 1
 };
 
@@ -35,12 +35,12 @@ template <space S = space::host> struct load_events {
 };
 
 namespace detail {
-/// The backend of a policy: one specialisation in each backend's stats header.
-template <class P> struct stats_on;
+/// The backend of a policy: one specialization in each backend's stats header.
+template <class P> struct stats_backend;
 }  // namespace detail
 
 namespace check {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 template <space S>
 [[nodiscard]] status load(load_report<S> const& out, load_events<S> const& events,
                           offset_t experts) noexcept {
@@ -51,6 +51,6 @@ template <space S>
       optional_vector("load_stats", "events.plan", events.plan, 1, "one plan_counts"),
       optional_vector("load_stats", "events.route", events.route, route_events, "route_events"));
 }
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace check
 }  // namespace shunt

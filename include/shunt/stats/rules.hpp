@@ -14,7 +14,7 @@ namespace shunt::math {
 /// The figures of a load, said once for all backends. Ratios are of integers, exact below 2^53, each
 /// rounded to float once; fma, so that no compiler decides how.
 namespace shunt::detail {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 SHUNT_HD inline double fma_of(double a, double b, double c) noexcept {
 #if defined(__CUDA_ARCH__)
@@ -46,9 +46,9 @@ struct load_ratios {
 };
 
 /// The whole load; none at all is taken for one slot an expert.
-class whole_load {
+class load_distribution {
  public:
-  SHUNT_HD whole_load(offset_t experts, std::int64_t slots, std::int64_t most) noexcept
+  SHUNT_HD load_distribution(offset_t experts, std::int64_t slots, std::int64_t most) noexcept
       : experts_(experts),
         slots_(slots),
         size_(static_cast<double>(experts)),
@@ -63,7 +63,7 @@ class whole_load {
             fma_of(n, 2.0 * size_, -total_) >= 0.0};
   }
 
-  /// From the sums over experts: of those that are busy, of p times its surprise, and of the weights
+  /// From the sums over experts: of those that are busy, of p times its self_information, and of the weights
   /// times the skews' lopsidedness.
   template <space S>
   [[nodiscard]] SHUNT_HD load_figures figures(offset_t busy, float entropy, float divergence,
@@ -72,8 +72,8 @@ class whole_load {
     f.slots = slots_;
     f.experts = static_cast<index_t>(experts_);
     if (experts_ > 0) {
-      f.mean_over_max = static_cast<float>(total_ / (peak_ * size_));
-      f.busy_share = static_cast<float>(static_cast<double>(busy) / size_);
+      f.utilization = static_cast<float>(total_ / (peak_ * size_));
+      f.active_fraction = static_cast<float>(static_cast<double>(busy) / size_);
       f.max_violation = static_cast<float>(fma_of(peak_, size_, -total_) / total_);
     }
     f.entropy = entropy;
@@ -91,5 +91,5 @@ class whole_load {
   double size_, total_, peak_;
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::detail

@@ -156,7 +156,7 @@ def moe_layer(
     must not add to y or to gradients.
     """
     for name, plain in (("balance_loss", 0.0), ("z_loss", 0.0), ("add_to_y", False),
-                        ("gradients", "overwrite")):  # fmt: skip
+                        ("accumulate", False)):  # fmt: skip
         if getattr(options, name) != plain:
             raise ValueError(
                 f"options.{name} is {getattr(options, name)!r}; under torch it must be {plain!r}"

@@ -182,7 +182,7 @@ class MoELayer(nn.Module):
 
     @property
     def load(self) -> dict[str, Any]:
-        """Figures of the last call's load: utilisation, entropy, largest share, drops."""
+        """Figures of the last call's load: utilization, entropy, largest share, drops."""
         if self._report is None:
             raise ValueError("load: the layer has not been called")
         return {**self._report.figures, **self._report.totals}

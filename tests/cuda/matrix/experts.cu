@@ -14,7 +14,7 @@ template <class T> void experts_room(on_cuda const& on) {
   (void)activation_forward(on, in<T, 2>(), swiglu{}, out<T, 2>());
   (void)activation_backward(on, in<T, 2>(), in<T, 2>(), swiglu{}, out<T, 2>());
   // what the layer's backward calls instead of grouped_dgrad and activation_backward
-  (void)detail::experts_on<on_cuda>::dgrad_activation(
+  (void)detail::experts_backend<on_cuda>::dgrad_activation(
       on, in<T, 2>(), expert_matrix<T, space::device>(in<T, 3>()), rows, {}, in<T, 2>(), swiglu{},
       out<T, 2>(), {.d_scale = out<float, 1>()}, out<float, 2>());
 }

@@ -5,7 +5,7 @@
 #include "shunt/core/view.hpp"
 #include "shunt/dispatch/plan.hpp"
 
-// What each room's file in this folder shares. A file calls every public function of its room with
+// What each module's file in this folder shares. A file calls every public function of its module with
 // arguments of the right types and no content: it is compiled, for each architecture, and never run.
 namespace shunt::matrix {
 
@@ -15,8 +15,8 @@ using scratch = arena<space::device>;
 using plan = dispatch_plan<space::device>;
 
 /// For float and bf16; one function per type, so that nothing is left out as dead.
-#define SHUNT_MATRIX(room)                                      \
-  void room##_of_floats(on_cuda const& on) { room<float>(on); } \
-  void room##_of_bf16(on_cuda const& on) { room<bf16>(on); }
+#define SHUNT_MATRIX(module)                                        \
+  void module##_of_floats(on_cuda const& on) { module<float>(on); } \
+  void module##_of_bf16(on_cuda const& on) { module<bf16>(on); }
 
 }  // namespace shunt::matrix

@@ -3,7 +3,7 @@
 #include "shunt/nn/embedding.cuh"
 #include "shunt/nn/linear.cuh"
 #include "shunt/nn/norm.cuh"
-#include "shunt/nn/optimiser.cuh"
+#include "shunt/nn/optimizer.cuh"
 #include "shunt/nn/rotary.cuh"
 
 #include "cuda/matrix/matrix.hpp"

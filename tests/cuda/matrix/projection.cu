@@ -1,4 +1,4 @@
-#include "shunt/route/projection.cuh"
+#include "shunt/gate_projection.cuh"
 
 #include "cuda/matrix/matrix.hpp"
 

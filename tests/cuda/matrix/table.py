@@ -33,10 +33,10 @@ def readable(names):
 
 
 def read(paths):
-    """{(room, kernel): {architecture: (registers, spilled bytes)}}"""
+    """{(module, kernel): {architecture: (registers, spilled bytes)}}"""
     found = {}
     for path in paths:
-        room, architecture, _ = path.name.split(".")
+        module, architecture, _ = path.name.split(".")
         name, spilled = None, 0
         for line in path.read_text().splitlines():
             if m := ENTRY.search(line):
@@ -44,30 +44,30 @@ def read(paths):
             elif (m := SPILL.search(line)) and name:
                 spilled = max(int(m[1]), int(m[2]))
             elif (m := USED.search(line)) and name:
-                found.setdefault((room, name), {})[architecture] = (int(m[1]), spilled)
+                found.setdefault((module, name), {})[architecture] = (int(m[1]), spilled)
                 name, spilled = None, 0
     names = readable(sorted({name for _, name in found}))
     kernels = {}
-    for (room, mangled), cells in found.items():
+    for (module, mangled), cells in found.items():
         # Of kernels that are called alike (one function for several types of argument) the largest.
-        row = kernels.setdefault((room, names[mangled]), {})
+        row = kernels.setdefault((module, names[mangled]), {})
         for architecture, cell in cells.items():
             row[architecture] = max(row.get(architecture, (0, 0)), cell)
     return kernels
 
 
 def load(table):
-    kernels, room, version, columns = {}, None, None, []
+    kernels, module, version, columns = {}, None, None, []
     for line in table.read_text().splitlines() if table.exists() else []:
         if m := re.match(r"# nvcc (\S+)", line):
             version = m[1]
         elif line.startswith("sm_"):
             columns = line.split()[:-1]
         elif m := re.match(r"\[(\w+)\]", line):
-            room = m[1]
+            module = m[1]
         elif line and not line.startswith("#"):
             cells, name = line.split(None, len(columns))[:-1], line.split(None, len(columns))[-1]
-            row = kernels[(room, name)] = {}
+            row = kernels[(module, name)] = {}
             for column, cell in zip(columns, cells):
                 if cell != "-":
                     registers, _, spilled = cell.partition("+")
@@ -80,11 +80,11 @@ def save(table, version, kernels):
         f"# nvcc {version} -O2: registers of a thread, +bytes spilled. tests/cuda/matrix/check --update",
         "".join(f"{c:8}" for c in ORDER) + "kernel",
     ]
-    room = None
+    module = None
     for (its, name), row in sorted(kernels.items()):
-        if its != room:
-            room = its
-            lines += ["", f"[{room}]"]
+        if its != module:
+            module = its
+            lines += ["", f"[{module}]"]
         cells = [f"{r}+{s}" if s else str(r) for r, s in (row.get(c, (0, 0)) for c in ORDER)]
         lines.append("".join(f"{c if c != '0' else '-':8}" for c in cells) + name)
     table.write_text("\n".join(lines) + "\n")
@@ -95,11 +95,11 @@ def main():
     update = "--update" in sys.argv
     kernels = read([Path(p) for p in sys.argv[3:] if p != "--update"])
     known, made_with = load(table)
-    rooms = {room for room, _ in kernels}
+    modules = {module for module, _ in kernels}
     if update:
         seen = {architecture for row in kernels.values() for architecture in row}
         for key, row in known.items() if version == made_with else ():
-            if key[0] not in rooms:
+            if key[0] not in modules:
                 kernels[key] = row
             elif key in kernels:
                 kernels[key] |= {a: cell for a, cell in row.items() if a not in seen}
@@ -110,18 +110,18 @@ def main():
         print(f"not run: registers against {table.name}: it is nvcc {made_with}'s, this is {version}")
         return 0
     bad, unknown, fewer = [], [], 0
-    for (room, name), row in sorted(kernels.items()):
+    for (module, name), row in sorted(kernels.items()):
         for architecture, (registers, spilled) in sorted(row.items()):
-            now = f"{room}: {name} on {architecture}: {registers} registers, {spilled} bytes spilled"
-            was = known.get((room, name), {}).get(architecture)
+            now = f"{module}: {name} on {architecture}: {registers} registers, {spilled} bytes spilled"
+            was = known.get((module, name), {}).get(architecture)
             if was is None:
                 (bad if spilled else unknown).append(now + "; the table does not have it")
             elif registers > was[0] or spilled > was[1]:
                 bad.append(f"{now}; the table says {was[0]} and {was[1]}")
             else:
                 fewer += registers < was[0] or spilled < was[1]
-    gone = [f"{room}: {name}" for room, name in known
-            if room in rooms and (room, name) not in kernels]
+    gone = [f"{module}: {name}" for module, name in known
+            if module in modules and (module, name) not in kernels]
     for line in bad:
         print("FAILED:", line)
     for line in unknown[:10]:

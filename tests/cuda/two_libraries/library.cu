@@ -40,8 +40,10 @@ extern "C" __attribute__((visibility("default"))) int run(float const* logits, f
 
   shunt::on_cuda const on;
   shunt::shape const s{.tokens = tokens, .hidden = hidden, .experts = experts, .top_k = top_k};
-  auto const route_bytes = shunt::route_bytes(on, s), plan_bytes = shunt::plan_scratch_bytes(on, s);
-  auto const most = static_cast<offset_t>(route_bytes > plan_bytes ? route_bytes : plan_bytes);
+  auto const route_scratch_bytes = shunt::route_scratch_bytes(on, s),
+             plan_bytes = shunt::plan_scratch_bytes(on, s);
+  auto const most =
+      static_cast<offset_t>(route_scratch_bytes > plan_bytes ? route_scratch_bytes : plan_bytes);
   buffer<std::byte> work(most);
   shunt::arena<device> const arena{work.data, static_cast<std::size_t>(most)};
   shunt::routing<device> out;

@@ -11,7 +11,7 @@ namespace softgpu {
 
 bool fatal(fault what) {
   switch (what) {
-    case fault::uninitialised:
+    case fault::uninitialized:
     case fault::shared_race:
     case fault::inactive_lane:
     case fault::divergent_barrier:

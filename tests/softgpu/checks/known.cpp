@@ -15,7 +15,7 @@ struct entry {
 constexpr entry entries[] = {
     // A serial merge loads the element behind the end of a list together with its last one, and
     // drops it; the temporary storage has room for it.
-    {fault::uninitialised, "cub/block/block_merge_sort.cuh", "of shared memory"},
+    {fault::uninitialized, "cub/block/block_merge_sort.cuh", "of shared memory"},
 };
 
 }  // namespace

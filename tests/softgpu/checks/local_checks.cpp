@@ -58,7 +58,7 @@ void local_touch(access& a, lane_mask good) {
       unwritten |= lane_mask{1} << lane;
   }
   if (unwritten == 0 || !reads_a_variable(a)) return;
-  raise_fault(a.w, a.o, unwritten, fault::uninitialised,
+  raise_fault(a.w, a.o, unwritten, fault::uninitialized,
               "read of " + std::to_string(a.bytes) + " bytes of local memory at " +
                   std::to_string(a.address[std::countr_zero(unwritten)]) + " that nobody wrote");
 }

@@ -26,7 +26,7 @@ std::string what_of(access const& a, int lane) {
 }
 
 /// Says where an address lies relative to the nearest allocation.
-std::string neighbourhood(std::uint64_t address) {
+std::string neighborhood(std::uint64_t address) {
   auto const n = arena::nearest(address);
   if (!n) return "there is no device allocation";
   std::string const whose = std::string("the ") + std::to_string(n->bytes) + " bytes of " +
@@ -90,7 +90,7 @@ bool global_lane(access& a, int lane) {
   std::uint64_t const now = inside ? states(shadow, a.bytes) : 0;
   if (all_are(now, map::written)) return true;
   if (!all_are(now, map::unwritten)) {
-    std::string const where = inside ? neighbourhood(at) : "no device memory";
+    std::string const where = inside ? neighborhood(at) : "no device memory";
     bool const freed = inside && std::memchr(shadow, map::freed, a.bytes) != nullptr;
     refuse(a, lane, freed ? fault::use_after_free : fault::out_of_bounds,
            what_of(a, lane) + (freed ? ", which has been freed" : ": " + where));
@@ -100,8 +100,8 @@ bool global_lane(access& a, int lane) {
     std::memset(shadow, map::written, a.bytes);
     return true;
   }
-  raise_fault(a.w, a.o, lane_mask{1} << lane, fault::uninitialised,
-              what_of(a, lane) + ", which nobody wrote: " + neighbourhood(at));
+  raise_fault(a.w, a.o, lane_mask{1} << lane, fault::uninitialized,
+              what_of(a, lane) + ", which nobody wrote: " + neighborhood(at));
   if (a.kind == access_kind::atomic) std::memset(shadow, map::written, a.bytes);
   return true;
 }

@@ -26,7 +26,7 @@ char const* name_of(fault f) {
     case fault::use_after_free: return "use after free";
     case fault::misaligned: return "misaligned";
     case fault::read_only: return "read only";
-    case fault::uninitialised: return "uninitialised";
+    case fault::uninitialized: return "uninitialized";
     case fault::shared_race: return "shared race";
     case fault::divergent_barrier: return "divergent barrier";
     case fault::deadlock: return "deadlock";

@@ -119,7 +119,7 @@ void shared_touch(access& a, lane_mask good, bool row) {
     s.tick(me);
   }
   if (unwritten != 0)
-    raise_fault(a.w, a.o, unwritten, fault::uninitialised,
+    raise_fault(a.w, a.o, unwritten, fault::uninitialized,
                 "read of " + std::to_string(a.bytes) + " bytes of shared memory at " +
                     std::to_string(a.address[std::countr_zero(unwritten)]) + " that nobody wrote");
   if (racing == 0) return;

@@ -60,7 +60,7 @@ std::string quoted(std::string const& word) {
 }
 
 /// Everything a command prints; false where it fails.
-bool output_of(std::string const& command, std::string& out) {
+bool output_prefetch(std::string const& command, std::string& out) {
   std::FILE* const pipe = popen(command.c_str(), "r");
   if (pipe == nullptr) return false;
   char piece[4096];
@@ -119,9 +119,10 @@ kernel_resources compile(kernel const& k, std::string const& architecture) {
   temporary_file const ptx(with_entry_alone(*k.module->text, entry));
   if (!ptx.good()) return r.error = "cannot write a temporary file " + ptx.path(), r;
   std::string text;
-  bool const done = output_of(quoted(tool()) + " -v -arch=" + quoted(architecture) + " -e " +
-                                  quoted(entry) + " -o /dev/null " + quoted(ptx.path()) + " 2>&1",
-                              text);
+  bool const done =
+      output_prefetch(quoted(tool()) + " -v -arch=" + quoted(architecture) + " -e " +
+                          quoted(entry) + " -o /dev/null " + quoted(ptx.path()) + " 2>&1",
+                      text);
   if (!done || !read_report(text, entry, r)) r.error = text.empty() ? tool() + " failed" : text;
   return r;
 }

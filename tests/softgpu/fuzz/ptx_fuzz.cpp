@@ -40,7 +40,7 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
       }
     for (ptx::variable const& v : m.variables)
       must(v.bytes >= 0 && v.initial.size() <= std::size_t(v.bytes),
-           "an initialiser beyond its variable");
+           "an initializer beyond its variable");
   } catch (ptx::error const& e) { must(e.what()[0] != 0, "refused without a sentence"); }
   return 0;
 }

@@ -18,7 +18,7 @@ struct lane_tools {
   void (*add_wide)(std::uint64_t* to, std::uint64_t const* base, std::uint64_t offset, lane_mask m);
   void (*add_narrow)(std::uint64_t* to, std::uint32_t const* base, std::uint32_t offset,
                      lane_mask m);
-  address_summary (*summarise)(std::uint64_t const* address, unsigned bytes);
+  address_summary (*summarize)(std::uint64_t const* address, unsigned bytes);
   void (*offset)(std::byte** to, std::uint64_t const* address, std::uint64_t by);
   void (*gather32)(std::uint32_t* row, std::byte* const* from, lane_mask m);
   void (*gather64)(std::uint64_t* row, std::byte* const* from, lane_mask m);

@@ -14,7 +14,7 @@ struct op;
 using handler = void (*)(warp&, op const&);
 
 /// The two bodies of an instruction. `full` may write every lane of its destination; `some` writes
-/// only the lanes of warp::mask. An instruction that honours the mask anyway gives one body twice.
+/// only the lanes of warp::mask. An instruction that honors the mask anyway gives one body twice.
 struct handlers {
   handler full = nullptr;
   handler some = nullptr;

@@ -31,8 +31,8 @@ void count_lanes(access& a, lane_mask good) {
 }
 
 lane_mask admit_global(access& a) {
-  // The common case: 32 neighbours, one allocation, all of it written.
-  address_summary const s = loops.summarise(a.address, a.bytes);
+  // The common case: 32 neighbors, one allocation, all of it written.
+  address_summary const s = loops.summarize(a.address, a.bytes);
   std::uint64_t const span = std::uint64_t{a.bytes} * lanes_per_warp;
   lane_mask good = all_lanes;
   // Constants and parameters, which a device reads through a cache of their own.
@@ -51,7 +51,7 @@ lane_mask admit_global(access& a) {
 }
 
 lane_mask admit_shared(access& a) {
-  address_summary const s = loops.summarise(a.address, a.bytes);
+  address_summary const s = loops.summarize(a.address, a.bytes);
   bool const inside = (s.any & (a.bytes - 1)) == 0 &&
                       s.low >= static_cast<std::uint64_t>(map::first_shared) &&
                       s.high + a.bytes <= static_cast<std::uint64_t>(a.w.block->shared_bytes);

@@ -31,7 +31,7 @@ bool read_scalar(std::string_view word, scalar& out);
 
 enum class space : std::uint8_t { generic, global, shared, local, constant, parameter };
 
-/// An address written into an initialiser: bytes [offset, offset + size) hold symbol + addend.
+/// An address written into an initializer: bytes [offset, offset + size) hold symbol + addend.
 struct relocation {
   std::int64_t offset = 0;
   int size = 8;
@@ -52,7 +52,7 @@ struct variable {
   bool is_managed = false;            // .attribute(.managed)
   std::vector<std::uint8_t> initial;  // shorter than bytes: the rest is zero
   std::vector<relocation> relocations;
-  bool initialised = false;
+  bool initialized = false;
   int line = 0;
 };
 

@@ -34,8 +34,8 @@ class parser {
   std::vector<variable> parameter_list();
   variable declaration(space where, bool is_extern);
   std::vector<variable> declarations(space where, bool is_extern);
-  void initialiser(variable& v);
-  void initialiser_element(variable& v, std::int64_t& offset);
+  void initializer(variable& v);
+  void initializer_element(variable& v, std::int64_t& offset);
   void performance_directive(function& f, std::string_view name);
 
   // Function bodies (statements.cpp).

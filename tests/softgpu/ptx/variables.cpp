@@ -1,4 +1,4 @@
-// Variables and their initialisers.
+// Variables and their initializers.
 #include <bit>
 #include <cstring>
 
@@ -60,7 +60,7 @@ variable parser::declaration(space where, bool is_extern) {
   }
   v.bytes = count * v.type.bytes() * vector;
   v.alignment = static_cast<int>(alignment > 0 ? alignment : v.type.bytes() * vector);
-  if (accept('=')) initialiser(v);
+  if (accept('=')) initializer(v);
   return v;
 }
 
@@ -72,27 +72,27 @@ std::vector<variable> parser::declarations(space where, bool is_extern) {
     next.initial.clear();
     next.relocations.clear();
     if (now_.is('[')) fail("arrays in a list of names are not supported");
-    if (accept('=')) initialiser(next);
+    if (accept('=')) initializer(next);
     out.push_back(std::move(next));
   }
   expect(';', "after a declaration");
   return out;
 }
 
-void parser::initialiser(variable& v) {
-  v.initialised = true;
+void parser::initializer(variable& v) {
+  v.initialized = true;
   std::int64_t offset = 0;
-  initialiser_element(v, offset);
+  initializer_element(v, offset);
   if (v.is_array && v.bytes == 0) v.bytes = offset;
-  if (offset > v.bytes) fail("an initialiser is longer than its variable");
+  if (offset > v.bytes) fail("an initializer is longer than its variable");
 }
 
-void parser::initialiser_element(variable& v, std::int64_t& offset) {
+void parser::initializer_element(variable& v, std::int64_t& offset) {
   int const size = v.type.bytes();
   if (accept('{')) {
     while (!accept('}')) {
-      initialiser_element(v, offset);
-      if (!accept(',') && !now_.is('}')) fail("expected ',' or '}' in an initialiser");
+      initializer_element(v, offset);
+      if (!accept(',') && !now_.is('}')) fail("expected ',' or '}' in an initializer");
     }
     return;
   }

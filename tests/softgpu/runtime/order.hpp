@@ -1,6 +1,6 @@
 #pragma once
 // The order of work. A work knows what must come before it, and nothing else says when it runs: it
-// runs when somebody needs it, as late as CUDA allows, so that a missing synchronisation shows.
+// runs when somebody needs it, as late as CUDA allows, so that a missing synchronization shows.
 // Where several works may come first, the one enqueued last does, for the same reason.
 
 #include <chrono>

@@ -24,22 +24,22 @@ inline constexpr pattern patterns[] = {{"random", 0}, {"few", 1},      {"equal",
 
 /// n values of a pattern, the same on every run.
 template <class T> std::vector<T> values_of(pattern p, std::size_t n) {
-  std::mt19937_64 dice(n * 8 + std::size_t(p.code));
+  std::mt19937_64 rng(n * 8 + std::size_t(p.code));
   auto const any = [&] {
     if constexpr (std::is_floating_point_v<T>)
-      return static_cast<T>(std::ldexp(double(std::int64_t(dice())), int(dice() % 40) - 60));
+      return static_cast<T>(std::ldexp(double(std::int64_t(rng())), int(rng() % 40) - 60));
     else
-      return static_cast<T>(dice());
+      return static_cast<T>(rng());
   };
   std::vector<T> v(n);
   for (std::size_t i = 0; i < n; ++i) switch (p.code) {
       case 0: v[i] = any(); break;
-      case 1: v[i] = static_cast<T>(dice() % 4); break;
+      case 1: v[i] = static_cast<T>(rng() % 4); break;
       case 2: v[i] = static_cast<T>(7); break;
       case 3: v[i] = static_cast<T>(i); break;
       case 4: v[i] = static_cast<T>(n - i); break;
       default:
-        v[i] = dice() % 2 == 0 ? std::numeric_limits<T>::max() : std::numeric_limits<T>::lowest();
+        v[i] = rng() % 2 == 0 ? std::numeric_limits<T>::max() : std::numeric_limits<T>::lowest();
     }
   return v;
 }

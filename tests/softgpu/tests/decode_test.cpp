@@ -49,17 +49,17 @@ TEST(Decode, BrokenOperandsNeverCrash) {
     at = end + 1;
   }
   ASSERT_GT(words.size(), 500u);
-  std::mt19937 dice(7);
+  std::mt19937 rng(7);
   int refused = 0;
   for (int round = 0; round < 1500; ++round) {
     std::string text = good;
     std::size_t const body = text.find("\n{");
-    std::size_t const from = body + dice() % (text.size() - body);
+    std::size_t const from = body + rng() % (text.size() - body);
     std::size_t const begin = text.find_first_of(" ,\t", from);
     if (begin == std::string::npos) continue;
     std::size_t const end = text.find_first_of(" ,;\n\t", begin + 1);
     if (end == std::string::npos) continue;
-    text.replace(begin + 1, end - begin - 1, words[dice() % words.size()]);
+    text.replace(begin + 1, end - begin - 1, words[rng() % words.size()]);
     refused += !decode_all(std::move(text)).empty();
   }
   EXPECT_GT(refused, 500);

@@ -26,9 +26,9 @@ TEST(Formats, EveryHalfDecodesAndEncodesToItself) {
 }
 
 TEST(Formats, HalvesRoundAsTheCompilerDoes) {
-  std::mt19937 dice(1);
+  std::mt19937 rng(1);
   for (int i = 0; i < 300000; ++i) {
-    double const x = std::ldexp(double(dice()) - 2147483648.0, int(dice() % 60) - 60);
+    double const x = std::ldexp(double(rng()) - 2147483648.0, int(rng() % 60) - 60);
     auto const h = static_cast<_Float16>(x);
     std::uint16_t raw;
     std::memcpy(&raw, &h, 2);
@@ -43,9 +43,9 @@ TEST(Formats, Bf16IsTheUpperHalfOfAFloat) {
     ASSERT_EQ(decode<bf16_format>(bits), static_cast<double>(f));
     ASSERT_EQ(encode<bf16_format>(f), bits);
   }
-  std::mt19937 dice(2);
+  std::mt19937 rng(2);
   for (int i = 0; i < 300000; ++i) {
-    std::uint32_t const u = dice();
+    std::uint32_t const u = rng();
     float const f = std::bit_cast<float>(u);
     if (!std::isfinite(f)) continue;
     std::uint32_t const expected = (u + 0x7fff + (u >> 16 & 1)) >> 16;  // ties to even

@@ -15,7 +15,7 @@ std::vector<instruction const*>& enlisted() {
   return list;
 }
 
-std::mt19937_64& dice() {
+std::mt19937_64& rng() {
   static std::mt19937_64 engine(20260);
   return engine;
 }
@@ -23,7 +23,7 @@ std::mt19937_64& dice() {
 struct one : testing::Test {
   explicit one(instruction const* which) : which_(which) {}
   void TestBody() override {
-    dice().seed(std::hash<std::string>{}(which_->name));
+    rng().seed(std::hash<std::string>{}(which_->name));
     which_->run();
   }
 
@@ -31,7 +31,7 @@ struct one : testing::Test {
   instruction const* which_;
 };
 
-/// Zero, ±1, ±2, the ends, the middle, powers of two and their neighbours.
+/// Zero, ±1, ±2, the ends, the middle, powers of two and their neighbors.
 std::vector<u64> integers(int bits) {
   u64 const mask = ~u64{0} >> (64 - bits), top = u64{1} << (bits - 1);
   std::vector<u64> v{0,
@@ -164,19 +164,19 @@ std::vector<u64> pairs(std::vector<u64> const& halves) {
 
 /// A number whose exponent is near that of one, in half of the cases; else any bits.
 u64 random_real(int e, int m) {
-  u64 const r = dice()(), all = ~u64{0} >> (63 - e - m);
-  if ((r & 1) != 0) return dice()() & all;
+  u64 const r = rng()(), all = ~u64{0} >> (63 - e - m);
+  if ((r & 1) != 0) return rng()() & all;
   u64 const middle = (u64{1} << (e - 1)) - 1, spread = e > 5 ? 24 : 6;
   u64 const field = middle + (r >> 1) % spread - spread / 2;
-  u64 fraction = dice()();
+  u64 fraction = rng()();
   if ((r >> 32 & 3) == 0) fraction &= ~u64{0} << (m - 3);  // few bits set: ties
   return (r >> 40 & 1) << (e + m) | field << m | (fraction & ((u64{1} << m) - 1));
 }
 
 u64 random_integer(int bits) {
-  u64 const r = dice()(), mask = ~u64{0} >> (64 - bits);
-  if ((r & 3) == 0) return u64(s64(dice()()) >> (r >> 8 & 63)) & mask;  // small, of both signs
-  return dice()() & mask;
+  u64 const r = rng()(), mask = ~u64{0} >> (64 - bits);
+  if ((r & 3) == 0) return u64(s64(rng()()) >> (r >> 8 & 63)) & mask;  // small, of both signs
+  return rng()() & mask;
 }
 
 }  // namespace
@@ -207,8 +207,8 @@ template <> std::vector<u64> special_values<count>() {
           15, 8, 65, 256, 257, 0x10000, ~u32{0}, 0x80000000u, 30};
 }
 template <> u64 random_value<count>() {
-  u64 const r = dice()();
-  return (r & 3) == 0 ? dice()() & 0xffffffff : (r >> 8) % 70;
+  u64 const r = rng()();
+  return (r & 3) == 0 ? rng()() & 0xffffffff : (r >> 8) % 70;
 }
 
 instruction::instruction(char const* of, void (*how)()) : name(of), how_(how) {

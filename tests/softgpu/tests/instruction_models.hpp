@@ -1,6 +1,6 @@
 #pragma once
 // Floating point as the PTX manual defines it, in plain C++: the host's rounding modes for f32 and
-// f64, and small formats by searching for the neighbours of a value.
+// f64, and small formats by searching for the neighbors of a value.
 
 #include <cfenv>
 #include <cmath>

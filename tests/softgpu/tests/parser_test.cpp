@@ -71,7 +71,7 @@ $L1:
   EXPECT_EQ(f.body[5].operands[1].value, 4);
 }
 
-TEST(Parser, InitialisersBranchTablesAndPrototypes) {
+TEST(Parser, InitializersBranchTablesAndPrototypes) {
   module const m = parse(std::string(head) + R"(
 .const .align 4 .b8 scale[8] = {0, 0, 128, 63};
 .global .align 8 .u64 names[2] = {generic(text), generic(text)+2};
@@ -116,18 +116,18 @@ TEST(Parser, SaysWhereAndWhyItFails) {
 TEST(Parser, BrokenTextNeverCrashes) {
   std::string const good = read_file(SOFTGPU_SAMPLE_PTX);
   ASSERT_GT(good.size(), 1000u);
-  std::mt19937 dice(20);
+  std::mt19937 rng(20);
   constexpr char spice[] = "{}()[];,.:%@|!-+<>\"0x_ \n";
   int refused = 0;
   for (int round = 0; round < 400; ++round) {
     std::string text = good;
-    int const edits = 1 + int(dice() % 4);
+    int const edits = 1 + int(rng() % 4);
     for (int e = 0; e < edits; ++e) {
-      std::size_t const at = dice() % text.size();
-      switch (dice() % 4) {
-        case 0: text[at] = spice[dice() % (sizeof spice - 1)]; break;
-        case 1: text.erase(at, 1 + dice() % 40); break;
-        case 2: text.insert(at, text.substr(dice() % text.size(), dice() % 60)); break;
+      std::size_t const at = rng() % text.size();
+      switch (rng() % 4) {
+        case 0: text[at] = spice[rng() % (sizeof spice - 1)]; break;
+        case 1: text.erase(at, 1 + rng() % 40); break;
+        case 2: text.insert(at, text.substr(rng() % text.size(), rng() % 60)); break;
         default: text.resize(at + 1); break;
       }
     }

@@ -3,7 +3,7 @@
 
 /// Copies from memory to shared memory that pass no register, in groups.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 __device__ inline unsigned shared_address(void const* p) noexcept {
   return static_cast<unsigned>(__cvta_generic_to_shared(p));
@@ -29,5 +29,5 @@ __device__ inline void wait_for_copies() noexcept {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

@@ -3,7 +3,7 @@
 #include "shunt/combine/options.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// What one token's d_y gives to what stands beside the rows: a warp has one token. d_residual comes
 /// last: it may be d_y itself.
@@ -29,7 +29,7 @@ SHUNT_KERNEL void token_gradients(matrix<T const> d_y, device_plan plan, matrix<
           if (row_of(plan, t * plan.top_k + k) >= 0 || !is_identity(o.zero, t, k)) continue;
           sum = __fmaf_rn(gate ? gate(t, k) : 1.0f, g, sum);
         }
-        if (o.accumulate_d_x) sum = __fmaf_rn(1.0f, to_float(*to), sum);
+        if (o.accumulate) sum = __fmaf_rn(1.0f, to_float(*to), sum);
         *to = from_float<T>(sum);
       }
       if (o.d_residual) row_at(o.d_residual, t)[c] = from_float<T>(real ? g : 0.0f);
@@ -55,12 +55,12 @@ status combine_gradient(on_cuda const& on, matrix<T const> d_y, device_plan cons
   return launch_warps(on, who, plan.tokens, token_gradients<T>, d_y, plan, gate, o);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
 
-template <> struct combine_on<on_cuda> {
+template <> struct combine_backend<on_cuda> {
   template <class T, int Rank> using memory = view<T, Rank, space::device>;
   using plan_type = dispatch_plan<space::device>;
 

@@ -4,7 +4,7 @@
 #include "shunt/backend/cuda/rows.cuh"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The panels of a kernel whose lanes hold `words_in_flight` pieces of `width` columns.
 inline panels panels_of(device_plan const& plan, offset_t columns, int width) noexcept {
@@ -89,12 +89,12 @@ SHUNT_KERNEL void gates_of_slots(view<float const, 1, space::device> row_gate, d
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
 
-template <> struct dispatch_on<on_cuda> {
+template <> struct dispatch_backend<on_cuda> {
   using plan_type = dispatch_plan<space::device>;
   using work_type = arena<space::device>;
   template <class T, int Rank> using memory = view<T, Rank, space::device>;

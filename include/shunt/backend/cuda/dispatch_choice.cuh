@@ -4,7 +4,7 @@
 // Expert choice: slot token·E + e. Each step is a kernel; a token that an expert names twice belongs
 // to the first naming, which leaves the least c in slot_row.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct choice_scratch {
   index_t* wanted;      // [E]
@@ -129,5 +129,5 @@ inline status make_choice_plan(on_cuda const& on, view<index_t const, 2, space::
   return done;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

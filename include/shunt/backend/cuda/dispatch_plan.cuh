@@ -9,7 +9,7 @@
 // The counting sort of the host, with a warp where the host has a block of tokens: count each chunk's
 // slots per expert, turn the counts into starts, place. A small batch is one launch of one block.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// A chunk is what one warp counts and places.
 struct plan_chunks {
@@ -57,13 +57,13 @@ struct plan_job {
   bool lists;
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 #include "shunt/backend/cuda/dispatch_plan_kernels.cuh"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 inline status make_plan(on_cuda const& on, view<index_t const, 2, space::device> expert,
                         dispatch_plan<space::device> const& plan, arena<space::device> work,
@@ -96,5 +96,5 @@ inline status make_plan(on_cuda const& on, view<index_t const, 2, space::device>
   return launch(on, who, experts, tuning::threads, place_by_claim, job);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

@@ -2,7 +2,7 @@
 // Part of dispatch_plan.cuh: its kernels. Warps and blocks take their chunks, experts and rows in
 // turn, so that any grid does the whole work.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// The local expert that a slot wants, or one that is none: not below job.experts. Counts why.
 __device__ inline std::uint32_t expert_of_slot(plan_job const& job, offset_t slot,
@@ -237,5 +237,5 @@ SHUNT_KERNEL void place_by_claim(plan_job job) {
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

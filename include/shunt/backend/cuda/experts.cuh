@@ -1,15 +1,15 @@
 #pragma once
-#include "shunt/backend/cuda/gemm.cuh"
+#include "shunt/backend/cuda/gemm/driver.cuh"
 #include "shunt/experts/activations.hpp"
 #include "shunt/experts/gemm_operands.hpp"
 #include "shunt/experts/options.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// d_bias[n] (+)= sum of the expert's rows of dc, in row order: a thread has one n of one expert.
 SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
-                                 view<float, 2, space::device> d_bias, bool add) {
+                                 view<float, 2, space::device> d_bias, bool accumulate) {
   offset_t const all = job.experts * job.outs;
   for (offset_t at = grid_thread(); at < all; at += grid_threads()) {
     offset_t const e = at / job.outs, n = at % job.outs;
@@ -24,7 +24,7 @@ SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
                                           : __fadd_rn(sum, x);
     }
     float& to = d_bias(e, physical_row(pairs, n));
-    to = add ? __fadd_rn(to, sum) : sum;
+    to = accumulate ? __fadd_rn(to, sum) : sum;
   }
 }
 
@@ -72,7 +72,7 @@ template <class Act> SHUNT_KERNEL void activate_rows(activation_job<Act> job) {
 /// The gradients: a warp has one row.
 template <class Act> SHUNT_KERNEL void activate_rows_backward(activation_job<Act> job) {
   offset_t const rows = job.in_use != nullptr ? *job.in_use : job.rows;
-  finish_activation<Act> const gradients{job.act, job.pre, job.d_pre, job.out, job.scale};
+  epilogue_activation<Act> const gradients{job.act, job.pre, job.d_pre, job.out, job.scale};
   for (offset_t r = grid_warp(); r < rows; r += grid_warps()) {
     float dot = 0.0f;
     for (offset_t base = 0; base < job.columns; base += warp_lanes) {
@@ -100,12 +100,12 @@ SHUNT_KERNEL void add_activation_parts(view<float const, 2, space::device> parts
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
 
-template <> struct experts_on<on_cuda> {
+template <> struct experts_backend<on_cuda> {
   static constexpr space S = space::device;
   template <class T, int Rank> using memory = view<T, Rank, S>;
 
@@ -120,7 +120,7 @@ template <> struct experts_on<on_cuda> {
     auto const own = cuda::activation_of(act);
     if (own.gated() && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
     job.paired = job.w.pairs.half_rows != 0;
-    cuda::finish_forward<std::remove_const_t<decltype(own)>> to{.act = own};
+    cuda::epilogue_forward<std::remove_const_t<decltype(own)>> to{.act = own};
     to.c = gemm_store_of(c, false);
     to.c.scale = gemm_scale_of(options.scale);
     to.pre = gemm_store_of(options.pre);
@@ -136,7 +136,7 @@ template <> struct experts_on<on_cuda> {
         grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns());
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
-    cuda::finish_store to{gemm_store_of(da, options.add)};
+    cuda::epilogue_store to{gemm_store_of(da, options.accumulate)};
     to.to.scale = gemm_scale_of(options.scale);
     return cuda::gemm<D, W>(on, "grouped_dgrad", job, to);
   }
@@ -146,8 +146,9 @@ template <> struct experts_on<on_cuda> {
   template <storage D, storage W, storage T, any_activation Act>
   static status dgrad_activation(on_cuda const& on, memory<D const, 2> dc,
                                  expert_matrix<W, S> const& w, segments<S> rows,
-                                 gathered<S> const& gather, memory<T const, 2> pre, Act const& act,
-                                 memory<T, 2> d_pre, activation_options<S> const& options,
+                                 row_gather<S> const& gather, memory<T const, 2> pre,
+                                 Act const& act, memory<T, 2> d_pre,
+                                 activation_options<S> const& options,
                                  memory<float, 2> parts) noexcept {
     constexpr char const* who = "grouped_dgrad";
     cuda::gemm_job job =
@@ -155,7 +156,7 @@ template <> struct experts_on<on_cuda> {
     job.a = gemm_rows_of(dc, gather);
     job.w = gemm_weights_of(w);
     auto const own = cuda::activation_of(act);
-    cuda::finish_activation<std::remove_const_t<decltype(own)>> to{
+    cuda::epilogue_activation<std::remove_const_t<decltype(own)>> to{
         own, gemm_rows_of(pre), gemm_store_of(d_pre, false), gemm_store_of(options.act),
         gemm_scale_of(options.scale)};
     if (options.d_scale) to.parts = parts;
@@ -175,12 +176,12 @@ template <> struct experts_on<on_cuda> {
     job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();
-    job.skip_empty = options.add;
-    cuda::finish_gradient const to{gemm_gradients_of(dw), options.add};
+    job.skip_empty = options.accumulate;
+    cuda::epilogue_gradient const to{gemm_gradients_of(dw), options.accumulate};
     status const done = cuda::gemm<D, A>(on, "grouped_wgrad", job, to);
     if (!done.ok() || !options.d_bias) return done;
     return cuda::launch_threads(on, "grouped_wgrad", job.experts * job.outs, cuda::bias_gradients,
-                                job, to.dw.pairs, options.d_bias, options.add);
+                                job, to.dw.pairs, options.d_bias, options.accumulate);
   }
 
   template <storage W>

@@ -15,7 +15,7 @@ inline constexpr unsigned all_lanes = 0xffffffffu;
 __device__ inline int lane_of_thread() { return static_cast<int>(threadIdx.x) % warp_lanes; }
 /// This thread's number, of which a compiler knows nothing: what a loop makes of it is made again in
 /// each round, instead of being kept in registers that sums need.
-__device__ inline unsigned forgotten_thread() noexcept {
+__device__ inline unsigned opaque_thread_id() noexcept {
   unsigned thread = threadIdx.x;
   asm volatile("" : "+r"(thread));
   return thread;

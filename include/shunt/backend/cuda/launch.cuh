@@ -7,7 +7,7 @@
 #include "shunt/core/shape.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Threads of a block of `warps` warps, or of as many as it may have.
 inline int threads_for(offset_t warps) noexcept {
@@ -66,5 +66,5 @@ template <class... Parameters, class... Arguments>
                 arguments...);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

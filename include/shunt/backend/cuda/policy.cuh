@@ -13,7 +13,7 @@
 #define SHUNT_KERNEL static __global__
 
 namespace shunt {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// What matrix products are made of.
 enum class arithmetic : std::uint8_t {
@@ -34,5 +34,5 @@ struct on_cuda {
 /// Any stream will do; a bad one is the runtime's to tell, when something is enqueued.
 [[nodiscard]] inline status check_policy(on_cuda const&) noexcept { return {}; }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt

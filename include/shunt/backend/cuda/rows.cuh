@@ -7,7 +7,7 @@
 // What dispatch and combine do to rows and tokens: copy, scale, sum, multiply. A warp has one token,
 // or one panel of a token's columns.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using device_plan = dispatch_plan<space::device>;
 template <class T> using matrix = view<T, 2, space::device>;
@@ -187,5 +187,5 @@ SHUNT_KERNEL void row_dots(matrix<R const> rows, matrix<T const> like, device_pl
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

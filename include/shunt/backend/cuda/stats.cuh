@@ -5,7 +5,7 @@
 #include "shunt/stats/rules.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Figures of the load of counts or of a plan, by one warp: a lane is one of the 32 partial sums.
 template <class Load>
@@ -19,12 +19,12 @@ SHUNT_KERNEL void load_figures_of(offset_t experts, Load load, load_report<space
   }
   slots = warp_fold(slots, [](std::int64_t a, std::int64_t b) { return a + b; });
   most = warp_fold(most, [](std::int64_t a, std::int64_t b) { return a > b ? a : b; });
-  shunt::detail::whole_load const whole(experts, slots, most);
+  shunt::detail::load_distribution const whole(experts, slots, most);
   float entropy = 0.0f, divergence = 0.0f;
   int busy = 0;
   for (offset_t e = lane_of_thread(); e < experts; e += warp_lanes) {
     auto const r = whole.of(shunt::detail::slots_of(load, e));
-    entropy = __fmaf_rn(r.share, math::surprise(r.share), entropy);
+    entropy = __fmaf_rn(r.share, math::self_information(r.share), entropy);
     divergence = __fmaf_rn(r.weight, math::lopsided(r.skew), divergence);
     busy += r.busy ? 1 : 0;
     if (out.share) out.share[e] = r.share;
@@ -40,12 +40,12 @@ SHUNT_KERNEL void add_loads(view<index_t const, 1, space::device> counts,
   for (offset_t e = grid_thread(); e < counts.extent(0); e += grid_threads()) total[e] += counts[e];
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
 
-template <> struct stats_on<on_cuda> {
+template <> struct stats_backend<on_cuda> {
   template <class T> using memory = view<T, 1, space::device>;
   using report_type = load_report<space::device>;
   using events_type = load_events<space::device>;

@@ -6,7 +6,7 @@
 /// The instructions of tensor cores. A step has 16 terms of bf16 or fp16, or 8 of float (tf32): 32 bytes
 /// of each row and column, so that the fragments of all three lie alike.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Four matrices of eight rows of 16 bytes; lane l gives the address of row l % 8 of matrix l / 8.
 /// Across: the matrices of 16-bit elements come transposed.
@@ -55,5 +55,5 @@ __device__ void add_step(std::uint32_t const (&left)[4], std::uint32_t first, st
 }
 #undef SHUNT_MMA
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

@@ -1,5 +1,5 @@
 #pragma once
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/experts/activations.hpp"
 
 namespace shunt::host {
@@ -22,10 +22,10 @@ struct activation_code {
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/activations_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// `act` must outlive the code.
 template <any_activation A>
@@ -45,5 +45,5 @@ activation_code code_of([[maybe_unused]] on_host const& on, A const& act) noexce
   return code;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host

@@ -1,5 +1,5 @@
 // No include guard: the activations on this region's lanes.
-#define SHUNT_MATH SHUNT_LANES
+#define SHUNT_MATH SHUNT_INLINE
 #include "shunt/experts/activation_functions.inl"
 #undef SHUNT_MATH
 
@@ -35,7 +35,7 @@ void own_slopes(void const* self, float const* gate, [[maybe_unused]] float cons
 }
 
 /// Calls body(f) with f(g, u), the slopes of one of Shunt's own; a plain one has no `up`.
-template <class Body> SHUNT_LANES void with_activation(activation_code const& code, Body&& body) {
+template <class Body> SHUNT_INLINE void with_activation(activation_code const& code, Body&& body) {
   vf const a = fill(code.a), b = fill(code.b);
   auto const plain = [&](auto f) __attribute__((always_inline)) {
     body([&](vf x, vf) __attribute__((always_inline)) {

@@ -5,10 +5,10 @@
 #include "shunt/combine/rules.hpp"
 
 #define SHUNT_REGION_FILE "shunt/backend/host/combine_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::detail::is_identity;
 using shunt::detail::is_valid;
@@ -19,7 +19,7 @@ status combine_tokens(on_host const& on, view<R const, 2, space::host> rows,
                       view<float const, 2, space::host> gate, view<Y, 2, space::host> y,
                       combine_options<Y, space::host> const& o) noexcept {
   offset_t const hidden = y.extent(1), top_k = plan.top_k;
-  term_sum<R, Y> const sum(on);
+  weighted_row_sum<R, Y> const sum(on);
   offset_t const grain = grain_of(bytes_of<R>(plan, hidden));
   parallel_ranges(on, plan.tokens, grain, [&](offset_t first, offset_t last, int) {
     for (offset_t t = first; t < last; ++t) {
@@ -51,7 +51,7 @@ template <class T> struct token_gradients {
   offset_t hidden;
   void (*scale)(T const*, float, T*, std::int64_t) noexcept;
   float (*dot)(T const*, T const*, std::int64_t) noexcept;
-  term_sum<T, T> sum;
+  weighted_row_sum<T, T> sum;
 
   void operator()(offset_t t, offset_t top_k, T const* d_y, dispatch_plan<space::host> const& plan,
                   view<float const, 2, space::host> gate) const noexcept {
@@ -70,7 +70,7 @@ template <class T> struct token_gradients {
           if (row_of(plan, t * top_k + k) >= 0 || !is_identity(o.zero, t, k)) continue;
           take({d_y, nullptr, gate ? gate(t, k) : 1.0f});
         }
-        if (o.accumulate_d_x) take({nullptr, out, 1.0f});
+        if (o.accumulate) take({nullptr, out, 1.0f});
       };
       sum(terms, out, hidden);
     }
@@ -94,7 +94,7 @@ status combine_gradient(on_host const& on, view<T const, 2, space::host> d_y,
                         combine_gradients<T, space::host> const& o) noexcept {
   offset_t const hidden = d_y.extent(1), top_k = plan.top_k;
   token_gradients<T> const beside{o, hidden, SHUNT_ISA_PICK(on, scale_row<T, T>),
-                                  SHUNT_ISA_PICK(on, dot_rows<T, T>), term_sum<T, T>(on)};
+                                  SHUNT_ISA_PICK(on, dot_rows<T, T>), weighted_row_sum<T, T>(on)};
   auto* const scale = SHUNT_ISA_PICK(on, scale_row<T, R>);
   auto* const dot = SHUNT_ISA_PICK(on, dot_rows<R, T>);
   auto* const both = SHUNT_ISA_PICK(on, scale_and_dot<T, R>);
@@ -124,12 +124,12 @@ status combine_gradient(on_host const& on, view<T const, 2, space::host> d_y,
   return {};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::detail {
 
-template <> struct combine_on<on_host> {
+template <> struct combine_backend<on_host> {
   template <class T, int Rank> using memory = view<T, Rank, space::host>;
 
   template <class R, class Y>

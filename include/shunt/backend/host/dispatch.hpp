@@ -7,30 +7,30 @@
 
 #include "shunt/backend/host/dispatch_choice.hpp"
 #include "shunt/backend/host/dispatch_plan.hpp"
-#include "shunt/backend/host/isa.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/dispatch/options.hpp"
 #include "shunt/dispatch/rules.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// One summand of a token: `row`, or, where that is null, `like`, times a factor.
-template <class R, class Y> struct row_term {
+template <class R, class Y> struct weighted_row {
   R const* row;
   Y const* like;
   float factor;
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/dispatch_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Items of `bytes` each that make a task worth handing to a thread. Reasoned: 64 KiB take some
 /// 5 µs to move, as long as a fork and join.
@@ -106,13 +106,13 @@ void scale_rows(on_host const& on, view<T const, 2, space::host> x,
 
 /// Sums tokens from their terms. A token of up to `most` terms takes one pass; one of more goes panel
 /// by panel of the columns, its sums resumed in float: the same chain.
-template <class R, class Y> class term_sum {
+template <class R, class Y> class weighted_row_sum {
  public:
-  using term_type = row_term<R, Y>;
+  using term_type = weighted_row<R, Y>;
 
-  explicit term_sum(on_host const& on) noexcept
-      : finish_(SHUNT_ISA_PICK(on, sum_terms<R, Y, Y>)),
-        resume_(SHUNT_ISA_PICK(on, sum_terms<R, Y, float>)) {}
+  explicit weighted_row_sum(on_host const& on) noexcept
+      : finish_(SHUNT_ISA_PICK(on, sum_weighted_rows<R, Y, Y>)),
+        resume_(SHUNT_ISA_PICK(on, sum_weighted_rows<R, Y, float>)) {}
 
   /// terms(take): calls take(term) for each term in order, the same ones each time.
   template <class Terms> void operator()(Terms const& terms, Y* to, offset_t n) const noexcept {
@@ -156,7 +156,7 @@ status dispatch_gradient(on_host const& on, view<A const, 2, space::host> d_rows
                          dispatch_plan<space::host> const& plan, view<B, 2, space::host> d_x,
                          dispatch_gradients<A, space::host> const& o) noexcept {
   offset_t const hidden = d_x.extent(1), top_k = plan.top_k;
-  term_sum<A, B> const sum(on);
+  weighted_row_sum<A, B> const sum(on);
   auto* const dot = SHUNT_ISA_PICK(on, dot_rows<A, A>);
   offset_t const grain = grain_of(bytes_of<A>(plan, hidden));
   parallel_ranges(on, plan.tokens, grain, [&](offset_t first, offset_t last, int) {
@@ -179,12 +179,12 @@ status dispatch_gradient(on_host const& on, view<A const, 2, space::host> d_rows
   return {};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::detail {
 
-template <> struct dispatch_on<on_host> {
+template <> struct dispatch_backend<on_host> {
   using plan_type = dispatch_plan<space::host>;
   template <class T, int Rank> using memory = view<T, Rank, space::host>;
 

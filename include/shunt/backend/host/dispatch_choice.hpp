@@ -5,7 +5,7 @@
 #include "shunt/backend/host/dispatch_plan.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct choice_scratch {
   index_t* wanted;      // [E]
@@ -77,5 +77,5 @@ inline status make_choice_plan(on_host const& on, view<index_t const, 2, space::
   return {};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host

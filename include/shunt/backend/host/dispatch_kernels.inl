@@ -2,10 +2,10 @@
 
 /// Calls step(integral_constant<int, 0>) … step(<N - 1>), each in line: what keeps an array of
 /// accumulators in registers at -O2.
-template <int N, int I = 0, class Step> SHUNT_LANES void each_part(Step const& step) noexcept {
+template <int N, int I = 0, class Step> SHUNT_INLINE void unroll(Step const& step) noexcept {
   if constexpr (I < N) {
     step(std::integral_constant<int, I>{});
-    each_part<N, I + 1>(step);
+    unroll<N, I + 1>(step);
   }
 }
 
@@ -20,22 +20,21 @@ void scale_row(A const* from, float factor, B* to, std::int64_t n) noexcept {
 
 /// <a, b>, in the order of every row reduction, with each vector of b passed to `also(at, b)`.
 template <class A, class B, class Also>
-SHUNT_LANES float dot_and(A const* a, B const* b, std::int64_t n, Also const& also) noexcept {
+SHUNT_INLINE float dot_and(A const* a, B const* b, std::int64_t n, Also const& also) noexcept {
   strip s;
   vf part[strip_vectors];  // indexed by constants only, so that it lives in registers
-  each_part<strip_vectors>([&](auto i)
-                               __attribute__((always_inline)) { part[i.value] = fill(0.0f); });
+  unroll<strip_vectors>([&](auto i) __attribute__((always_inline)) { part[i.value] = fill(0.0f); });
   std::int64_t at = 0;
   for (; at + strip_width <= n; at += strip_width) {
-    each_part<strip_vectors>([&](auto i) __attribute__((always_inline)) {
+    unroll<strip_vectors>([&](auto i) __attribute__((always_inline)) {
       std::int64_t const here = at + i.value * lanes;
       vf const y = load(b + here);
       part[i.value] = fma(load(a + here), y, part[i.value]);
       also(here, y, lanes);
     });
   }
-  each_part<strip_vectors>([&](auto i)
-                               __attribute__((always_inline)) { s.part[i.value] = part[i.value]; });
+  unroll<strip_vectors>([&](auto i)
+                            __attribute__((always_inline)) { s.part[i.value] = part[i.value]; });
   for (int i = 0; at < n; ++i, at += lanes) {
     std::int64_t const left = n - at < lanes ? n - at : lanes;
     vf const y = left == lanes ? load(b + at) : load_first(b + at, left);
@@ -51,34 +50,35 @@ template <class A, class B> float dot_rows(A const* a, B const* b, std::int64_t 
 }
 
 template <class R, class Y>
-SHUNT_LANES vf term_part(row_term<R, Y> const& term, std::int64_t at) noexcept {
+SHUNT_INLINE vf term_part(weighted_row<R, Y> const& term, std::int64_t at) noexcept {
   return term.row != nullptr ? load(term.row + at) : load(term.like + at);
 }
 template <class R, class Y>
-SHUNT_LANES vf term_first(row_term<R, Y> const& term, std::int64_t at, std::int64_t n) noexcept {
+SHUNT_INLINE vf term_first(weighted_row<R, Y> const& term, std::int64_t at,
+                           std::int64_t n) noexcept {
   return term.row != nullptr ? load_first(term.row + at, n) : load_first(term.like + at, n);
 }
 
 /// to[0, n) = columns [first, first + n) of Σ factor · row over the terms, a chain of fma in their
 /// order that starts from `from` (null: 0). Rounded once.
 template <class R, class Y, class Out>
-void sum_terms(row_term<R, Y> const* terms, std::int64_t count, float const* from,
-               std::int64_t first, Out* to, std::int64_t n) noexcept {
+void sum_weighted_rows(weighted_row<R, Y> const* terms, std::int64_t count, float const* from,
+                       std::int64_t first, Out* to, std::int64_t n) noexcept {
   constexpr int parts = 8;
   std::int64_t at = 0;
   for (; at + parts * lanes <= n; at += parts * lanes) {
     vf sum[parts];
-    each_part<parts>([&](auto i) __attribute__((always_inline)) {
+    unroll<parts>([&](auto i) __attribute__((always_inline)) {
       sum[i.value] = from != nullptr ? load(from + at + i.value * lanes) : fill(0.0f);
     });
     for (std::int64_t k = 0; k < count; ++k) {
-      row_term<R, Y> const term = terms[k];
+      weighted_row<R, Y> const term = terms[k];
       vf const factor = fill(term.factor);
-      each_part<parts>([&](auto i) __attribute__((always_inline)) {
+      unroll<parts>([&](auto i) __attribute__((always_inline)) {
         sum[i.value] = fma(factor, term_part(term, first + at + i.value * lanes), sum[i.value]);
       });
     }
-    each_part<parts>([&](auto i) __attribute__((always_inline)) {
+    unroll<parts>([&](auto i) __attribute__((always_inline)) {
       store(to + at + i.value * lanes, sum[i.value]);
     });
   }
@@ -88,7 +88,7 @@ void sum_terms(row_term<R, Y> const* terms, std::int64_t count, float const* fro
     vf sum = fill(0.0f);
     if (from != nullptr) sum = whole ? load(from + at) : load_first(from + at, left);
     for (std::int64_t k = 0; k < count; ++k) {
-      row_term<R, Y> const term = terms[k];
+      weighted_row<R, Y> const term = terms[k];
       vf const x = whole ? term_part(term, first + at) : term_first(term, first + at, left);
       sum = fma(fill(term.factor), x, sum);
     }

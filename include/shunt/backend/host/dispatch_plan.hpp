@@ -11,7 +11,7 @@
 // A counting sort of the slots by expert, in three steps over fixed blocks of tokens: count each
 // block's slots per expert, turn the counts into starts, place. Nothing depends on the threads.
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Tokens a block: some thousands of slots, so that a small batch is one block and starts no thread;
 /// at most 256 blocks, so that their counts (256·E) stay in cache. Reasoned, and timed on 2 cores.
@@ -206,5 +206,5 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
   return {};
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host

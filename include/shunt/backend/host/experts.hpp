@@ -7,7 +7,7 @@
 
 namespace shunt::detail {
 
-template <> struct experts_on<on_host> {
+template <> struct experts_backend<on_host> {
   template <storage A, weight_format W, storage C, any_activation Act>
   static status forward(on_host const& on, view<A const, 2> a, expert_matrix<W> const& w,
                         segments<> rows, view<C, 2> c, Act const& act,
@@ -20,7 +20,7 @@ template <> struct experts_on<on_host> {
     to.activation = host::code_of(on, act);
     using job_type = std::conditional_t<storage<W>, host::gemm_job, host::gemm_format_job>;
     job_type job(grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
-                 SHUNT_ISA_PICK(on, finish_forward<host::gemm_job>), &to);
+                 SHUNT_ISA_PICK(on, epilogue_forward<host::gemm_job>), &to);
     job.a = gemm_rows_of(a, options.gather);
     job.w = gemm_weights_of(w);
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
@@ -28,12 +28,12 @@ template <> struct experts_on<on_host> {
     job.paired = job.w.pairs.half_rows != 0;
     job.output = &to.c;
     if constexpr (storage<W>) {
-      job.together = host::multiplies_pairs(on, job) ? 2 : 1;
+      job.k_per_word = host::uses_bf16_dot(on, job) ? 2 : 1;
     } else {
       job.int8_rows = options.int8_rows;
-      job.fours = host::resolve(on.instructions) >= isa::avx512_vnni;
+      job.vnni = host::resolve(on.instructions) >= isa::avx512_vnni;
       bool const in_order = options.int8_rows && std::same_as<W, int8_channel>;
-      job.together = !in_order ? 1 : job.fours ? 4 : 2;
+      job.k_per_word = !in_order ? 1 : job.vnni ? 4 : 2;
     }
     host::gemm(on, job);
     return {};
@@ -42,11 +42,11 @@ template <> struct experts_on<on_host> {
   template <storage D, storage W, storage A>
   static status dgrad(on_host const& on, view<D const, 2> dc, expert_matrix<W> const& w,
                       segments<> rows, view<A, 2> da, dgrad_options<> const& options) noexcept {
-    host::gemm_store to = gemm_store_of(da, options.add);
+    host::gemm_store to = gemm_store_of(da, options.accumulate);
     to.scale = gemm_scale_of(options.scale);
     host::gemm_job job(
         grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns()),
-        SHUNT_ISA_PICK(on, finish_store<host::gemm_job>), &to);
+        SHUNT_ISA_PICK(on, epilogue_store<host::gemm_job>), &to);
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
     job.output = &to;
@@ -62,19 +62,19 @@ template <> struct experts_on<on_host> {
     to.d_bias = options.d_bias.data();
     to.d_bias_expert = options.d_bias.stride(0);
     to.d_bias_row = options.d_bias.stride(1);
-    to.add = options.add;
+    to.accumulate = options.accumulate;
     constexpr offset_t more_than_caches = offset_t{32} << 18;  // floats in 32 MB
-    bool const past_caches = !to.add && to.dw.column_stride == 1 &&
+    bool const nontemporal = !to.accumulate && to.dw.column_stride == 1 &&
                              dw.experts() * dw.rows() * dw.columns() > more_than_caches;
     host::gemm_job job(
         grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns()),
-        SHUNT_ISA_PICK(on, finish_gradient<host::gemm_job>), &to);
+        SHUNT_ISA_PICK(on, epilogue_gradient<host::gemm_job>), &to);
     job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();
-    job.skip_empty = options.add;
-    if (to.dw.column_stride == 1 && !past_caches) job.written = &to.dw;
-    job.past_caches = past_caches;
+    job.skip_empty = options.accumulate;
+    if (to.dw.column_stride == 1 && !nontemporal) job.written = &to.dw;
+    job.nontemporal = nontemporal;
     host::gemm(on, job);
     return {};
   }

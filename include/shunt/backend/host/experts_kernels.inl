@@ -4,7 +4,7 @@
 template <class Bias>
 void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_t count,
               float* value) noexcept {
-  with_stored(bias.type, [&](auto* tag) {
+  with_element_type(bias.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     if (bias.row_stride == 1 && (bias.pairs.half_rows == 0 || bias.pairs.block == 0)) {
       element const* const from = row_of<element const>(bias, expert, n);
@@ -21,7 +21,7 @@ void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_
 }
 
 /// Rounds a piece of a row to T and back: what a reader of the stored row would see.
-template <class T> SHUNT_LANES void round_row(float* value, std::int64_t count) noexcept {
+template <class T> SHUNT_INLINE void round_row(float* value, std::int64_t count) noexcept {
   T piece[lanes];
   for (std::int64_t i = 0; i < count; i += lanes) {
     store(piece, load(value + i));
@@ -31,8 +31,8 @@ template <class T> SHUNT_LANES void round_row(float* value, std::int64_t count) 
 
 /// Sums + bias, kept as pre-activations where asked, activation, row factor, output. The activation
 /// sees what was kept: rounded.
-template <class Job> void finish_forward(Job const& job, gemm_block const& block) noexcept {
-  expert_finish const& to = *static_cast<expert_finish const*>(job.finish_context);
+template <class Job> void epilogue_forward(Job const& job, gemm_block const& block) noexcept {
+  expert_finish const& to = *static_cast<expert_finish const*>(job.epilogue_context);
   bool const keeps = to.pre.data != nullptr;
   int const halves = block.second != nullptr ? 2 : 1;
   std::int64_t const half_columns = job.outs / 2;
@@ -45,7 +45,7 @@ template <class Job> void finish_forward(Job const& job, gemm_block const& block
         add_bias(to.bias, block.expert, n, block.columns, part[h]);
       }
       if (!keeps && !to.round_pre) continue;
-      with_stored(keeps ? to.pre.type : to.c.type, [&](auto* tag) {
+      with_element_type(keeps ? to.pre.type : to.c.type, [&](auto* tag) {
         using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
         if (keeps) put_sums<element>(to.pre, block.row + r, n, part[h], block.columns);
         if constexpr (sizeof(element) < sizeof(float)) round_row<element>(part[h], block.columns);
@@ -54,7 +54,7 @@ template <class Job> void finish_forward(Job const& job, gemm_block const& block
     bool const apart = halves == 2 && !to.activation.gated;  // a plain activation of each half
     activate(to.activation, part[0], part[1], part[0], block.columns);
     if (apart) activate(to.activation, part[1], nullptr, part[1], block.columns);
-    with_stored(to.c.type, [&](auto* tag) {
+    with_element_type(to.c.type, [&](auto* tag) {
       using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
       put_sums<element>(to.c, block.row + r, block.column, part[0], block.columns);
       if (apart) {
@@ -70,7 +70,7 @@ void bias_gradient(Job const& job, expert_grads const& to, gemm_block const& blo
   float* const out = to.d_bias + block.expert * to.d_bias_expert;
   float sums[gemm_block_rows + lanes];
   zero_row(sums, gemm_block_rows + lanes);
-  with_stored(job.a.type, [&](auto* tag) {
+  with_element_type(job.a.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t i = 0; i < block.segment_rows; ++i) {
       std::int64_t const r = block.segment_first + i;
@@ -89,18 +89,18 @@ void bias_gradient(Job const& job, expert_grads const& to, gemm_block const& blo
   });
   for (std::int64_t n = 0; n < block.rows; ++n) {
     float* const at = out + physical_row(to.dw.pairs, block.row + n) * to.d_bias_row;
-    *at = to.add ? *at + sums[n] : sums[n];
+    *at = to.accumulate ? *at + sums[n] : sums[n];
   }
 }
 
 /// Whole cache lines of floats, to where no cache needs them.
-SHUNT_LANES void stream_lines(float const* from, std::int64_t count, float* to) noexcept {
-  for (std::int64_t i = 0; i < count; i += lanes) stream(to + i, load(from + i));
+SHUNT_INLINE void stream_lines(float const* from, std::int64_t count, float* to) noexcept {
+  for (std::int64_t i = 0; i < count; i += lanes) store_nontemporal(to + i, load(from + i));
 }
 
 /// Sums to the caller's weight gradients, wherever their rows lie.
-template <class Job> void finish_gradient(Job const& job, gemm_block const& block) noexcept {
-  expert_grads const& to = *static_cast<expert_grads const*>(job.finish_context);
+template <class Job> void epilogue_gradient(Job const& job, gemm_block const& block) noexcept {
+  expert_grads const& to = *static_cast<expert_grads const*>(job.epilogue_context);
   gemm_pairs const pairs = to.dw.pairs;
   float* row = nullptr;
   for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -109,18 +109,18 @@ template <class Job> void finish_gradient(Job const& job, gemm_block const& bloc
     row = next ? row + to.dw.row_stride : row_of<float>(to.dw, block.expert, n);
     float const* const sums = block.first + r * block.stride;
     constexpr std::int64_t line = 16;
-    if (job.past_caches && block.columns % line == 0 &&
+    if (job.nontemporal && block.columns % line == 0 &&
         reinterpret_cast<std::uintptr_t>(row + block.column) % 64 == 0) {
       stream_lines(sums, block.columns, row + block.column);
       continue;
     }
     if (to.dw.column_stride == 1) {
-      put_row(sums, block.columns, to.add, row + block.column);
+      put_row(sums, block.columns, to.accumulate, row + block.column);
       continue;
     }
     for (std::int64_t j = 0; j < block.columns; ++j) {
       float* const at = row + (block.column + j) * to.dw.column_stride;
-      *at = to.add ? *at + sums[j] : sums[j];
+      *at = to.accumulate ? *at + sums[j] : sums[j];
     }
   }
   if (to.d_bias != nullptr && block.column == 0) bias_gradient(job, to, block);
@@ -149,9 +149,9 @@ inline constexpr std::int64_t piece_columns = 128;  // of a row, whose floats st
 
 /// Elements [first, first + count) of a row as floats, zero up to the next strip.
 template <class Void>
-void read_piece(stored type, Void const* data, std::int64_t at, std::int64_t count,
+void read_piece(element_type type, Void const* data, std::int64_t at, std::int64_t count,
                 float* to) noexcept {
-  with_stored(type, [&](auto* tag) {
+  with_element_type(type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     widen_row(static_cast<element const*>(data) + at, count, to);
   });
@@ -160,7 +160,7 @@ void read_piece(stored type, Void const* data, std::int64_t at, std::int64_t cou
 template <class Store>
 void write_piece(Store const& to, std::int64_t row, std::int64_t column, float* from,
                  std::int64_t count) noexcept {
-  with_stored(to.type, [&](auto* tag) {
+  with_element_type(to.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     put_row(from, count, false, static_cast<element*>(to.data) + row * to.stride + column);
   });

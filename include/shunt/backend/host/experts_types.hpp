@@ -1,10 +1,10 @@
 #pragma once
 #include "shunt/backend/host/activations.hpp"
-#include "shunt/backend/host/gemm.hpp"
+#include "shunt/backend/host/gemm/driver.hpp"
 
 namespace shunt::host {
 
-/// The context of finish_forward. c.scale holds the rows' factors.
+/// The context of epilogue_forward. c.scale holds the rows' factors.
 struct expert_finish {
   gemm_store c{}, pre{};
   gemm_experts<void const> bias{};
@@ -12,12 +12,12 @@ struct expert_finish {
   bool round_pre = false;
 };
 
-/// The context of finish_gradient.
+/// The context of epilogue_gradient.
 struct expert_grads {
   gemm_experts<void> dw{};
   float* d_bias = nullptr;
   std::int64_t d_bias_expert = 0, d_bias_row = 1;
-  bool add = false;
+  bool accumulate = false;
 };
 
 /// Activations by rows: pre [R, columns or 2 columns], all else [R, columns].
@@ -33,4 +33,4 @@ struct activation_job {
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/experts_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"

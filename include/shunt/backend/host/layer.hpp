@@ -2,21 +2,21 @@
 #include <cstdint>
 
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/dispatch/plan.hpp"
-#include "shunt/layer/stages.hpp"
+#include "shunt/moe_experts/stages.hpp"
 
 #define SHUNT_REGION_FILE "shunt/backend/host/layer_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::detail {
 
-template <> struct layer_on<on_host> {
+template <> struct layer_backend<on_host> {
   using floats = view<float, 1>;
   static constexpr offset_t grain = 8192;  // elements a task: some microseconds
 
-  static status everyone(on_host const& on, view<std::uint8_t const, 1> valid,
-                         dispatch_plan<> const& plan) noexcept {
+  static status all_tokens(on_host const& on, view<std::uint8_t const, 1> valid,
+                           dispatch_plan<> const& plan) noexcept {
     plan.offset[0] = 0;
     plan.offset[1] = plan.tokens;
     host::parallel_ranges(on, plan.tokens, grain, [&](offset_t first, offset_t last, int) {
@@ -28,23 +28,24 @@ template <> struct layer_on<on_host> {
     return {};
   }
 
-  static status open_gates(on_host const& on, view<float const, 1> logit, floats gate) noexcept {
-    SHUNT_ISA_PICK(on, open_gates)(logit.data(), gate.data(), gate.extent(0));
+  static status apply_sigmoid(on_host const& on, view<float const, 1> logit, floats gate) noexcept {
+    SHUNT_ISA_PICK(on, apply_sigmoid)(logit.data(), gate.data(), gate.extent(0));
     return {};
   }
-  static status close_gates(on_host const& on, view<float const, 1> gate, floats d) noexcept {
-    SHUNT_ISA_PICK(on, close_gates)(gate.data(), d.data(), d.extent(0));
+  static status apply_sigmoid_backward(on_host const& on, view<float const, 1> gate,
+                                       floats d) noexcept {
+    SHUNT_ISA_PICK(on, apply_sigmoid_backward)(gate.data(), d.data(), d.extent(0));
     return {};
   }
 
   /// What each expert's choice of a token has of the gradient by slot [T,E].
-  static status gates_of_taken(on_host const& on, view<index_t const, 2> token,
-                               view<float const, 2> d_gate, view<float, 2> d_taken) noexcept {
+  static status gates_of_choice(on_host const& on, view<index_t const, 2> token,
+                                view<float const, 2> d_gate, view<float, 2> d_choice) noexcept {
     host::parallel_ranges(on, token.extent(0), 8, [&](offset_t first, offset_t last, int) {
       for (offset_t e = first; e < last; ++e) {
         for (offset_t c = 0; c < token.extent(1); ++c) {
           index_t const t = token(e, c);
-          d_taken(e, c) = t >= 0 ? d_gate(t, e) : 0.0f;
+          d_choice(e, c) = t >= 0 ? d_gate(t, e) : 0.0f;
         }
       }
     });

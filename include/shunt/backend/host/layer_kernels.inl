@@ -1,14 +1,14 @@
-// No include guard: the few element-wise steps that belong to no other room.
+// No include guard: the few element-wise steps that belong to no other module.
 
 /// gate = sigmoid(logit).
-inline void open_gates(float const* logit, float* gate, std::int64_t count) noexcept {
+inline void apply_sigmoid(float const* logit, float* gate, std::int64_t count) noexcept {
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) store(gate + i, sigmoid(load(logit + i)));
   if (i < count) store_first(gate + i, sigmoid(load_first(logit + i, count - i)), count - i);
 }
 
 /// d = d · gate · (1 - gate): from the gate's gradient to its logit's.
-inline void close_gates(float const* gate, float* d, std::int64_t count) noexcept {
+inline void apply_sigmoid_backward(float const* gate, float* d, std::int64_t count) noexcept {
   auto const slope = [one = fill(1.0f)](vf g, vf back) { return back * (g * (one - g)); };
   std::int64_t i = 0;
   for (; i + lanes <= count; i += lanes) store(d + i, slope(load(gate + i), load(d + i)));

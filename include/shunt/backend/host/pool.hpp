@@ -7,11 +7,11 @@
 #include <utility>
 #include <vector>
 
-#include "shunt/backend/host/abi.hpp"
+#include "shunt/core/abi.hpp"
 #include "shunt/core/policy.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 inline void relax() noexcept {
 #if defined(__x86_64__)
@@ -178,5 +178,5 @@ void parallel_ranges(on_host const& on, std::int64_t count, std::int64_t grain,
   });
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host

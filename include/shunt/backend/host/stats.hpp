@@ -2,13 +2,13 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "shunt/backend/host/isa.hpp"
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/isa.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/stats/report.hpp"
 #include "shunt/stats/rules.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// 32 experts of a load, and the running sums over strips of them.
 struct load_strip {
@@ -18,14 +18,14 @@ struct load_sums {
   float entropy[32], divergence[32];
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/stats_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// Figures of the load of counts or of a plan.
 template <class Load>
@@ -38,7 +38,7 @@ void load_figures_of(on_host const& on, offset_t experts, Load const& load,
     slots += n;
     most = std::max(most, n);
   }
-  detail::whole_load const whole(experts, slots, most);
+  detail::load_distribution const whole(experts, slots, most);
   auto* const add = SHUNT_ISA_PICK(on, add_experts);
   auto* const sum = SHUNT_ISA_PICK(on, sum_of_strip);
   load_sums sums = {};
@@ -59,12 +59,12 @@ void load_figures_of(on_host const& on, offset_t experts, Load const& load,
   out.figures[0] = whole.figures(busy, sum(sums.entropy), sum(sums.divergence), events);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::detail {
 
-template <> struct stats_on<on_host> {
+template <> struct stats_backend<on_host> {
   template <class Count>
   static status figures(on_host const& on, view<Count const, 1, space::host> counts,
                         load_report<> const& out, load_events<> const& events) noexcept {

@@ -1,5 +1,5 @@
 // No include guard: the sums over experts, 32 at a time.
-#define SHUNT_MATH SHUNT_LANES
+#define SHUNT_MATH SHUNT_INLINE
 #include "shunt/stats/load_functions.inl"
 #undef SHUNT_MATH
 
@@ -8,7 +8,7 @@ inline void add_experts(load_strip const& at, load_sums& sums) noexcept {
   for (int i = 0; i < strip_vectors; ++i) {
     int const j = i * lanes;
     vf const p = load(at.share + j);
-    store(sums.entropy + j, fma(p, surprise(p), load(sums.entropy + j)));
+    store(sums.entropy + j, fma(p, self_information(p), load(sums.entropy + j)));
     store(sums.divergence + j,
           fma(load(at.weight + j), lopsided(load(at.skew + j)), load(sums.divergence + j)));
   }

@@ -13,7 +13,7 @@ enum class fault : std::uint8_t {
   use_after_free,     // an address of a freed allocation
   misaligned,         // an address not a multiple of the access's size
   read_only,          // a write to constant memory
-  uninitialised,      // a read of bytes nobody wrote
+  uninitialized,      // a read of bytes nobody wrote
   shared_race,        // conflicting accesses to shared memory without a barrier between
   divergent_barrier,  // an aligned barrier not executed by the whole warp
   deadlock,           // no thread of the block can go on

@@ -26,7 +26,7 @@ std::uint32_t uniform(warp& w, op const& o, ref r, char const* what) {
   return first;
 }
 
-constexpr auto everyone = [] {
+constexpr auto all_tokens = [] {
   std::array<lane_mask, lanes_per_warp> out{};
   out.fill(all_lanes);
   return out;
@@ -35,7 +35,7 @@ constexpr auto everyone = [] {
 void barrier(warp& w, op const& o) {
   // An aligned barrier takes the whole warp: lanes wait for those that are still on their way.
   if ((o.flags & aligned) != 0 && !w.block->apart) {
-    w.mask = w.meet(everyone.data(), o);
+    w.mask = w.meet(all_tokens.data(), o);
     if (w.mask == 0) return;
   }
   std::uint32_t const number = uniform(w, o, o.a, "barriers"),

@@ -180,7 +180,7 @@ constexpr auto find_set = [](u32 mask, u32 base, s32 n) {
   return ~u32{0};
 };
 
-// lop3: the truth table is an immediate. The common tables are recognised by the compiler's loop.
+// lop3: the truth table is an immediate. The common tables are recognized by the compiler's loop.
 template <class = void> void lop3(warp& w, op const& o) {
   u32* const d = w.row<u32>(o.d);
   u32 const *a = w.row<u32>(o.a), *b = w.row<u32>(o.b), *c = w.row<u32>(o.c);

@@ -9,7 +9,7 @@ namespace {
 
 template <class T> using unsigned_of = std::make_unsigned_t<T>;
 
-// Wraps around in unsigned arithmetic at least 32 bits wide: no overflow, no promotion surprise.
+// Wraps around in unsigned arithmetic at least 32 bits wide: no overflow, no promotion self_information.
 template <class T> constexpr auto up(T x) {
   if constexpr (sizeof(T) < 4)
     return static_cast<u32>(static_cast<s32>(x));

@@ -26,7 +26,7 @@ void add_narrow(u64* to, u32 const* base, u32 offset, lane_mask m) {
     to[i] = u32(((m >> i & 1) != 0 ? base[i] : lead) + offset);
 }
 
-address_summary summarise(u64 const* address, unsigned bytes) {
+address_summary summarize(u64 const* address, unsigned bytes) {
   address_summary s;
   u64 any = 0, differs = 0, low = ~u64{0}, high = 0;
   for (int i = 0; i < lanes_per_warp; ++i) {
@@ -72,7 +72,7 @@ void scatter32(std::byte* const* to, u32 const* row, lane_mask m) {
 }  // namespace
 
 lane_tools tools() {
-  return {&add_wide, &add_narrow, &summarise, &offset, &gather32, &gather64, &scatter32};
+  return {&add_wide, &add_narrow, &summarize, &offset, &gather32, &gather64, &scatter32};
 }
 
 }  // namespace softgpu::SOFTGPU_ISA

@@ -12,12 +12,12 @@ namespace {
 
 /// All living lanes of the warp must be here: waits for them.
 bool whole_warp(warp& w, op const& o) {
-  static constexpr lane_mask everyone[lanes_per_warp] = {
+  static constexpr lane_mask all_tokens[lanes_per_warp] = {
       all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
       all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
       all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
       all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes};
-  w.mask = w.meet(everyone, o);
+  w.mask = w.meet(all_tokens, o);
   if (w.mask == 0) return false;
   if (w.mask != all_lanes)
     raise_fault(w, o, w.mask, fault::inactive_lane,

@@ -64,7 +64,7 @@ u64 load(std::byte const* at) {
 void store(std::byte* at, u64 x) { std::memcpy(at, &x, 8); }
 
 // b: the count.
-void initialise(warp& w, op const& o) {
+void initialize(warp& w, op const& o) {
   access a(w, o, ptx::space::generic, access_kind::store, 8);
   lane_mask const good = objects(a, space_in(o));
   for (int i = 0; i < lanes_per_warp; ++i) {
@@ -181,7 +181,7 @@ op& emit_at(builder& b, handler h, std::size_t operand) {
 
 void build_init(builder& b) {
   ref const count = b.input(1, {'u', 32});
-  op& o = emit_at(b, &initialise, 0);
+  op& o = emit_at(b, &initialize, 0);
   o.b = count;
 }
 void build_inval(builder& b) { emit_at(b, &invalidate, 0); }

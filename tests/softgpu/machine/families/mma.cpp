@@ -17,14 +17,14 @@
 namespace softgpu::SOFTGPU_ISA {
 namespace {
 
-constexpr lane_mask everyone[lanes_per_warp] = {
+constexpr lane_mask all_tokens[lanes_per_warp] = {
     all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
     all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
     all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes,
     all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes, all_lanes};
 
 bool whole_warp(warp& w, op const& o) {
-  w.mask = w.meet(everyone, o);
+  w.mask = w.meet(all_tokens, o);
   if (w.mask == 0) return false;
   if (w.mask != all_lanes)
     raise_fault(w, o, w.mask, fault::inactive_lane, "mma.sync is not executed by all 32 lanes");

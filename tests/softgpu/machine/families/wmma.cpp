@@ -88,9 +88,9 @@ u32 packed(std::size_t s, char matrix, element e, bool column, ptx::space space)
 }
 
 bool whole_warp(warp& w, op const& o) {
-  lane_mask everyone[lanes_per_warp];
-  for (lane_mask& m : everyone) m = all_lanes;
-  w.mask = w.meet(everyone, o);
+  lane_mask all_tokens[lanes_per_warp];
+  for (lane_mask& m : all_tokens) m = all_lanes;
+  w.mask = w.meet(all_tokens, o);
   if (w.mask == 0) return false;
   if (w.mask != all_lanes)
     raise_fault(w, o, w.mask, fault::inactive_lane,

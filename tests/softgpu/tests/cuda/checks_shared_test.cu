@@ -13,12 +13,12 @@ __global__ void half_written(int* out, int written) {
 TEST(Checks, UnwrittenSharedMemory) {
   device_array<int> b(std::size_t{64});
   auto const bad = reports_of([&] { half_written<<<1, 64>>>(b.data, 40); });
-  EXPECT_ONE(bad, fault::uninitialised);
+  EXPECT_ONE(bad, fault::uninitialized);
   EXPECT_EQ(bad[0].thread[0], 40u);
   EXPECT_TRUE(reports_of([&] { half_written<<<1, 64>>>(b.data, 64); }).empty());
 }
 
-__global__ void neighbour(int* out, bool wait_between, bool wait_after) {
+__global__ void neighbor(int* out, bool wait_between, bool wait_after) {
   __shared__ int s[128];
   int const t = threadIdx.x;
   s[t] = t;
@@ -31,15 +31,15 @@ __global__ void neighbour(int* out, bool wait_between, bool wait_after) {
 
 TEST(Checks, SharedRaceWithoutABarrier) {
   device_array<int> b(std::size_t{128});
-  auto const read_before_written = reports_of([&] { neighbour<<<1, 128>>>(b.data, false, true); });
+  auto const read_before_written = reports_of([&] { neighbor<<<1, 128>>>(b.data, false, true); });
   bool raced = false;
   for (auto const& r : read_before_written)
-    raced |= r.what == fault::shared_race || r.what == fault::uninitialised;
+    raced |= r.what == fault::shared_race || r.what == fault::uninitialized;
   EXPECT_TRUE(raced);
-  auto const overwritten = reports_of([&] { neighbour<<<1, 128>>>(b.data, true, false); });
+  auto const overwritten = reports_of([&] { neighbor<<<1, 128>>>(b.data, true, false); });
   ASSERT_FALSE(overwritten.empty());  // read after the other's write, and written after its read
   for (auto const& r : overwritten) EXPECT_EQ(r.what, fault::shared_race) << r.to_string();
-  EXPECT_TRUE(reports_of([&] { neighbour<<<1, 128>>>(b.data, true, true); }).empty());
+  EXPECT_TRUE(reports_of([&] { neighbor<<<1, 128>>>(b.data, true, true); }).empty());
 }
 
 __global__ void producer_consumer(int* out, int consumer_barrier) {  // named barriers of two warps

@@ -57,7 +57,7 @@ TEST(Checks, Misaligned) {
 TEST(Checks, UnwrittenGlobalMemory) {
   device_array<int> a(std::size_t{64}), b(std::size_t{64});
   auto const bad = reports_of([&] { shifted_copy<<<1, 64>>>(a.data, b.data, 64, 0); });
-  EXPECT_ONE(bad, fault::uninitialised);
+  EXPECT_ONE(bad, fault::uninitialized);
   EXPECT_EQ(last_error(), cudaSuccess);  // wrong, but no fault on a device
   cudaMemset(a.data, 0, 64 * sizeof(int));
   EXPECT_TRUE(reports_of([&] { shifted_copy<<<1, 64>>>(a.data, b.data, 64, 0); }).empty());

@@ -20,9 +20,9 @@ struct segments {
 };
 
 std::vector<segments> some_segments() {
-  std::mt19937 dice(5);
+  std::mt19937 rng(5);
   std::vector<int> many(60);
-  for (int& n : many) n = int(dice() % 50);
+  for (int& n : many) n = int(rng() % 50);
   return {segments({}),
           segments({0}),
           segments({1}),

@@ -1,4 +1,4 @@
-// Cooperative groups: tiles of every size, coalesced and labelled groups, copies to shared memory.
+// Cooperative groups: tiles of every size, coalesced and labeled groups, copies to shared memory.
 #include <cooperative_groups.h>
 #include <cooperative_groups/memcpy_async.h>
 #include <cooperative_groups/reduce.h>
@@ -16,7 +16,7 @@ namespace groups_test {
 constexpr int threads = 64;
 
 struct tile_result {
-  int rank, size, of, shuffled, neighbour, sum, most, scan;
+  int rank, size, of, shuffled, neighbor, sum, most, scan;
   unsigned ballot;
   int any, all;
 };
@@ -29,7 +29,7 @@ template <int Size> __global__ void in_tiles(int const* in, tile_result* out) {
   r.size = int(tile.size());
   r.of = int(tile.meta_group_rank());
   r.shuffled = tile.shfl(v, Size / 2);
-  r.neighbour = tile.shfl_xor(v, Size > 1 ? 1 : 0);
+  r.neighbor = tile.shfl_xor(v, Size > 1 ? 1 : 0);
   r.ballot = tile.ballot(v % 2 != 0);
   r.any = tile.any(v % 7 == 0);
   r.all = tile.all(v % 7 != 0);
@@ -65,7 +65,7 @@ template <int Size> void expect_tiles() {
     EXPECT_EQ(got[t].size, Size);
     EXPECT_EQ(got[t].of, t / Size);
     EXPECT_EQ(got[t].shuffled, v[first + Size / 2]);
-    EXPECT_EQ(got[t].neighbour, v[Size > 1 ? t ^ 1 : t]);
+    EXPECT_EQ(got[t].neighbor, v[Size > 1 ? t ^ 1 : t]);
     EXPECT_EQ(got[t].ballot, ballot);
     EXPECT_EQ(got[t].any != 0, any != 0);
     EXPECT_EQ(got[t].all != 0, all != 0);
@@ -111,7 +111,7 @@ TEST(Groups, CoalescedThreads) {
   }
 }
 
-__global__ void labelled(int const* in, int* sum, int* size) {
+__global__ void labeled(int const* in, int* sum, int* size) {
   auto const warp = cg::tiled_partition<32>(cg::this_thread_block());
   int const v = in[threadIdx.x];
   auto const same = cg::labeled_partition(warp, v % 5);
@@ -130,7 +130,7 @@ TEST(Groups, Partitions) {
   std::vector<int> v(32);
   for (int i = 0; i < 32; ++i) v[i] = i * 7 % 23;
   device_array<int> in(v), sum(v.size()), size(v.size()), by_two(v.size());
-  labelled<<<1, 32>>>(in.data, sum.data, size.data);
+  labeled<<<1, 32>>>(in.data, sum.data, size.data);
   in_two<<<1, 32>>>(in.data, by_two.data);
   auto const sums = sum.host(), sizes = size.host(), halves = by_two.host();
   for (int i = 0; i < 32; ++i) {

@@ -27,19 +27,19 @@ template <class T> double error_in_ulps(T got, wide exact) {
   return double(away / std::ldexp(wide(1), std::max(e, lowest) - digits));
 }
 
-/// Numbers of all sizes between two bounds, the bounds and the neighbours of small integers.
+/// Numbers of all sizes between two bounds, the bounds and the neighbors of small integers.
 template <class T> std::vector<T> numbers(T low, T high) {
-  std::mt19937_64 dice(7);
+  std::mt19937_64 rng(7);
   std::vector<T> x{low, high, low / 2 + high / 2};
   for (int i = -3; i <= 3; ++i)
     for (T const at : {T(i), std::nextafter(T(i), T(9)), std::nextafter(T(i), T(-9)), T(i) / 2})
       if (at >= low && at <= high) x.push_back(at);
   std::uniform_real_distribution<double> unit(0, 1);
   while (x.size() < 1024) {
-    double const exponent = -30 * unit(dice);
-    double const whole = double(low) + (double(high) - double(low)) * unit(dice);
-    double const small = std::exp2(exponent) * (dice() % 2 == 0 ? double(high) : double(low));
-    T const at = T(dice() % 2 == 0 ? whole : small);
+    double const exponent = -30 * unit(rng);
+    double const whole = double(low) + (double(high) - double(low)) * unit(rng);
+    double const small = std::exp2(exponent) * (rng() % 2 == 0 ? double(high) : double(low));
+    T const at = T(rng() % 2 == 0 ? whole : small);
     if (at >= low && at <= high) x.push_back(at);
   }
   return x;
@@ -130,11 +130,11 @@ template <class T> __global__ void divide_integers(T const* a, T const* b, T* ou
   out[n + i] = a[i] % b[i];
 }
 template <class T> void check_division() {
-  std::mt19937_64 dice(3);
+  std::mt19937_64 rng(3);
   std::vector<T> a, b;
   for (int i = 0; i < 1024; ++i) {
-    a.push_back(T(dice() >> dice() % 64));
-    b.push_back(T(dice() >> dice() % 64));
+    a.push_back(T(rng() >> rng() % 64));
+    b.push_back(T(rng() >> rng() % 64));
     if (i % 2 == 1) a.back() = T(0) - a.back();
     if (b.back() == 0 || b.back() == T(-1)) b.back() = 3;
   }

@@ -81,12 +81,12 @@ void fragments(matrices const& m, int bits, Encode encode, std::vector<word>& a,
 }
 
 matrices random_matrices(int k, double scale) {
-  std::mt19937 dice(k);
+  std::mt19937 rng(k);
   std::uniform_int_distribution<int> die(-100, 100);
   matrices m{k, {}, {}, {}};
-  for (int i = 0; i < 16 * k; ++i) m.a.push_back(die(dice) * scale);
-  for (int i = 0; i < 8 * k; ++i) m.b.push_back(die(dice) * scale);
-  for (int i = 0; i < 128; ++i) m.c.push_back(die(dice));
+  for (int i = 0; i < 16 * k; ++i) m.a.push_back(die(rng) * scale);
+  for (int i = 0; i < 8 * k; ++i) m.b.push_back(die(rng) * scale);
+  for (int i = 0; i < 128; ++i) m.c.push_back(die(rng));
   return m;
 }
 

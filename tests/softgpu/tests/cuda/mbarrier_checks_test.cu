@@ -44,7 +44,7 @@ TEST(MbarrierChecks, CopiesThatNobodyWaitedForAreNotThere) {
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     auto const reports = softgpu::take_reports();
     ASSERT_FALSE(reports.empty());
-    EXPECT_EQ(reports[0].what, softgpu::fault::uninitialised);
+    EXPECT_EQ(reports[0].what, softgpu::fault::uninitialized);
     read_copies<<<1, 32>>>(from.data, out.data, true, increments);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     EXPECT_TRUE(softgpu::take_reports().empty());

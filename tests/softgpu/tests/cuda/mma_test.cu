@@ -120,8 +120,8 @@ constexpr element f64{64, as_double};
 template <class T, class S>
 void check(void (*kernel)(T const*, T const*, S const*, S*), int m, int k, element ea, element eb,
            bool halves = false) {
-  std::mt19937 dice(unsigned(m * 100 + k));
-  auto const die = [&](element e) { return int(dice() % (e.highest - e.lowest + 1)) + e.lowest; };
+  std::mt19937 rng(unsigned(m * 100 + k));
+  auto const die = [&](element e) { return int(rng() % (e.highest - e.lowest + 1)) + e.lowest; };
   std::vector<double> a, b, c;
   for (int i = 0; i < m * k; ++i) a.push_back(die(ea));
   for (int i = 0; i < 8 * k; ++i) b.push_back(die(eb));

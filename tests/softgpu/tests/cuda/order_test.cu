@@ -23,7 +23,7 @@ struct late : testing::Test {
 };
 using Order = late;
 
-TEST_F(Order, ResultsComeWithASynchronisation) {
+TEST_F(Order, ResultsComeWithASynchronization) {
   stream s;
   pinned out(32);
   out.data[0] = 1;
@@ -111,7 +111,7 @@ TEST_F(Order, ReportsAndCountsBelongToWorkThatHasRun) {
   EXPECT_EQ(softgpu::take_counts().size(), 1u);
 }
 
-TEST_F(Order, AFaultComesWithTheSynchronisationAndStays) {
+TEST_F(Order, AFaultComesWithTheSynchronizationAndStays) {
   stream s;
   int* nowhere = nullptr;
   auto const found = reports_of([&] {

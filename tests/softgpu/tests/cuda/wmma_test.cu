@@ -39,8 +39,8 @@ struct matrix {
 matrix random_matrix(int rows, int columns, bool by_row, int seed) {
   matrix m{rows, columns, (by_row ? columns : rows) + 16, by_row, {}};
   m.x.resize(std::size_t(m.stride) * (by_row ? rows : columns));
-  std::mt19937 dice(seed);
-  for (double& v : m.x) v = int(dice() % 17) - 8;
+  std::mt19937 rng(seed);
+  for (double& v : m.x) v = int(rng() % 17) - 8;
   return m;
 }
 template <class T> std::vector<T> as(matrix const& m) {

@@ -1,20 +1,20 @@
 #pragma once
 #include <type_traits>
 
-#include "shunt/backend/cuda/nn/attention_backward.cuh"
-#include "shunt/backend/cuda/nn/attention_few.cuh"
-#include "shunt/backend/cuda/nn/attention_forward.cuh"
-#include "shunt/backend/cuda/nn/attention_mma.cuh"
-#include "shunt/backend/cuda/nn/attention_mma_backward.cuh"
+#include "shunt/backend/cuda/nn/attention/backward.cuh"
+#include "shunt/backend/cuda/nn/attention/few.cuh"
+#include "shunt/backend/cuda/nn/attention/forward.cuh"
+#include "shunt/backend/cuda/nn/attention/mma.cuh"
+#include "shunt/backend/cuda/nn/attention/mma_backward.cuh"
 #include "shunt/backend/cuda/nn/cache_append.cuh"
 
 // Causal attention with the host's bits. Nothing is packed: keys and values are read where they lie,
 // and only backward needs scratch.
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct attention_on<on_cuda> {
+template <> struct attention_backend<on_cuda> {
   template <class T, int Rank> using memory = view<T, Rank, space::device>;
 
   static std::size_t forward_bytes(on_cuda const&, attention_shape const&) noexcept { return 0; }
@@ -148,5 +148,5 @@ template <> struct attention_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

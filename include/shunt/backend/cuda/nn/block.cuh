@@ -1,10 +1,10 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 /// to = from, where `mark` (null: everywhere) is 0. A warp has one row.
 template <int V, class T>
@@ -24,14 +24,14 @@ SHUNT_KERNEL void write_segment(view<index_t, 1, space::device> offset, index_t 
   if (grid_thread() < 2) offset[grid_thread()] = grid_thread() == 0 ? 0 : rows;
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct block_on<on_cuda> {
+template <> struct block_backend<on_cuda> {
   template <class T>
   static status copy_rows(on_cuda const& on, view<T const, 2, space::device> from,
                           view<T, 2, space::device> to) noexcept {
@@ -55,5 +55,5 @@ template <> struct block_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,15 +1,15 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 inline constexpr int cache_piece = 8;  ///< columns that a thread moves: a sector of floats
 
 /// Keys into panels [key / 64][D][64], values into padded rows. A thread has some columns of one
-/// token; its neighbours have the next tokens, which stand beside it in a panel.
+/// token; its neighbors have the next tokens, which stand beside it in a panel.
 template <class T>
 SHUNT_KERNEL void append_tokens(view<T const, 4, space::device> k,
                                 view<T const, 4, space::device> v,
@@ -44,5 +44,5 @@ status append_to_cache(on_cuda const& on, view<T const, 4, space::device> k,
   return launch_threads(on, "cache_append", items, append_tokens<T>, k, v, cache, first, items);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda

@@ -2,10 +2,10 @@
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
 #include "shunt/core/math.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using nn::detail::cross_entropy_args;
 
@@ -84,14 +84,14 @@ SHUNT_KERNEL void mean_of_losses(float const* loss, offset_t tokens, offset_t co
   *mean = *valid == 0 ? 0.0f : __fdiv_rn(sum, static_cast<float>(*valid));
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct cross_entropy_on<on_cuda> {
+template <> struct cross_entropy_backend<on_cuda> {
   static constexpr char const* who = "cross_entropy";
 
   static status count(on_cuda const& on, view<index_t const, 1, space::device> target,
@@ -112,5 +112,5 @@ template <> struct cross_entropy_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

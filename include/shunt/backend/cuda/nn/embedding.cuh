@@ -3,10 +3,10 @@
 
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using nn::detail::embedding_args;
 using nn::detail::embedding_backward_args;
@@ -83,14 +83,14 @@ SHUNT_KERNEL void scatter_embeddings(embedding_backward_args<T> a, offset_t each
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct embedding_on<on_cuda> {
+template <> struct embedding_backend<on_cuda> {
   template <class T>
   static status forward(on_cuda const& on, embedding_args<T> const& a, offset_t tokens) noexcept {
     view<T const, 2, space::device> const table(a.table, {{a.entries, a.width}},
@@ -111,5 +111,5 @@ template <> struct embedding_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,12 +1,12 @@
 #pragma once
-#include "shunt/backend/cuda/gemm.cuh"
+#include "shunt/backend/cuda/gemm/driver.cuh"
 #include "shunt/nn/linear.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct linear_on<on_cuda> {
+template <> struct linear_backend<on_cuda> {
   static constexpr space S = space::device;
   using kind = shunt::detail::gemm_kind;
 
@@ -28,5 +28,5 @@ template <> struct linear_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,11 +1,11 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/angle.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/angle.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 SHUNT_KERNEL void fill_normal_values(view<float, 1, space::device> values, std::uint64_t seed,
                                      offset_t first, double deviation) {
@@ -29,14 +29,14 @@ SHUNT_KERNEL void split_rows_of_tokens(view<index_t const, 2, space::device> tok
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct model_on<on_cuda> {
+template <> struct model_backend<on_cuda> {
   static status fill_normal(on_cuda const& on, view<float, 1, space::device> values,
                             std::uint64_t seed, offset_t first, double deviation) noexcept {
     return cuda::launch_threads(on, "model_init", values.extent(0), cuda::fill_normal_values,
@@ -56,5 +56,5 @@ template <> struct model_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

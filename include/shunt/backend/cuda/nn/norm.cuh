@@ -1,11 +1,11 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 // RMS norm: a warp has one row, a lane one of the 32 strided partial sums.
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using nn::detail::rms_norm_args;
 using nn::detail::rms_norm_backward_args;
@@ -116,14 +116,14 @@ SHUNT_KERNEL void rms_norm_gradients(rms_norm_backward_args<T, W> a, offset_t to
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct norm_on<on_cuda> {
+template <> struct norm_backend<on_cuda> {
   template <class T, class W>
   static status forward(on_cuda const& on, rms_norm_args<T, W> const& a, offset_t tokens) noexcept {
     return cuda::launch_warps(on, "rms_norm", tokens, cuda::rms_norm_rows<T, W>, a, tokens);
@@ -149,5 +149,5 @@ template <> struct norm_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,11 +1,11 @@
 #pragma once
 #include "shunt/backend/cuda/lanes.cuh"
 #include "shunt/backend/cuda/launch.cuh"
-#include "shunt/nn/angle.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/angle.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::cuda {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using nn::detail::rotary_args;
 
@@ -46,14 +46,14 @@ SHUNT_KERNEL void fill_rotary_table(view<float, 2, space::device> cosine,
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::cuda
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct rotary_on<on_cuda> {
+template <> struct rotary_backend<on_cuda> {
   static status table(on_cuda const& on, view<float, 2, space::device> cosine,
                       view<float, 2, space::device> sine, double step, first_positions const& first,
                       offset_t length) noexcept {
@@ -67,5 +67,5 @@ template <> struct rotary_on<on_cuda> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,10 +1,10 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::nn::detail::attention_keys;
 using shunt::nn::detail::attention_padded;
@@ -63,14 +63,14 @@ template <class T> struct attention_backward_args {
   float scale;
 };
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/attention_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 struct attention_sizes {
   offset_t batch, length, heads, kv_heads, head_dim;
@@ -186,14 +186,14 @@ void attention_backward(on_host const& on, attention_backward_args<T> const& a,
   });
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct attention_on<on_host> {
+template <> struct attention_backend<on_host> {
   static std::size_t forward_bytes(on_host const& on, attention_shape const& s) noexcept {
     auto a = arena<>::measuring();
     (void)host::carve_attention(a, on, host::attention_sizes(s));
@@ -317,5 +317,5 @@ template <> struct attention_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -7,9 +7,9 @@ inline constexpr std::int64_t tile_width = 2 * std::int64_t{lanes};  // two vect
 
 /// C(m, n) (+)= Σ_k A(m, k)·B(k, n), k ascending: A at a + m·a_row + k·a_step, rows of B and C.
 template <int Rows, int Vectors, class B>
-SHUNT_LANES void product_tile(float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
-                              std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t depth,
-                              bool resume) noexcept {
+SHUNT_INLINE void product_tile(float const* a, std::int64_t a_row, std::int64_t a_step, B const* b,
+                               std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t depth,
+                               bool resume) noexcept {
   vf sum[Rows][Vectors];
   nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
     nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
@@ -63,7 +63,7 @@ void product_of_row(float const* a, B const* b, std::int64_t b_row, float* c, st
 }
 
 /// 0, 1, 2, … one a lane.
-SHUNT_LANES vf lane_numbers() noexcept {
+SHUNT_INLINE vf lane_numbers() noexcept {
   float x[lanes];
   for (int i = 0; i < lanes; ++i) x[i] = static_cast<float>(i);
   return load(x);
@@ -71,8 +71,8 @@ SHUNT_LANES vf lane_numbers() noexcept {
 
 /// One row of `from`, widened and scaled, zeros up to `wide`.
 template <class T>
-SHUNT_LANES void widen_row(T const* from, std::int64_t n, std::int64_t wide, float scale,
-                           float* to) noexcept {
+SHUNT_INLINE void widen_row(T const* from, std::int64_t n, std::int64_t wide, float scale,
+                            float* to) noexcept {
   for (std::int64_t i = 0; i < wide; i += lanes) {
     store(to + i, i < n ? load_up_to(from + i, n - i) * fill(scale) : fill(0.0f));
   }
@@ -111,25 +111,25 @@ struct query_rows {
   std::int64_t rows = 0;
   std::int64_t keys[attention_rows] = {};
 
-  SHUNT_LANES query_rows(std::int64_t first, std::int64_t count, std::int64_t group,
-                         std::int64_t first_position) noexcept
+  SHUNT_INLINE query_rows(std::int64_t first, std::int64_t count, std::int64_t group,
+                          std::int64_t first_position) noexcept
       : rows(count) {
     for (std::int64_t r = 0; r < count; ++r) keys[r] = (first + r) / group + first_position + 1;
   }
   /// Of the 64 keys from `key` on.
-  SHUNT_LANES std::int64_t seen(std::int64_t r, std::int64_t key) const noexcept {
+  SHUNT_INLINE std::int64_t seen(std::int64_t r, std::int64_t key) const noexcept {
     std::int64_t const n = keys[r] - key;
     return n < 0 ? 0 : n > attention_keys ? attention_keys : n;
   }
-  SHUNT_LANES int tile(std::int64_t r) const noexcept {
+  SHUNT_INLINE int tile(std::int64_t r) const noexcept {
     return static_cast<int>(rows - r < 6 ? rows - r : 6);
   }
 };
 
 /// s[r][j] = q[r]·k[j] for the keys that some row of each tile of six sees.
 template <class K>
-SHUNT_LANES void scores(query_rows const& which, std::int64_t key, float const* q,
-                        std::int64_t wide, K const* panel, std::int64_t depth, float* s) noexcept {
+SHUNT_INLINE void scores(query_rows const& which, std::int64_t key, float const* q,
+                         std::int64_t wide, K const* panel, std::int64_t depth, float* s) noexcept {
   constexpr std::int64_t step = tile_width;
   if (which.rows == 1) {
     product_of_row(q, panel, attention_keys, s, (which.seen(0, key) + step - 1) / step * step,
@@ -148,8 +148,8 @@ SHUNT_LANES void scores(query_rows const& which, std::int64_t key, float const* 
 
 /// c[r][:] (+)= Σ_j w[r][j]·x[j][:] over the keys that some row of each tile sees.
 template <class X>
-SHUNT_LANES void gather(query_rows const& which, std::int64_t key, float const* w, X const* x,
-                        std::int64_t wide, float* c, bool resume) noexcept {
+SHUNT_INLINE void gather(query_rows const& which, std::int64_t key, float const* w, X const* x,
+                         std::int64_t wide, float* c, bool resume) noexcept {
   if (which.rows == 1) {
     product_of_row(w, x, wide, c, wide, which.seen(0, key), resume);
     return;
@@ -170,8 +170,8 @@ struct softmax_state {
 
 /// s becomes e^(s − peak), 0 where not seen; peak and sum go on, o is scaled to the new peaks. In
 /// passes over the rows, so that the latencies of one row hide behind the next.
-SHUNT_LANES void soften(query_rows const& which, std::int64_t key, vf numbers, float* s,
-                        softmax_state& state, float* o, std::int64_t wide) noexcept {
+SHUNT_INLINE void soften(query_rows const& which, std::int64_t key, vf numbers, float* s,
+                         softmax_state& state, float* o, std::int64_t wide) noexcept {
   constexpr int vectors = attention_keys / lanes;
   float next[attention_rows], shrink[attention_rows], total[attention_rows];
   for (std::int64_t r = 0; r < attention_rows; ++r) next[r] = total[r] = 0.0f;
@@ -262,8 +262,8 @@ void attend_rows(attention_args<T, K> const& a, std::int64_t batch, std::int64_t
 }
 
 /// c[j][:] += Σ_r w[r][j]·x[r][:] over the rows that see key j, for the 64 keys of a panel.
-SHUNT_LANES void spread(query_rows const& which, std::int64_t key, float const* w, float const* x,
-                        std::int64_t wide, float* c) noexcept {
+SHUNT_INLINE void spread(query_rows const& which, std::int64_t key, float const* w, float const* x,
+                         std::int64_t wide, float* c) noexcept {
   std::int64_t const seen = which.seen(which.rows - 1, key);
   for (std::int64_t n = 0; n < wide; n += tile_width) {
     std::int64_t r = 0;  // earlier rows have zeros there

@@ -1,12 +1,12 @@
 #pragma once
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct block_on<on_host> {
+template <> struct block_backend<on_host> {
   /// to = from; rows of both contiguous.
   template <class T>
   static status copy_rows(on_host const& on, view<T const, 2> from, view<T, 2> to) noexcept {
@@ -41,5 +41,5 @@ template <> struct block_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -1,21 +1,21 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::nn::detail::cross_entropy_args;
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/cross_entropy_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 inline void cross_entropy_rows(on_host const& on, cross_entropy_args const& a, offset_t tokens,
                                bool wanted) noexcept {
@@ -31,14 +31,14 @@ inline void mean_of_losses(on_host const& on, float const* loss, offset_t tokens
   SHUNT_ISA_PICK(on, nn::mean_of_losses)(loss, tokens, valid, mean);
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct cross_entropy_on<on_host> {
+template <> struct cross_entropy_backend<on_host> {
   /// *valid = the targets that count, or `divisor` where it is given.
   static status count(on_host const&, view<index_t const, 1> target, offset_t vocabulary,
                       offset_t divisor, offset_t* valid) noexcept {
@@ -62,5 +62,5 @@ template <> struct cross_entropy_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

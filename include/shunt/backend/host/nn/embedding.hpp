@@ -1,22 +1,22 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::nn::detail::embedding_args;
 using shunt::nn::detail::embedding_backward_args;
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/embedding_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 template <class T>
 void embedding(on_host const& on, embedding_args<T> const& a, offset_t tokens) noexcept {
@@ -32,14 +32,14 @@ void embedding_backward(on_host const& on, embedding_backward_args<T> const& a) 
                   [&](offset_t first, offset_t last, int) { kernel(a, first, last); });
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct embedding_on<on_host> {
+template <> struct embedding_backend<on_host> {
   template <class T>
   static status forward(on_host const& on, embedding_args<T> const& a, offset_t tokens) noexcept {
     host::embedding(on, a, tokens);
@@ -53,5 +53,5 @@ template <> struct embedding_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -2,7 +2,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "shunt/backend/host/regions.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/lanes.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"

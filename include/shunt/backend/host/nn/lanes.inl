@@ -1,20 +1,20 @@
 // No include guard: what the kernels of nn share inside each region.
 namespace nn {
 
-/// Calls f(std::integral_constant<int, 0>{}), …: a loop that is unrolled at any optimisation level.
+/// Calls f(std::integral_constant<int, 0>{}), …: a loop that is unrolled at any optimization level.
 template <class F, int... I>
-SHUNT_LANES void unroll(F&& f, std::integer_sequence<int, I...>) noexcept {
+SHUNT_INLINE void unroll(F&& f, std::integer_sequence<int, I...>) noexcept {
   (f(std::integral_constant<int, I>{}), ...);
 }
-template <int N, class F> SHUNT_LANES void unroll(F&& f) noexcept {
+template <int N, class F> SHUNT_INLINE void unroll(F&& f) noexcept {
   nn::unroll(f, std::make_integer_sequence<int, N>{});
 }
 
 /// A whole vector, or the `left` elements that are there.
-template <class T> SHUNT_LANES vf load_up_to(T const* from, std::int64_t left) noexcept {
+template <class T> SHUNT_INLINE vf load_up_to(T const* from, std::int64_t left) noexcept {
   return left >= lanes ? load(from) : load_first(from, left);
 }
-template <class T> SHUNT_LANES void store_up_to(T* to, vf x, std::int64_t left) noexcept {
+template <class T> SHUNT_INLINE void store_up_to(T* to, vf x, std::int64_t left) noexcept {
   if (left >= lanes) {
     store(to, x);
   } else {
@@ -23,10 +23,10 @@ template <class T> SHUNT_LANES void store_up_to(T* to, vf x, std::int64_t left) 
 }
 
 /// One element, as float.
-SHUNT_LANES float widen(float x) noexcept { return x; }
-SHUNT_LANES float widen(bf16 x) noexcept {
+SHUNT_INLINE float widen(float x) noexcept { return x; }
+SHUNT_INLINE float widen(bf16 x) noexcept {
   return __builtin_bit_cast(float, static_cast<unsigned>(x.bits) << 16);
 }
-SHUNT_LANES float widen(fp16 x) noexcept { return load_first(&x, 1)[0]; }
+SHUNT_INLINE float widen(fp16 x) noexcept { return load_first(&x, 1)[0]; }
 
 }  // namespace nn

@@ -1,12 +1,12 @@
 #pragma once
-#include "shunt/backend/host/gemm_dense.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/backend/host/gemm/dense.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct linear_on<on_host> {
+template <> struct linear_backend<on_host> {
   template <class X, class W, class Y>
   static status forward(on_host const& on, view<X const, 2> x, view<W const, 2> weight,
                         view<Y, 2> y, bool add) noexcept {
@@ -28,5 +28,5 @@ template <> struct linear_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

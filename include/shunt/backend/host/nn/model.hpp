@@ -2,14 +2,14 @@
 #include <cstdint>
 
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/angle.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/angle.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct model_on<on_host> {
+template <> struct model_backend<on_host> {
   /// values[i] = normal_at(seed, first + i, deviation).
   static status fill_normal(on_host const& on, view<float, 1> values, std::uint64_t seed,
                             offset_t first, double deviation) noexcept {
@@ -43,5 +43,5 @@ template <> struct model_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

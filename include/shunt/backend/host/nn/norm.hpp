@@ -1,22 +1,22 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::nn::detail::rms_norm_args;
 using shunt::nn::detail::rms_norm_backward_args;
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/norm_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 template <class T, class W>
 void rms_norm(on_host const& on, rms_norm_args<T, W> const& a, offset_t tokens) noexcept {
@@ -49,14 +49,14 @@ void rms_norm_backward(on_host const& on, rms_norm_backward_args<T, W> const& a,
   }
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct norm_on<on_host> {
+template <> struct norm_backend<on_host> {
   template <class T, class W>
   static status forward(on_host const& on, rms_norm_args<T, W> const& a, offset_t tokens) noexcept {
     host::rms_norm(on, a, tokens);
@@ -71,5 +71,5 @@ template <> struct norm_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

@@ -27,8 +27,8 @@ void rms_norm_rows(rms_norm_args<T, W> const& a, std::int64_t first, std::int64_
 
 /// dx of one row: r·w·dy − x·r³/H·Σ dy·w·x, plus what is added.
 template <class T, class W>
-SHUNT_LANES void rms_norm_backward_row(rms_norm_backward_args<T, W> const& a,
-                                       std::int64_t t) noexcept {
+SHUNT_INLINE void rms_norm_backward_row(rms_norm_backward_args<T, W> const& a,
+                                        std::int64_t t) noexcept {
   std::int64_t const n = a.width;
   T const* const x = a.x + t * a.x_row;
   T const* const dy = a.d_y + t * a.d_y_row;

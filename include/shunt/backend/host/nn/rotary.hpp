@@ -1,22 +1,22 @@
 #pragma once
 #include "shunt/backend/host/nn/lanes.hpp"
 #include "shunt/backend/host/pool.hpp"
-#include "shunt/nn/angle.hpp"
-#include "shunt/nn/calls.hpp"
+#include "shunt/nn/detail/angle.hpp"
+#include "shunt/nn/detail/args.hpp"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 using shunt::nn::detail::rotary_args;
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 #define SHUNT_REGION_FILE "shunt/backend/host/nn/rotary_kernels.inl"
-#include "shunt/backend/host/for_each_region.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
 
 namespace shunt::host {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 
 template <class T>
 void rotate(on_host const& on, rotary_args<T> const& a, offset_t tokens) noexcept {
@@ -43,14 +43,14 @@ inline void rotary_table(on_host const& on, view<float, 2> cosine, view<float, 2
   });
 }
 
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::host
 
 namespace shunt::nn {
-inline namespace SHUNT_HOST_ABI {
+inline namespace SHUNT_ABI {
 namespace detail {
 
-template <> struct rotary_on<on_host> {
+template <> struct rotary_backend<on_host> {
   static status table(on_host const& on, view<float, 2> cosine, view<float, 2> sine, double step,
                       first_positions const& first, offset_t length) noexcept {
     host::rotary_table(on, cosine, sine, step, first, length);
@@ -64,5 +64,5 @@ template <> struct rotary_on<on_host> {
 };
 
 }  // namespace detail
-}  // namespace SHUNT_HOST_ABI
+}  // namespace SHUNT_ABI
 }  // namespace shunt::nn

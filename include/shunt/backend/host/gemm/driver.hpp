@@ -1,0 +1,158 @@
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+#include "shunt/backend/host/pool.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
+#include "shunt/core/numeric.hpp"
+#include "shunt/core/policy.hpp"
+#include "shunt/core/shape.hpp"
+#include "shunt/experts/gemm_types.hpp"
+
+namespace shunt::host {
+
+using shunt::detail::gemm_experts;
+using shunt::detail::gemm_kind;
+using shunt::detail::gemm_pairs;
+using shunt::detail::gemm_panel;
+using shunt::detail::gemm_product;
+using shunt::detail::gemm_rows;
+using shunt::detail::gemm_scale;
+using shunt::detail::gemm_store;
+
+struct gemm_job;
+
+/// One block of a product, all of its sums done, in float: rows [row, row + rows) of the output and
+/// columns [column, column + columns). In a paired job `second` holds the up half of the same columns.
+struct gemm_block {
+  float* first = nullptr;
+  float* second = nullptr;
+  std::int64_t stride = 0;
+  std::int64_t row = 0, rows = 0, column = 0, columns = 0;
+  std::int64_t expert = 0;
+  std::int64_t segment_first = 0, segment_rows = 0;  ///< the expert's rows
+};
+/// Writes a finished block. A region function.
+using gemm_epilogue = void (*)(gemm_job const&, gemm_block const&);
+
+/// One product, and what becomes of its sums. Output element = one chain of fma in ascending index of
+/// the sum, starting from 0.0f; what happens to it then is `finish`.
+struct gemm_job : shunt::detail::gemm_product {
+  gemm_job(gemm_product const& product, gemm_epilogue last, void const* context) noexcept
+      : gemm_product(product), epilogue(last), epilogue_context(context) {}
+
+  gemm_epilogue epilogue;
+  void const* epilogue_context;  ///< what `finish` needs beside
+  /// Where `finish` writes in the end: brought near behind the last piece of weights.
+  gemm_store const* output = nullptr;
+  /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
+  gemm_experts<void> const* written = nullptr;
+  /// k that lie in the place of one float, in a forward product: 2 of bf16 (see uses_bf16_dot), 2 or 4
+  /// integers (see gemm/int8.inl).
+  int k_per_word = 1;
+  bool nontemporal = false;  ///< `finish` writes whole lines that no cache needs
+  int strip = 16;            ///< panels a task computes at most,
+  bool wide = false;         ///< whether its sums may take more room (gemm_wide_sums), and
+  bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
+};
+
+/// A product with quantized weights. A type of its own: its loops are compiled only where there are some.
+struct gemm_format_job : gemm_job {
+  using gemm_job::gemm_job;
+  bool int8_rows =
+      false;          ///< a is rounded to int8; with int8_channel weights `k_per_word` says so too
+  bool vnni = false;  ///< then, on isa::avx512_vnni, by dot products of four bytes
+};
+template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
+
+/// Numbers of the blocking. The result does not depend on them.
+inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packed weights: few ends,
+inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1
+inline constexpr std::int64_t gemm_group_panels = 4;  ///< made together where rows run along them
+inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every region's tile
+inline constexpr std::int64_t gemm_tall_rows = 576;   ///< where no block of sums is kept, at most
+inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
+inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
+/// Of a task whose sums may take more room, as each task rounds its rows anew. A power of two, see gemm().
+inline constexpr std::int64_t gemm_wide_panels = 64;
+inline constexpr std::int64_t gemm_wide_sums = gemm_block_rows * gemm_depth;
+
+/// A weight gradient whose sums are at hand at once: finished by a few rows, see gemm/wgrad.inl.
+SHUNT_INLINE bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) noexcept {
+  return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
+}
+
+/// What its blocks may be high: the rows of its left operand, all sums deep, are kept. The higher, the less often
+/// the right one is read from its rows, which costs a tile three times its time.
+SHUNT_INLINE std::int64_t gemm_tallest(std::int64_t depth) noexcept {
+  std::int64_t const fit = gemm_block_rows * gemm_depth / depth / 16 * 16;
+  return fit < gemm_tall_rows ? fit : gemm_tall_rows;
+}
+
+/// How the `rows` output rows of a segment are cut into tasks: `blocks` times so many columns of each
+/// half, pairs of panels.
+struct gemm_cut {
+  std::int64_t blocks, columns;
+};
+SHUNT_INLINE gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows,
+                                  std::int64_t rows) noexcept {
+  bool const by_rows = gemm_by_rows(job, segment_rows);
+  std::int64_t const highest = by_rows && job.tall ? gemm_tallest(segment_rows) : gemm_block_rows;
+  std::int64_t const blocks = (rows + highest - 1) / highest;
+  if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
+  std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
+  std::int64_t const most = (job.wide ? gemm_wide_sums : gemm_sums) / gemm_panel / height;
+  std::int64_t const panels = (most < job.strip ? most : job.strip) / (job.paired ? 2 : 1);
+  return {blocks, panels / 2 * 2 * gemm_panel};
+}
+
+}  // namespace shunt::host
+
+#define SHUNT_REGION_FILE "shunt/backend/host/gemm/macro_kernel.inl"
+#include "shunt/backend/host/simd/for_each_region.inl"
+
+namespace shunt::host {
+inline namespace SHUNT_ABI {
+
+/// Tasks of a job.
+inline std::int64_t gemm_tasks(gemm_job const& job) noexcept {
+  bool const wgrad = job.kind == gemm_kind::wgrad;
+  std::int64_t const columns = job.kind != gemm_kind::forward ? job.ins
+                               : job.paired                   ? job.outs / 2
+                                                              : job.outs;
+  std::int64_t tasks = 0;
+  for (index_t e = 0; e < job.experts; ++e) {
+    std::int64_t const rows = job.offset == nullptr ? job.rows : job.offset[e + 1] - job.offset[e];
+    gemm_cut const cut = gemm_cut_of(job, rows, wgrad ? job.outs : rows);
+    tasks += cut.blocks * ((columns + cut.columns - 1) / cut.columns);
+  }
+  return tasks;
+}
+
+/// Whether a forward product of experts is computed by dot products of pairs of bf16. A question of types
+/// and of the instruction set alone: an output's bits depend on nothing else.
+inline bool uses_bf16_dot(on_host const& on, gemm_product const& product) noexcept {
+  return product.a.type == element_type::bf16 && product.w.type == element_type::bf16 &&
+         product.a.scale.factor == nullptr && resolve(on.instructions) == isa::avx512_bf16;
+}
+
+/// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.
+template <class Job> void gemm(on_host const& on, Job job) noexcept {
+  int const workers = workers_of(on);
+  if constexpr (has_formats<Job>) job.wide = job.int8_rows && job.k_per_word == 1;
+  job.strip = static_cast<int>(job.wide ? gemm_wide_panels : gemm_strip_panels);
+  std::int64_t const enough = workers > 1 ? 4 * workers : 0;
+  std::int64_t tasks = gemm_tasks(job);
+  if (tasks < enough) {
+    job.tall = false;
+    tasks = gemm_tasks(job);
+  }
+  for (; job.strip > 4 && tasks < enough; tasks = gemm_tasks(job)) job.strip /= 2;
+  if (tasks == 0) return;
+  std::int64_t next = 0;  // the next task: taken by the workers, atomically
+  auto* const work = SHUNT_ISA_PICK(on, gemm_work<Job>);
+  parallel(on, tasks < workers ? tasks : workers, [&](std::int64_t, int) { work(job, next); });
+}
+
+}  // namespace SHUNT_ABI
+}  // namespace shunt::host

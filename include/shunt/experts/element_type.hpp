@@ -1,0 +1,21 @@
+#pragma once
+#include <concepts>
+#include <cstdint>
+
+#include "shunt/experts/formats.hpp"
+
+namespace shunt {
+
+/// What a matrix is stored as, where the element type has been put aside so that one piece of code
+/// serves all of them. The last three: weights only.
+enum class element_type : std::uint8_t { f32, bf16, fp16, int8_channel, fp8_block, mxfp4 };
+template <weight_format T>
+inline constexpr element_type element_type_of =
+    std::same_as<T, float>          ? element_type::f32
+    : std::same_as<T, bf16>         ? element_type::bf16
+    : std::same_as<T, fp16>         ? element_type::fp16
+    : std::same_as<T, int8_channel> ? element_type::int8_channel
+    : std::same_as<T, fp8_block>    ? element_type::fp8_block
+                                    : element_type::mxfp4;
+
+}  // namespace shunt

@@ -1,0 +1,43 @@
+#pragma once
+#include <cstdint>
+
+#include "shunt/experts/formats.hpp"
+
+/// How a number of each format is rounded.
+namespace shunt::detail {
+
+/// The backend of a policy: a specialization for each.
+template <class P> struct quantize_backend;
+
+/// To -127 .. 127, ties to even: adding 1.5 * 2^23 leaves no room for a fraction.
+[[nodiscard]] constexpr std::uint8_t int8_nearest(float x) noexcept {
+  constexpr float room = 0x1.8p23f;
+  float const inside = x < -127.0f ? -127.0f : x > 127.0f ? 127.0f : x;
+  return static_cast<std::uint8_t>(static_cast<std::int8_t>((inside + room) - room));
+}
+
+/// The scale of an int8 row whose largest magnitude is `most`: most / 127, but no larger than what
+/// 127 times is finite. For the largest float the rounded quotient is.
+[[nodiscard]] constexpr float int8_row_scale(float most) noexcept {
+  constexpr float largest = 0x1.020406p121f;
+  float const scale = most / 127.0f;
+  return scale > largest ? largest : scale;
+}
+
+/// Ties to the even code, at most 6.
+[[nodiscard]] constexpr std::uint8_t e2m1_nearest(float x) noexcept {
+  std::uint32_t const bits = bit_copy<std::uint32_t>(x);
+  float const m = bit_copy<float>(bits & 0x7fffffffu);
+  int const code = (m > 0.25f) + (m >= 0.75f) + (m > 1.25f) + (m >= 1.75f) + (m > 2.5f) +
+                   (m >= 3.5f) + (m > 5.0f);
+  return static_cast<std::uint8_t>((bits >> 28 & 8u) | static_cast<std::uint32_t>(code));
+}
+
+/// The e8m0 of a block whose largest magnitude is `most`: floor(log2 most) - 2, 2 being the exponent
+/// of e2m1's largest number (OCP MX).
+[[nodiscard]] constexpr std::uint8_t shared_exponent(float most) noexcept {
+  std::uint32_t const exponent = bit_copy<std::uint32_t>(most) >> 23;
+  return static_cast<std::uint8_t>(exponent < 2 ? 0 : exponent - 2);
+}
+
+}  // namespace shunt::detail

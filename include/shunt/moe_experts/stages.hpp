@@ -1,0 +1,30 @@
+#pragma once
+#include "shunt/core/abi.hpp"
+#include "shunt/core/status.hpp"
+#include "shunt/layer/options.hpp"
+
+namespace shunt::detail {
+inline namespace SHUNT_ABI {
+
+/// The layer's own few steps, of a policy: one specialization in each backend's layer header.
+template <class P> struct layer_backend;
+
+/// Stages one after the other; after one that failed, none.
+class stages {
+ public:
+  explicit stages(stage_hook hook) noexcept : hook_(hook) {}
+
+  template <class Stage> void operator()(char const* name, Stage&& stage) noexcept {
+    if (!outcome_.ok()) return;
+    outcome_ = stage();
+    if (outcome_.ok() && hook_.after != nullptr) hook_.after(hook_.self, name);
+  }
+  [[nodiscard]] status const& outcome() const noexcept { return outcome_; }
+
+ private:
+  stage_hook hook_;
+  status outcome_;
+};
+
+}  // namespace SHUNT_ABI
+}  // namespace shunt::detail

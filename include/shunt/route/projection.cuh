@@ -1,8 +1,0 @@
-#pragma once
-/// projection.hpp with its CUDA backend, which brings the GEMM along and so stands apart from
-/// route.cuh: pass on_cuda{stream} and device memory.
-#include "shunt/backend/cuda/requirements.cuh"
-
-#include "shunt/route/projection.hpp"
-
-#include "shunt/backend/cuda/route_projection.cuh"
