@@ -124,7 +124,7 @@ TEST(ExpertChoice, BadInputHasItsSentence) {
   plan_fixture got(s, 12);
   guarded<std::byte> scratch(plan_from_expert_choice_scratch_bytes(on_host{}, 3));
   view<index_t const, 2> const token(c.token.data(), {{3, 4}});
-  auto const says = [&](status const& is, std::string const& sentence) {
+  auto const expect_error = [&](status const& is, std::string const& sentence) {
     EXPECT_FALSE(is.ok());
     EXPECT_EQ(std::string(is.message()), sentence);
     EXPECT_TRUE(same_bits(got.offset, guarded<index_t>(4))) << "written";

@@ -40,7 +40,7 @@ std::string outcome(std::string const& text) {
 }
 std::string outcome(json const& config) { return outcome(config.dump()); }
 
-bool expect_error(std::string const& text, std::string const& part) {
+bool contains(std::string const& text, std::string const& part) {
   return text.find(part) != std::string::npos;
 }
 
@@ -192,7 +192,7 @@ TEST(CheckpointConfig, Battery32_AKeyThatIsLeftOutHasTheDefaultOfItsFamily) {
       json without = config, said = config, other = config;
       without.erase(key);
       if (!what.otherwise) {
-        EXPECT_PRED2(says, outcome(without), "it has no " + key);
+        EXPECT_PRED2(contains, outcome(without), "it has no " + key);
         continue;
       }
       said[key] = *what.otherwise;
@@ -235,7 +235,7 @@ TEST(CheckpointConfig, Battery32_ANullIsNoDefault) {
         EXPECT_EQ(outcome(null), outcome(zero));
         EXPECT_EQ(outcome(null)[0], '[') << outcome(null);
       } else {
-        EXPECT_PRED2(says, outcome(null), "it has no " + key + ", but a null in its place");
+        EXPECT_PRED2(contains, outcome(null), "it has no " + key + ", but a null in its place");
       }
     }
   }
@@ -252,7 +252,7 @@ TEST(CheckpointConfig, Battery32_TwoNamesOfOneKeyAgree) {
   config["norm_topk_prob"] = false;
   EXPECT_EQ(outcome(config), raw) << "the reference takes DeepSeek-V3's names for these";
   config["moe_renormalize"] = true;
-  EXPECT_PRED2(says, outcome(config),
+  EXPECT_PRED2(contains, outcome(config),
                "moe_renormalize is true, but norm_topk_prob, the same key, is false");
 }
 
@@ -278,7 +278,7 @@ TEST(CheckpointConfig, Battery36_NumbersThatAreNotFiniteAreReadWhereTheyAreNotNe
        {"-NaN", "+Infinity", "Infinityx", "xNaN", "NaN1", "nan", "inf", "- Infinity", "--Infinity",
         "{NaN:1}", "Inf", "NaN NaN", "1NaN", "\"NaN"}) {
     std::string const said = outcome(with_value(config, "time_step_limit", value));
-    EXPECT_PRED2(says, said, "config.json is refused: it is not a JSON object") << value;
+    EXPECT_PRED2(contains, said, "config.json is refused: it is not a JSON object") << value;
   }
 }
 
@@ -286,21 +286,21 @@ TEST(CheckpointConfig, Battery36_ANumberThatIsNeededMustBeOne) {
   json const config = published("deepseek_v3").config;
   for (char const* value : {"NaN", "Infinity", "-Infinity", "1e300", "-1e39"}) {
     std::string const said = outcome(with_value(config, "routed_scaling_factor", value));
-    EXPECT_PRED2(says, said, "it must be a finite number within the range of float") << value;
-    EXPECT_PRED2(says, said, "routed_scaling_factor is ");
-    EXPECT_PRED2(says, outcome(with_value(config, "norm_topk_prob", value)),
+    EXPECT_PRED2(contains, said, "it must be a finite number within the range of float") << value;
+    EXPECT_PRED2(contains, said, "routed_scaling_factor is ");
+    EXPECT_PRED2(contains, outcome(with_value(config, "norm_topk_prob", value)),
                  "norm_topk_prob is neither true nor false");
-    EXPECT_PRED2(says, outcome(with_value(config, "hidden_act", value)),
+    EXPECT_PRED2(contains, outcome(with_value(config, "hidden_act", value)),
                  "hidden_act is not a string");
-    EXPECT_PRED2(says, outcome(with_value(config, "n_routed_experts", value)),
+    EXPECT_PRED2(contains, outcome(with_value(config, "n_routed_experts", value)),
                  "it must be a count");
     std::string const blocks = std::string(R"({"weight_block_size":[128,)") + value + "]}";
-    EXPECT_PRED2(says, outcome(with_value(config, "quantization_config", blocks)),
+    EXPECT_PRED2(contains, outcome(with_value(config, "quantization_config", blocks)),
                  "weight_block_size must be two counts");
   }
-  EXPECT_PRED2(says, outcome(with_value(config, "hidden_size", "Infinity")),
+  EXPECT_PRED2(contains, outcome(with_value(config, "hidden_size", "Infinity")),
                "hidden_size is Infinity; it must be a count");
-  EXPECT_PRED2(says, outcome(with_value(config, "quantization_config", "NaN")),
+  EXPECT_PRED2(contains, outcome(with_value(config, "quantization_config", "NaN")),
                "quantization_config is not an object");
 }
 
@@ -314,7 +314,7 @@ TEST(CheckpointConfig, Battery31_BlocksOfAnySizeDoNotWrap) {
   for (char const* size : {"18446744073709551615", "18446744073709551614", "9223372036854775808",
                            "2147483648", "18446744073709551616", "0", "-1", "1.5", "null"}) {
     for (bool const first : {false, true}) {
-      EXPECT_PRED2(says, first ? with_blocks(size, "128") : with_blocks("128", size),
+      EXPECT_PRED2(contains, first ? with_blocks(size, "128") : with_blocks("128", size),
                    "weight_block_size must be two counts of at least 1 and less than 2^31")
           << size;
     }
@@ -343,18 +343,18 @@ TEST(CheckpointConfig, Battery31_SettingsOfATrainedModelDoNotWrap) {
   lm::settings huge;
   huge.experts = huge.intermediate = huge.width = 1 << 24;
   huge.heads = huge.kv_heads = 1;
-  EXPECT_PRED2(says, refusal(huge, true), "parameters; there must be fewer than 2^58");
+  EXPECT_PRED2(contains, refusal(huge, true), "parameters; there must be fewer than 2^58");
   huge.width =
       1 << 12;  // the experts of a layer are 2^60, 2^61 and 2^36 numbers; of 32, as good as 0
   huge.layers = 32;
-  EXPECT_PRED2(says, refusal(huge, true), "parameters; there must be fewer than 2^58");
+  EXPECT_PRED2(contains, refusal(huge, true), "parameters; there must be fewer than 2^58");
   huge.experts = 1 << 16;
   huge.layers = 3;
   EXPECT_EQ(refusal(huge, true), "") << "2^52 and more do not wrap";
   lm::settings wide;
   wide.top_k = wide.experts = 1 << 24;
   wide.intermediate = 256;  // 2^32 wide
-  EXPECT_PRED2(says, refusal(wide, false), "4300559702 wide; it must be 1 to 2^24");
+  EXPECT_PRED2(contains, refusal(wide, false), "4300559702 wide; it must be 1 to 2^24");
   EXPECT_EQ(lm::dense_with_all(lm::config_of({}, true)).intermediate, 16 * 128 + 6);
 }
 
@@ -382,7 +382,7 @@ TEST(CheckpointConfig, Battery42_GroupsThatDoNotFitAreRefusedWhenLoaded) {
   for (auto const& c : cases) {
     json config = published(c.family).config;
     config.update(c.changes);
-    EXPECT_PRED2(says, outcome(config), c.sentence) << c.family;
+    EXPECT_PRED2(contains, outcome(config), c.sentence) << c.family;
   }
 }
 
@@ -392,7 +392,7 @@ TEST(CheckpointConfig, Battery42_TheOuterQuantizationCountsWhereTheInnerIsNull) 
     json config = inside;
     if (null) config["text_config"]["quantization_config"] = nullptr;
     config["quantization_config"] = {{"quant_method", "gptq"}};
-    EXPECT_PRED2(says, outcome(config), "quantized by gptq") << null;
+    EXPECT_PRED2(contains, outcome(config), "quantized by gptq") << null;
     config["quantization_config"] = {{"weight_block_size", {64, 32}}};
     checkpoint::layer_plan const p = checkpoint::plan_of({"config.json", config.dump()});
     EXPECT_EQ(p.block_rows, 64u);
@@ -405,7 +405,7 @@ TEST(CheckpointConfig, Battery42_TheOuterQuantizationCountsWhereTheInnerIsNull) 
   EXPECT_EQ(outcome(typed), outcome(inside));
   json wrong = inside;
   wrong["quantization_config"] = "gptq";
-  EXPECT_PRED2(says, outcome(wrong), "quantization_config is not an object");
+  EXPECT_PRED2(contains, outcome(wrong), "quantization_config is not an object");
 }
 
 }  // namespace examples_checkpoint_config_test

@@ -227,7 +227,7 @@ TEST(RouteErrors, BackwardAndTheRest) {
   guarded<float> const d_gate(18);
   route_gradients<> g;
   g.gate = matrix(d_gate, 6, 3);
-  auto const says = [](status const& s, error code, std::string const& sentence) {
+  auto const expect_error = [](status const& s, error code, std::string const& sentence) {
     EXPECT_EQ(s.code(), code) << s.message();
     EXPECT_NE(std::string(s.message()).find(sentence), std::string::npos) << s.message();
   };

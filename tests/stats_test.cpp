@@ -183,7 +183,7 @@ TEST(Stats, BadInputHasItsSentence) {
   guarded<index_t> counts(std::vector<index_t>{1, 2, 3});
   guarded<load_figures> out(1);
   guarded<float> share(4);
-  auto const says = [](status const& is, std::string const& sentence) {
+  auto const expect_error = [](status const& is, std::string const& sentence) {
     EXPECT_FALSE(is.ok());
     EXPECT_EQ(std::string(is.message()), sentence);
   };

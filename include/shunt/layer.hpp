@@ -6,11 +6,12 @@
 #include <type_traits>
 
 #include "shunt/backend/host/layer.hpp"
+#include "shunt/layer/backward.hpp"
 #include "shunt/layer/bytes.hpp"
-#include "shunt/layer/call.hpp"
 #include "shunt/layer/check.hpp"
+#include "shunt/layer/forward.hpp"
 
-/// The reference layer: the five modules in sequence, forward and backward. It reads as the papers do.
+/// The reference layer: gate projection, route, experts, combine, in sequence, forward and backward.
 namespace shunt {
 namespace detail {
 
@@ -20,173 +21,31 @@ template <class P, class T, class G, class A, class W>
 status moe_call<P, T, G, A, W>::forward(forward_scratch<T, S> const& s,
                                         view<T, 2, S> y) const noexcept {
   stages step(o.hook);
-  step("gate", [&] { return own::all_tokens(on, o.valid, all_tokens); });
-  step("gate", [&] { return gate_logits(on, x, w.gate, keep.logits, w.gate_bias); });
-
-  routing<S> choice = o.observe;
-  choice.expert = keep.choice.expert;
-  choice.gate = keep.choice.gate;
-  if (s.load.z) choice.z = s.load.z;
-  if (!choice.counts) choice.counts = s.load.counts;
-  if (!choice.importance) choice.importance = s.load.importance;
-  if (!choice.tokens) choice.tokens = s.load.tokens;
-  step("route", [&] { return choose(choice, s); });
-  step("plan", [&] { return lay_out(s); });
-
-  view<float, 1, S> const loss = o.loss ? o.loss : s.loss;
-  if (keep.d_importance) {
-    step("losses", [&] {
-      return balance_loss(on, choice, loss.slice(0, 1), keep.d_importance, {o.balance_loss});
-    });
-  }
-  if (keep.d_z) {
-    step("losses", [&] { return z_loss(on, choice, loss.slice(1, 1), keep.d_z, {o.z_loss}); });
-  }
-  if (o.load.figures) step("stats", [&] { return load_stats(on, keep.plan, o.load); });
-
-  tokens_in in = seen();
-  if (n.latent) {
-    step("latent", [&] { return project(on, x, w.latent_down, all_tokens, keep.latent); });
-  }
-  if (n.gate_on_input) {
-    step("dispatch", [&] { return dispatch(on, in, keep.plan, s.gated_rows, {keep.choice.gate}); });
-    in = s.gated_rows;
-  }
-  step("experts", [&] { return experts().forward(on, in, keep.pre, s.act, s.rows); });
-
-  if (n.shared > 0) {
-    step("shared", [&] {
-      return shared_expert().forward(on, x, keep.shared_pre, s.shared_act, s.shared_rows);
-    });
-  }
-  if (n.shared_gated) {
-    view<float, 1, S> const open = keep.shared_gate;
-    step("shared", [&] {
-      return project(on, x, row_of_one(w.shared_gate), all_tokens, column_of_one(open));
-    });
-    step("shared", [&] { return own::apply_sigmoid(on, open, open); });
-  }
-
-  combine_options<T, S> beside{
-      .shared = s.shared_rows, .shared_gate = keep.shared_gate, .valid = o.valid};
-  if (o.add_to_y) beside.residual = y;
-  if (!n.latent) {
-    beside.zero = identities();
-    step("combine", [&] { return combine(on, s.rows, keep.plan, gates(), y, beside); });
-  } else {
-    tokens_in const sum = keep.latent_sum;
-    step("combine", [&] {
-      return combine(on, s.rows, keep.plan, gates(), keep.latent_sum,
-                     {.zero = identities(), .valid = o.valid});
-    });
-    step("latent", [&] { return project(on, sum, w.latent_up, all_tokens, s.lifted); });
-    step("combine", [&] { return combine(on, s.lifted, all_tokens, {}, y, beside); });
-  }
+  gate(step);
+  choose(step, s);
+  latent_in(step);
+  experts().forward(step, s.experts, saved.pre);
+  shared(step, s);
+  combine_tokens(step, s, y);
   return step.outcome();
 }
 
-/// The same backwards. A gate's gradient is <d_y · W2, f(pre)>: no expert's output is needed.
+/// The same backwards. d_x is summed in float: experts, zero experts, latents, gate, shared expert.
 template <class P, class T, class G, class A, class W>
 status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens_in d_y,
                                          moe_gradients<S> const& g,
                                          view<float, 2, S> d_x) const noexcept {
-  bool const add = o.accumulate;
   stages step(o.hook);
-  step("all_tokens", [&] { return own::all_tokens(on, o.valid, all_tokens); });
-
-  tokens_in d_sum = d_y;  // of the experts' sum
-  if (n.latent) {
-    tokens_in const sum = keep.latent_sum;
-    step("latent_backward",
-         [&] { return project_back(on, d_y, w.latent_up, all_tokens, s.d_sum, false); });
-    step("latent_backward",
-         [&] { return project_gradient(on, d_y, sum, all_tokens, g.latent_up, add); });
-    d_sum = s.d_sum;
-  }
-
-  auto const routed = experts();
-  tokens_in in = seen(), pre = keep.pre;
-  if (n.gate_on_input) {
-    step("dispatch", [&] { return dispatch(on, in, keep.plan, s.gated_rows, {keep.choice.gate}); });
-    in = s.gated_rows;
-  }
-  if (s.experts.pre) {
-    step("recompute", [&] { return routed.again(on, in, s.experts.pre); });
-    pre = s.experts.pre;
-  }
-  feed_gradients<S> const to{g.up, g.down, g.up_bias, g.down_bias, o.frozen, add};
-  view<float, 2, S> const d_seen = n.latent ? s.d_latent : d_x;
-  if (n.gate_on_input) {
-    step("experts_backward", [&] {
-      return feed_backward(on, routed, in, d_sum, pre, {}, s.experts, s.d_gated_rows, false, to);
-    });
-    step("dispatch_backward", [&] {
-      return dispatch_backward(on, s.d_gated_rows, keep.plan, d_seen,
-                               {.gate = keep.choice.gate, .x = seen(), .d_gate = s.d_gate});
-    });
-  } else {
-    view<float const, 1, S> const gate = flat(gates());
-    view<float, 1, S> const d_row_gate = s.experts.d_scale;
-    step("experts_backward", [&] {
-      return feed_backward(on, routed, in, d_sum, pre, gate, s.experts, s.d_rows, false, to);
-    });
-    if (w.down_bias) {
-      floats_in const part = s.bias_part;
-      step("experts_backward",
-           [&] { return bias_part(on, d_sum, w.down_bias, keep.plan, s.bias_part); });
-      step("experts_backward",
-           [&] { return own::add(on, part, column_of_one(d_row_gate), keep.plan.rows()); });
-    }
-    step("dispatch_backward", [&] { return dispatch_backward(on, s.d_rows, keep.plan, d_seen); });
-    step("combine_backward", [&] { return rows_to_gates(on, d_row_gate, keep.plan, s.d_gate); });
-  }
-  if (n.zero) {
-    combine_gradients<T, S> const back{
-        .zero = identities(), .valid = o.valid, .d_gate = s.d_gate, .d_x = s.d_identity};
-    tokens_in const d_identity = s.d_identity;
-    step("combine_backward", [&] {
-      return combine_backward(on, d_sum, keep.plan, gates(), {}, view<T, 2, S>{}, back);
-    });
-    step("combine_backward", [&] { return own::add(on, d_identity, d_seen); });
-  }
-  if (n.latent) {
-    floats_in const d_latent = s.d_latent;
-    step("latent_backward",
-         [&] { return project_gradient(on, d_latent, x, all_tokens, g.latent_down, add); });
-    step("latent_backward",
-         [&] { return project_back(on, d_latent, w.latent_down, all_tokens, d_x, false); });
-  }
-
-  floats_in const d_logits = s.d_logits;
-  step("route_backward", [&] { return choose_backward(s.d_gate, s); });
-  step("gate_backward",
-       [&] { return project_gradient(on, d_logits, x, all_tokens, g.gate, add, g.gate_bias); });
-  step("gate_backward", [&] { return project_back(on, d_logits, w.gate, all_tokens, d_x, true); });
-
-  if (n.shared > 0) {
-    auto const shared = shared_expert();
-    view<float const, 1, S> const open = keep.shared_gate;
-    tokens_in shared_pre = keep.shared_pre;
-    if (s.shared.pre) {
-      step("recompute", [&] { return shared.again(on, x, s.shared.pre); });
-      shared_pre = s.shared.pre;
-    }
-    step("shared_backward", [&] {
-      return feed_backward(on, shared, x, d_y, shared_pre, open, s.shared, d_x, true,
-                           {g.shared_up, g.shared_down, {}, {}, {}, add});
-    });
-  }
-  if (n.shared_gated) {
-    view<float, 1, S> const d_logit = s.shared.d_scale;
-    floats_in const column = column_of_one(d_logit);
-    view<float, 2, S> const dw = row_of_one(g.shared_gate);
-    step("shared_backward",
-         [&] { return own::apply_sigmoid_backward(on, keep.shared_gate, d_logit); });
-    step("shared_backward", [&] { return project_gradient(on, column, x, all_tokens, dw, add); });
-    step("shared_backward", [&] {
-      return project_back(on, column, row_of_one(w.shared_gate), all_tokens, d_x, true);
-    });
-  }
+  view<float, 2, S> const d_input = n.latent ? s.d_latent : d_x;  // of what the experts read
+  step("gate_backward", [&] { return backend::all_tokens(on, o.valid, all_tokens); });
+  tokens_in const d_sum = latent_out_backward(step, s, d_y, g);
+  experts().backward(step, s.experts, d_sum, saved.pre, d_input, s.d_gate,
+                     {g.up, g.down, g.up_bias, g.down_bias, o.frozen, o.accumulate});
+  zero_backward(step, s, d_sum, d_input);
+  latent_in_backward(step, s, g, d_x);
+  step("route_backward", [&] { return choose_backward(s); });
+  gate_backward(step, s, g, d_x);
+  shared_backward(step, s, d_y, g, d_x);
   return step.outcome();
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 /// shunt.hpp with the CUDA backend: pass on_cuda{stream} and device memory where on_host and host
-/// memory stood. Each module can be included alone, and `nn/` is apart, as there.
+/// memory stood. `nn/` is not included.
 #include "shunt/backend/cuda/requirements.cuh"
 
 #include "shunt/shunt.hpp"
@@ -11,6 +11,8 @@
 #include "shunt/counter.cuh"
 #include "shunt/dispatch.cuh"
 #include "shunt/experts.cuh"
+#include "shunt/gate_projection.cuh"
 #include "shunt/layer.cuh"
+#include "shunt/moe_experts.cuh"
 #include "shunt/route.cuh"
 #include "shunt/stats.cuh"

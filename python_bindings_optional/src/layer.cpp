@@ -27,7 +27,7 @@ saved_key key_of(element type, shunt::detail::moe_sizes const& n, options_type c
           n.shared_rows,
           n.shared,
           n.rows,
-          n.taken,
+          n.tokens_per_expert,
           n.latent,
           n.shared_gated,
           o.memory == shunt::memory_mode::recompute,

@@ -105,4 +105,16 @@ template <class Buffer> [[nodiscard]] bool all_finite(Buffer const& values) {
   return true;
 }
 
+/// Root of the summed squares of the difference over that of what is expected.
+template <class Buffer>
+[[nodiscard]] double relative_distance(Buffer const& got, std::vector<expectation> const& want) {
+  double off = 0.0, all = 0.0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    double const d = static_cast<double>(to_float(got[i])) - want[i].value;
+    off += d * d;
+    all += want[i].value * want[i].value;
+  }
+  return std::sqrt(off / (all > 0.0 ? all : 1.0));
+}
+
 }  // namespace shunt::test

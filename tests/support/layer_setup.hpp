@@ -261,7 +261,7 @@ template <class T> struct layer_run {
   void tell(layer_formula& f) const {
     f.chosen.clear();
     f.kept.clear();
-    bool const taken = bool(saved.taken.token);
+    bool const taken = bool(saved.expert_choice.token);
     if (taken) f.top_k = f.experts;
     for (int t = 0; t < f.tokens; ++t) {
       for (int k = 0; k < f.top_k; ++k) {
@@ -323,18 +323,6 @@ template <class T>
   if (wrong != nullptr)
     return testing::AssertionFailure() << "the gradient of " << wrong << " differs";
   return testing::AssertionSuccess();
-}
-
-/// Root of the summed squares of the difference over that of what is expected.
-template <class Buffer>
-[[nodiscard]] double relative_distance(Buffer const& got, std::vector<expectation> const& want) {
-  double off = 0.0, all = 0.0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    double const d = static_cast<double>(to_float(got[i])) - want[i].value;
-    off += d * d;
-    all += want[i].value * want[i].value;
-  }
-  return std::sqrt(off / (all > 0.0 ? all : 1.0));
 }
 
 }  // namespace shunt::test

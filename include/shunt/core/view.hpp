@@ -19,7 +19,7 @@ template <int N> struct axes {
 };
 
 /// Pointer, extents and strides (in elements): what every primitive takes. Trivially copyable, owns
-/// nothing. Made from a pointer and extents (row-major), with strides of one's own, from any
+/// nothing. Made from a pointer and extents (row-major), with strides, from any
 /// mdspan-like object, or, at rank 1, from any contiguous container of host memory.
 template <class T, int Rank, space S = space::host> class view {
   static_assert(Rank >= 1 && Rank <= 5, "shunt::view: rank must be 1 to 5");
@@ -40,6 +40,12 @@ template <class T, int Rank, space S = space::host> class view {
       stride *= extents[d];
     }
   }
+
+  /// The same from one number an axis: view(p, T, H).
+  template <std::integral... N>
+    requires(sizeof...(N) == static_cast<std::size_t>(Rank))
+  constexpr view(T* data, N... extents) noexcept
+      : view(data, extents_type{{static_cast<offset_t>(extents)...}}) {}
 
   constexpr view(T* data, extents_type extents, extents_type strides) noexcept
       : data_(data), extents_(extents), strides_(strides) {}
@@ -139,5 +145,14 @@ template <class T, int Rank, space S = space::host> class view {
   extents_type extents_{};
   extents_type strides_{};
 };
+
+/// view(p, T, H): a row-major view<..., 2> of host memory.
+template <class T, std::integral... N> view(T*, N...) -> view<T, static_cast<int>(sizeof...(N))>;
+
+/// The same of device memory.
+template <class T, std::integral... N>
+[[nodiscard]] constexpr auto device_view(T* data, N... extents) noexcept {
+  return view<T, static_cast<int>(sizeof...(N)), space::device>(data, extents...);
+}
 
 }  // namespace shunt

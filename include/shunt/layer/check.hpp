@@ -1,28 +1,13 @@
 #pragma once
 #include "shunt/core/abi.hpp"
 #include "shunt/layer/memory.hpp"
+#include "shunt/moe_experts/check.hpp"
 
 /// The layer's argument checks: all that its stages could object to, before the first of them runs.
 namespace shunt::check {
 inline namespace SHUNT_ABI {
 
 namespace detail {
-template <class Element, space S>
-[[nodiscard]] status stack(char const* who, char const* what,
-                           basic_expert_matrix<Element, S> const& m, offset_t experts,
-                           offset_t rows, char const* why_rows, offset_t columns,
-                           char const* why_columns) noexcept {
-  argument const name(who, what);
-  return first_of(check::experts(name, m, experts), extent(name, 1, m.rows(), rows, why_rows),
-                  extent(name, 2, m.columns(), columns, why_columns));
-}
-/// One is given, the other not.
-[[nodiscard]] inline status together(char const* who, char const* what, bool has, char const* with,
-                                     bool needs) noexcept {
-  if (!has || needs) return {};
-  return status::fail(error::null_pointer, "%s.%s is given without %s; both must be given", who,
-                      what, with);
-}
 [[nodiscard]] inline status meaningless(char const* who, bool wrong, char const* what,
                                         char const* because) noexcept {
   if (!wrong) return {};
@@ -53,13 +38,7 @@ template <class T, class G, space S, class W, class A>
   offset_t const real = experts - o.route.zero_experts;
   if (status bad = first_of(
           between(l, local, 1, real), between(first, o.first_expert, 0, real - local),
-          stack(who, "weights.down", w.down, local, hidden, "", w.down.columns(), ""),
-          stack(who, "weights.up", w.up, local, wide * w.down.columns(),
-                wide == 2 ? "twice the columns of down" : "the columns of down", hidden,
-                "rows of down"),
-          check::halves(up, w.up, wide == 2),
-          check::bias(argument(who, "weights.up_bias"), w.up_bias, local, w.up.rows()),
-          check::bias(argument(who, "weights.down_bias"), w.down_bias, local, hidden),
+          expert_weights(who, w, o.act),
           together(who, "weights.latent_down", bool(w.latent_down), "latent_up", bool(w.latent_up)),
           together(who, "weights.latent_up", bool(w.latent_up), "latent_down", bool(w.latent_down)),
           w.latent_down ? status{}
@@ -97,11 +76,11 @@ template <class T, class G, space S, class W, class A>
   offset_t const experts = w.gate.extent(0), top_k = o.top_k, local = w.up.experts();
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   bool const losses = o.balance_loss != 0.0f || o.z_loss != 0.0f;
-  argument const capacity(who, "options.capacity"), taken(who, "options.tokens_per_expert"),
+  argument const capacity(who, "options.capacity"), chosen(who, "options.tokens_per_expert"),
       slots(who, "x: tokens x options.top_k"), loss(who, "options.loss"),
       int8(who, "options.int8_rows");
   if (status bad = first_of(
-          between(capacity, o.capacity, 0, most), between(taken, o.tokens_per_expert, 0, most),
+          between(capacity, o.capacity, 0, most), between(chosen, o.tokens_per_expert, 0, most),
           finite(argument(who, "options.balance_loss"), o.balance_loss),
           finite(argument(who, "options.z_loss"), o.z_loss),
           optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
@@ -128,10 +107,11 @@ template <class T, class G, space S, class W, class A>
         meaningless(who, o.route.jitter != 0.0f, "options.route.jitter", because),
         meaningless(who, o.route.random_second, "options.route.random_second", because));
   }
-  route_inputs<S> const given{w.choice_bias, o.valid, o.ids, o.token, o.draws};
-  if (status bad = first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
-                            check_route_inputs(given, o.route, tokens, experts, top_k),
-                            check_route_outputs(o.observe, given, o.route, tokens, experts, top_k));
+  route_inputs<S> const inputs{w.choice_bias, o.valid, o.ids, o.token, o.draws};
+  if (status bad =
+          first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
+                   check_route_inputs(inputs, o.route, tokens, experts, top_k),
+                   check_route_outputs(o.observe, inputs, o.route, tokens, experts, top_k));
       !bad.ok()) {
     return bad;
   }
@@ -166,10 +146,11 @@ template <class T, space S, class A>
           has("saved.logits", saved.logits, n.tokens, "tokens of x", n.experts, "experts"),
           has("saved.choice.gate", saved.choice.gate, n.tokens, "tokens of x", n.top_k,
               "options.top_k"),
-          n.taken > 0 ? has("saved.taken.token", saved.taken.token, n.experts, "experts", n.taken,
-                            "options.tokens_per_expert")
-                      : has("saved.choice.expert", saved.choice.expert, n.tokens, "tokens of x",
-                            n.top_k, "options.top_k"),
+          n.tokens_per_expert > 0
+              ? has("saved.expert_choice.token", saved.expert_choice.token, n.experts, "experts",
+                    n.tokens_per_expert, "options.tokens_per_expert")
+              : has("saved.choice.expert", saved.choice.expert, n.tokens, "tokens of x", n.top_k,
+                    "options.top_k"),
           check::plan(who, saved.plan),
           extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows that any choice may need"),
           list("saved.d_importance", o.balance_loss != 0.0f, saved.d_importance, n.experts,
@@ -232,7 +213,7 @@ template <class T, class G, space S, class A>
                                      layer_options<A, S> const& o) noexcept {
   using detail::stack, detail::together;
   constexpr char const* who = "moe_layer_backward";
-  offset_t const experts = w.gate.extent(0), width = w.gate.extent(1), local = w.up.experts();
+  offset_t const experts = w.gate.extent(0), width = w.gate.extent(1);
   offset_t const hidden = w.down.rows();
   auto const like = [&](char const* what, expert_gradient<S> const& m,
                         expert_matrix<T, S> const& of) {
@@ -242,16 +223,11 @@ template <class T, class G, space S, class A>
                     check::gradients(who, m, wgrad_options<S>{}));
   };
   if (status bad = first_of(
-          like("gradients.up", g.up, w.up), like("gradients.down", g.down, w.down),
-          like("gradients.shared_up", g.shared_up, w.shared_up),
+          expert_gradients(who, g, w), like("gradients.shared_up", g.shared_up, w.shared_up),
           like("gradients.shared_down", g.shared_down, w.shared_down),
           optional_matrix(who, "gradients.gate", g.gate, experts, "experts", width,
                           "the gate's width"),
           optional_vector(who, "gradients.gate_bias", g.gate_bias, experts, "experts"),
-          optional_matrix(who, "gradients.up_bias", g.up_bias, local, "experts", w.up.rows(),
-                          "rows of up"),
-          optional_matrix(who, "gradients.down_bias", g.down_bias, local, "experts", hidden,
-                          "rows of down"),
           optional_vector(who, "gradients.shared_gate", g.shared_gate, width, "the gate's width"),
           optional_matrix(who, "gradients.latent_down", g.latent_down, hidden, "rows of down",
                           width, "the gate's width"),
@@ -260,15 +236,8 @@ template <class T, class G, space S, class A>
       !bad.ok()) {
     return bad;
   }
-  // Bias gradients come out of the products that make the weights'.
-  if (status bad = first_of(
-          together(who, "gradients.gate_bias", bool(g.gate_bias), "gradients.gate", bool(g.gate)),
-          together(who, "gradients.up_bias", bool(g.up_bias), "gradients.up", bool(g.up)),
-          together(who, "gradients.down_bias", bool(g.down_bias), "gradients.down", bool(g.down)));
-      !bad.ok()) {
-    return bad;
-  }
   return first_of(
+      together(who, "gradients.gate_bias", bool(g.gate_bias), "gradients.gate", bool(g.gate)),
       together(who, "gradients.shared_up", bool(g.shared_up), "the weights", bool(w.shared_up)),
       together(who, "gradients.shared_gate", bool(g.shared_gate), "the weights",
                bool(w.shared_gate)),

@@ -1,24 +1,11 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/dispatch.hpp"
-#include "shunt/experts.hpp"
+#include "shunt/moe_experts/options.hpp"
 #include "shunt/route.hpp"
 #include "shunt/stats.hpp"
 
 namespace shunt {
-
-/// What forward keeps for backward beside the choice.
-enum class memory_mode : std::uint8_t {
-  save,      ///< the pre-activations: no GEMM runs twice
-  recompute  ///< nothing: backward runs the first GEMM again, on the saved choice; the same bits
-};
-
-/// Called after each stage of the layer, on the calling thread, with the stage's name: for timing.
-struct stage_hook {
-  void* self = nullptr;
-  void (*after)(void* self, char const* stage) = nullptr;  ///< null: nobody is called
-};
 
 /// Options of moe_layer and moe_layer_backward: give both the same. `Activation` is one of Shunt's,
 /// the user's own, or `activation`, which is chosen at run time.

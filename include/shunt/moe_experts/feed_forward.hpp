@@ -4,7 +4,7 @@
 #include "shunt/core/abi.hpp"
 #include "shunt/dispatch.hpp"
 #include "shunt/experts.hpp"
-#include "shunt/layer/memory.hpp"
+#include "shunt/moe_experts/memory.hpp"
 
 /// The two products around an activation, forward and backward: the same for routed experts, and for
 /// a shared one, whose plan sends every token to it. And projections of the whole batch.
@@ -84,7 +84,8 @@ template <class T, class A, space S, class W = T> struct feed_forward {
 
   /// The pre-activations alone: what forward kept, bit for bit.
   template <class P>
-  [[nodiscard]] status again(P const& on, view<T const, 2, S> x, view<T, 2, S> pre) const noexcept {
+  [[nodiscard]] status recompute_pre(P const& on, view<T const, 2, S> x,
+                                     view<T, 2, S> pre) const noexcept {
     return grouped_gemm(on, x, up, plan.rows(), pre, identity{},
                         {.gather = gather, .bias = up_bias});
   }

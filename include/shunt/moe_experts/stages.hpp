@@ -1,7 +1,7 @@
 #pragma once
 #include "shunt/core/abi.hpp"
 #include "shunt/core/status.hpp"
-#include "shunt/layer/options.hpp"
+#include "shunt/moe_experts/options.hpp"
 
 namespace shunt::detail {
 inline namespace SHUNT_ABI {

@@ -1,14 +1,5 @@
 // No include guard: one row or one token at a time, for dispatch and combine.
 
-/// Calls step(integral_constant<int, 0>) … step(<N - 1>), each in line: what keeps an array of
-/// accumulators in registers at -O2.
-template <int N, int I = 0, class Step> SHUNT_INLINE void unroll(Step const& step) noexcept {
-  if constexpr (I < N) {
-    step(std::integral_constant<int, I>{});
-    unroll<N, I + 1>(step);
-  }
-}
-
 /// to = factor · from, rounded once.
 template <class A, class B>
 void scale_row(A const* from, float factor, B* to, std::int64_t n) noexcept {

@@ -4,7 +4,7 @@
 
 namespace checks_access_test {
 
-bool expect_error(std::vector<softgpu::report> const& found, char const* what) {
+bool contains(std::vector<softgpu::report> const& found, char const* what) {
   return !found.empty() && found[0].sentence.find(what) != std::string::npos;
 }
 
@@ -17,7 +17,7 @@ TEST(Vectors, Bounds) {
   device_array<float> a(std::vector<float>(130)), b(std::size_t{32});
   auto const bad = reports_of([&] { sum_of_four<<<1, 32>>>(a.data, b.data, 4); });
   EXPECT_ONE(bad, fault::out_of_bounds);
-  EXPECT_TRUE(expect_error(bad, "read of 16 bytes")) << all_of(bad);
+  EXPECT_TRUE(contains(bad, "read of 16 bytes")) << all_of(bad);
   EXPECT_EQ(bad[0].thread[0], 31u);  // its vector begins inside and ends outside
   EXPECT_NONE((sum_of_four<<<1, 32>>>(a.data, b.data, 0)));
 }
@@ -52,7 +52,7 @@ TEST(Shared, BoundsAndAlignment) {
   device_array<int> out(std::size_t{32});
   auto const outside = reports_of([&] { shared_at<<<1, 32, 256>>>(out.data, 132); });
   EXPECT_ONE(outside, fault::out_of_bounds);
-  EXPECT_TRUE(expect_error(outside, "shared memory")) << all_of(outside);
+  EXPECT_TRUE(contains(outside, "shared memory")) << all_of(outside);
   EXPECT_EQ(outside[0].thread[0], 31u);
   auto const before = reports_of([&] { shared_at<<<1, 32, 256>>>(out.data, -8); });
   EXPECT_ONE(before, fault::out_of_bounds);
@@ -76,7 +76,7 @@ TEST(Local, BoundsAndAlignment) {
   device_array<int> out(std::vector<int>(32, 1));
   auto const outside = reports_of([&] { local_at<<<1, 32>>>(out.data, 1 << 20); });
   EXPECT_ONE(outside, fault::out_of_bounds);
-  EXPECT_TRUE(expect_error(outside, "local memory")) << all_of(outside);
+  EXPECT_TRUE(contains(outside, "local memory")) << all_of(outside);
   auto const odd = reports_of([&] { local_at<<<1, 32>>>(out.data, 5); });
   EXPECT_ONE(odd, fault::misaligned);
   EXPECT_NONE((local_at<<<1, 32>>>(out.data, 60)));
@@ -101,7 +101,7 @@ TEST(Local, Unwritten) {
   device_array<int> o(order), out(std::size_t{64});
   auto const bad = reports_of([&] { pick<<<1, 32>>>(o.data, out.data, 15); });
   EXPECT_ONE(bad, fault::uninitialized);
-  EXPECT_TRUE(expect_error(bad, "of local memory at")) << all_of(bad);
+  EXPECT_TRUE(contains(bad, "of local memory at")) << all_of(bad);
   EXPECT_EQ(bad[0].thread[0], 15u);
   EXPECT_NONE((pick<<<1, 32>>>(o.data, out.data, 16)));
   EXPECT_NONE((pick<<<3, 64>>>(o.data, out.data, 16)));
@@ -143,7 +143,7 @@ TEST(AsyncCopies, BoundsAlignmentAndUnwritten) {
   EXPECT_EQ(outside[0].thread[0], 31u);
   auto const odd = reports_of([&] { fetch<<<1, 32>>>(a.data, out.data, 8, 0, true); });
   EXPECT_EQ(odd.at(0).what, fault::misaligned) << all_of(odd);
-  EXPECT_TRUE(expect_error(odd, "read of 16 bytes")) << all_of(odd);
+  EXPECT_TRUE(contains(odd, "read of 16 bytes")) << all_of(odd);
   auto const odd_target = reports_of([&] { fetch<<<1, 32>>>(a.data, out.data, 0, 8, true); });
   EXPECT_EQ(odd_target.at(0).what, fault::misaligned) << all_of(odd_target);
   auto const past = reports_of([&] { fetch<<<1, 32>>>(a.data, out.data, 0, 32, true); });
@@ -183,7 +183,7 @@ TEST(Ldmatrix, BoundsAlignmentAndUnwritten) {
   EXPECT_EQ(outside[0].thread[0], 31u);
   auto const odd = reports_of([&] { load_rows<<<1, 32>>>(out.data, -8, 32); });
   EXPECT_ONE(odd, fault::misaligned);
-  EXPECT_TRUE(expect_error(odd, "16 bytes")) << all_of(odd);
+  EXPECT_TRUE(contains(odd, "16 bytes")) << all_of(odd);
   auto const unwritten = reports_of([&] { load_rows<<<1, 32>>>(out.data, 0, 31); });
   EXPECT_ONE(unwritten, fault::uninitialized);
   EXPECT_EQ(unwritten[0].thread[0], 31u);

@@ -92,7 +92,7 @@ TEST(Watchdog, EndsALoopThatNeverEnds) {
   ASSERT_EQ(bad.size(), 1u) << all_of(bad);
   EXPECT_EQ(bad[0].what, fault::deadlock);
   EXPECT_EQ(last_error(), cudaErrorLaunchTimeout);
-  auto const says = [&](char const* what) {
+  auto const expect_error = [&](char const* what) {
     return bad[0].sentence.find(what) != std::string::npos;
   };
   EXPECT_TRUE(expect_error("no thread of the launch has exited for 0.3 seconds"))

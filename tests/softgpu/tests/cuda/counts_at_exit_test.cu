@@ -21,17 +21,17 @@ TEST(Child, DISABLED_LaunchesThree) {
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
 }
 
-bool expect_error(std::string const& text, char const* what) {
+bool contains(std::string const& text, char const* what) {
   return text.find(what) != std::string::npos;
 }
 
 TEST(CountsAtExit, ATableWithALineForEachKernel) {
   ending const e = run_alone("LaunchesThree", "SOFTGPU_COUNTS=table");
   EXPECT_EQ(e.status, 0) << e.text;
-  EXPECT_TRUE(expect_error(e.text, "warp-i")) << e.text;
-  EXPECT_TRUE(expect_error(e.text, "double_all(int*)\n")) << e.text;
-  EXPECT_TRUE(expect_error(e.text, "set_one(int*)\n")) << e.text;
-  EXPECT_FALSE(expect_error(run_alone("LaunchesThree").text, "warp-i"));
+  EXPECT_TRUE(contains(e.text, "warp-i")) << e.text;
+  EXPECT_TRUE(contains(e.text, "double_all(int*)\n")) << e.text;
+  EXPECT_TRUE(contains(e.text, "set_one(int*)\n")) << e.text;
+  EXPECT_FALSE(contains(run_alone("LaunchesThree").text, "warp-i"));
 }
 
 TEST(CountsAtExit, AFileOfJson) {
@@ -42,18 +42,18 @@ TEST(CountsAtExit, AFileOfJson) {
   std::ifstream file(path);
   std::string const text{std::istreambuf_iterator<char>(file), {}};
   std::remove(path.c_str());
-  EXPECT_TRUE(expect_error(text, "\"launches\": 2, ")) << text;
-  EXPECT_TRUE(expect_error(text, "\"sectors_read\": 12, ")) << text;  // three warps
-  EXPECT_TRUE(expect_error(text, "\"unique_bytes_read\": 384, ")) << text;
-  EXPECT_TRUE(expect_error(text, "\"architecture\": \"sm_80\"")) << text;
-  EXPECT_TRUE(expect_error(text, "\"architecture\": \"sm_1\", \"error\": ")) << text;
+  EXPECT_TRUE(contains(text, "\"launches\": 2, ")) << text;
+  EXPECT_TRUE(contains(text, "\"sectors_read\": 12, ")) << text;  // three warps
+  EXPECT_TRUE(contains(text, "\"unique_bytes_read\": 384, ")) << text;
+  EXPECT_TRUE(contains(text, "\"architecture\": \"sm_80\"")) << text;
+  EXPECT_TRUE(contains(text, "\"architecture\": \"sm_1\", \"error\": ")) << text;
   EXPECT_EQ(text.substr(0, 2), "[\n");
   EXPECT_EQ(text.substr(text.size() - 2), "]\n");
 }
 
 TEST(CountsAtExit, ANameThatIsNeitherIsRefused) {
   ending const e = run_alone("LaunchesThree", "SOFTGPU_COUNTS=counts.xml");
-  EXPECT_TRUE(expect_error(e.text, "neither \"table\" nor a .json file")) << e.text;
+  EXPECT_TRUE(contains(e.text, "neither \"table\" nor a .json file")) << e.text;
 }
 
 }  // namespace counts_at_exit_test

@@ -11,15 +11,6 @@ inline constexpr int tile_columns = tile_vectors * lanes;
 inline constexpr int panel_columns = 16;
 inline constexpr std::int64_t tile_stretch = 32;  ///< k between two requests for what comes next
 
-template <class Body, int... I>
-SHUNT_INLINE void unrolled(Body&& body, std::integer_sequence<int, I...>) noexcept {
-  (body(std::integral_constant<int, I>{}), ...);
-}
-/// body(0), ..., body(N - 1) with constants: the compilers keep arrays indexed so in registers.
-template <int N, class Body> SHUNT_INLINE void unroll(Body&& body) noexcept {
-  unrolled(body, std::make_integer_sequence<int, N>{});
-}
-
 /// Where a tile's left operand and its sums lie, in floats: a(m, k) at a + m * a_stride + k, or
 /// (across) at a + m + k * a_stride; the sums at c + m * c_row.
 struct tile_at {

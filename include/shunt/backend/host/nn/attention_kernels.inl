@@ -11,25 +11,25 @@ SHUNT_INLINE void product_tile(float const* a, std::int64_t a_row, std::int64_t 
                                std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t depth,
                                bool resume) noexcept {
   vf sum[Rows][Vectors];
-  nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
       sum[m.value][v.value] = resume ? load(c + m.value * c_row + v.value * lanes) : vf{};
     });
   });
   for (std::int64_t k = 0; k < depth; ++k, a += a_step, b += b_row) {
     vf right[Vectors];
-    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
       right[v.value] = load(b + v.value * lanes);
     });
-    nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    unroll<Rows>([&](auto m) __attribute__((always_inline)) {
       vf const left = fill(a[m.value * a_row]);
-      nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
         sum[m.value][v.value] = fma(left, right[v.value], sum[m.value][v.value]);
       });
     });
   }
-  nn::unroll<Rows>([&](auto m) __attribute__((always_inline)) {
-    nn::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  unroll<Rows>([&](auto m) __attribute__((always_inline)) {
+    unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
       store(c + m.value * c_row + v.value * lanes, sum[m.value][v.value]);
     });
   });
@@ -186,7 +186,7 @@ SHUNT_INLINE void soften(query_rows const& which, std::int64_t key, vf numbers, 
       }
     }
     strip top = strip_of(-__builtin_inff());
-    nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+    unroll<vectors>([&](auto i) __attribute__((always_inline)) {
       vf& best = top.part[i.value % strip_vectors];
       vf const x = load(row + i.value * lanes);
       best = select(best < x, x, best);
@@ -201,7 +201,7 @@ SHUNT_INLINE void soften(query_rows const& which, std::int64_t key, vf numbers, 
   for (std::int64_t r = 0; r < which.rows; ++r) {
     float* const row = s + r * attention_keys;
     strip sum = strip_of(0.0f);
-    nn::unroll<vectors>([&](auto i) __attribute__((always_inline)) {
+    unroll<vectors>([&](auto i) __attribute__((always_inline)) {
       vf const p = exp(load(row + i.value * lanes) - fill(next[r]));
       store(row + i.value * lanes, p);
       sum.part[i.value % strip_vectors] = sum.part[i.value % strip_vectors] + p;

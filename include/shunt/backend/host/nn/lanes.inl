@@ -1,15 +1,6 @@
 // No include guard: what the kernels of nn share inside each region.
 namespace nn {
 
-/// Calls f(std::integral_constant<int, 0>{}), …: a loop that is unrolled at any optimization level.
-template <class F, int... I>
-SHUNT_INLINE void unroll(F&& f, std::integer_sequence<int, I...>) noexcept {
-  (f(std::integral_constant<int, I>{}), ...);
-}
-template <int N, class F> SHUNT_INLINE void unroll(F&& f) noexcept {
-  nn::unroll(f, std::make_integer_sequence<int, N>{});
-}
-
 /// A whole vector, or the `left` elements that are there.
 template <class T> SHUNT_INLINE vf load_up_to(T const* from, std::int64_t left) noexcept {
   return left >= lanes ? load(from) : load_first(from, left);

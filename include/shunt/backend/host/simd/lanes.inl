@@ -5,6 +5,16 @@ inline constexpr int lanes = static_cast<int>(sizeof(vf) / sizeof(float));
 inline constexpr int strip_width = 32;
 inline constexpr int strip_vectors = strip_width / lanes;
 
+template <class Body, int... I>
+SHUNT_INLINE void unrolled(Body&& body, std::integer_sequence<int, I...>) noexcept {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+/// body(0), ..., body(N - 1) with constants, at any optimization level: the compilers keep arrays indexed
+/// so in registers.
+template <int N, class Body> SHUNT_INLINE void unroll(Body&& body) noexcept {
+  unrolled(body, std::make_integer_sequence<int, N>{});
+}
+
 SHUNT_INLINE vf fill(float x) noexcept { return x - vf{}; }  // of -0.0f too
 SHUNT_INLINE vu as_bits(vf x) noexcept { return (vu)x; }
 SHUNT_INLINE vf as_float(vu x) noexcept { return (vf)x; }
