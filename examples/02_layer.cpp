@@ -4,17 +4,10 @@
 #include <cstdio>
 #include <vector>
 
-#include "shunt/core/random.hpp"
 #include "shunt/layer.hpp"
+#include "support/numbers.hpp"
 
-/// Numbers in [-scale, scale), always the same.
-static std::vector<float> numbers(std::uint64_t seed, shunt::offset_t count, float scale) {
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = scale * (2 * shunt::uniform_of(shunt::random_at(seed, i).word[0]) - 1);
-  }
-  return values;
-}
+using example::numbers;
 
 int main() {
   constexpr shunt::index_t tokens = 256, hidden = 128, intermediate = 192, experts = 8;

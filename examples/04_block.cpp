@@ -5,20 +5,13 @@
 #include <cstdio>
 #include <vector>
 
-#include "shunt/core/random.hpp"
 #include "shunt/nn/block.hpp"
 #include "shunt/nn/stage_clock.hpp"
+#include "support/numbers.hpp"
 
 namespace nn = shunt::nn;
+using example::numbers;
 
-/// Numbers in [-scale, scale), always the same.
-static std::vector<float> numbers(std::uint64_t seed, shunt::offset_t count, float scale) {
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    values[i] = scale * (2 * shunt::uniform_of(shunt::random_at(seed, i).word[0]) - 1);
-  }
-  return values;
-}
 static int failed(shunt::status const& s) { return std::fprintf(stderr, "%s\n", s.message()), 1; }
 
 int main() {

@@ -89,7 +89,7 @@ TEST_F(CheckpointLayer, Battery32_ATensorThatNothingUsesIsRefused) {
       std::string const name = block_of(p) + rest;
       more.add(name, {3}, std::vector<float>(3));
       EXPECT_PRED2(
-          says, refusal(p.config, more),
+          contains, refusal(p.config, more),
           "tensor " + name + " is one of the layer, but config.json describes a layer without it")
           << p.name;
     }
@@ -224,8 +224,7 @@ TEST_F(CheckpointLayer, Battery40_ATypeThatIsNotKnownMattersWhereItIsAskedFor) {
       rename_type(other, kind);
       EXPECT_EQ(refusal(stored), "") << kind;
       for (checkpoint::tensor_source const& t : tensors.sources()) {
-        bool const one_of_each =
-            !contains(t.name, "experts.") || expect_error(t.name, "experts.5.up");
+        bool const one_of_each = !contains(t.name, "experts.") || contains(t.name, "experts.5.up");
         if (t.name == other || (!one_of_each && (stored || kind != "C64"))) continue;
         fs::remove_all(folder_);
         write_checkpoint(folder_, p.config, tensors);
@@ -374,7 +373,7 @@ TEST_F(CheckpointLayer, Battery42_WhatStandsNextToExpertsIsNotRounded) {
   layer_setup<bf16> const s(p.is);
   tensor_list tensors = tensors_of(p, s), whole = tensors;
   for (checkpoint::tensor_source const& t : whole.sources()) {
-    if (!contains(t.name, "expert") || expect_error(t.name, "expert_gate")) continue;
+    if (!contains(t.name, "expert") || contains(t.name, "expert_gate")) continue;
     tensors.remove(t.name);
     tensors.add(t.name, t.shape, std::vector<std::uint8_t>(t.shape[0] * t.shape[1], 0x38),
                 "F8_E4M3");
@@ -383,7 +382,7 @@ TEST_F(CheckpointLayer, Battery42_WhatStandsNextToExpertsIsNotRounded) {
   EXPECT_EQ(refusal(p.config, tensors, true), "");
   replace<float>(tensors, block_of(p) + "shared_expert_gate.weight", large);
   EXPECT_PRED2(
-      says, refusal(p.config, tensors, true),
+      contains, refusal(p.config, tensors, true),
       "tensor " + block_of(p) +
           "shared_expert_gate.weight is F32; next to fp8 experts as stored it must be BF16");
   EXPECT_EQ(refusal(p.config, tensors), "") << "decoded, it can be read";

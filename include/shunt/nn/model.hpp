@@ -2,6 +2,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "shunt/backend/host/nn/model.hpp"
 #include "shunt/nn/detail/model_run.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits

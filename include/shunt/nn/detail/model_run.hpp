@@ -1,5 +1,4 @@
 #pragma once
-#include "shunt/backend/host/nn/model.hpp"
 #include "shunt/nn/block.hpp"
 #include "shunt/nn/cross_entropy.hpp"
 #include "shunt/nn/detail/model_parts.hpp"
