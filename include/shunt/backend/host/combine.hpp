@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 
-#include "shunt/backend/host/dispatch.hpp"
+#include "shunt/backend/host/rows.hpp"
 #include "shunt/combine/rules.hpp"
 
 #define SHUNT_REGION_FILE "shunt/backend/host/combine_kernels.inl"
@@ -24,20 +24,20 @@ status combine_tokens(on_host const& on, view<R const, 2, space::host> rows,
   parallel_ranges(on, plan.tokens, grain, [&](offset_t first, offset_t last, int) {
     for (offset_t t = first; t < last; ++t) {
       Y* const out = row_at(y, t);
-      auto const terms = [&](auto const& take) {
+      auto const terms = [&](auto const& emit) {
         if (!is_valid(o.valid, t)) return;
         for (offset_t k = 0; k < top_k; ++k) {
           float const factor = gate ? gate(t, k) : 1.0f;
           if (offset_t const row = row_of(plan, t * top_k + k); row >= 0) {
-            take({row_at(rows, row), nullptr, factor});
+            emit({row_at(rows, row), nullptr, factor});
           } else if (is_identity(o.zero, t, k)) {
-            take({nullptr, row_at(o.zero.x, t), factor});
+            emit({nullptr, row_at(o.zero.x, t), factor});
           }
         }
         if (o.shared) {
-          take({nullptr, row_at(o.shared, t), o.shared_gate ? o.shared_gate[t] : 1.0f});
+          emit({nullptr, row_at(o.shared, t), o.shared_gate ? o.shared_gate[t] : 1.0f});
         }
-        if (o.residual) take({nullptr, row_at(o.residual, t), 1.0f});
+        if (o.residual) emit({nullptr, row_at(o.residual, t), 1.0f});
       };
       sum(terms, out, hidden);
     }
@@ -65,12 +65,12 @@ template <class T> struct token_gradients {
     }
     if (o.d_x) {
       T* const out = row_at(o.d_x, t);
-      auto const terms = [&](auto const& take) {
+      auto const terms = [&](auto const& emit) {
         for (offset_t k = 0; real && k < top_k; ++k) {
           if (row_of(plan, t * top_k + k) >= 0 || !is_identity(o.zero, t, k)) continue;
-          take({d_y, nullptr, gate ? gate(t, k) : 1.0f});
+          emit({d_y, nullptr, gate ? gate(t, k) : 1.0f});
         }
-        if (o.accumulate) take({nullptr, out, 1.0f});
+        if (o.accumulate) emit({nullptr, out, 1.0f});
       };
       sum(terms, out, hidden);
     }
