@@ -341,6 +341,31 @@ TEST_F(Safetensors, ShardsAreFoundByTheirIndex) {
   EXPECT_TRUE(alone.has("a") && !alone.has("b"));
 }
 
+// An old copy in another shard, which was mapped before or lies first: the index says which one counts.
+TEST_F(Safetensors, Battery44_TheCopyThatTheIndexNamesIsRead) {
+  float const a[] = {1, 2}, old[] = {-7, -7}, b[] = {3}, c[] = {4};
+  checkpoint::write_safetensors(place("one.safetensors"),
+                                {{"a", "F32", {2}, old}, {"b", "F32", {1}, b}});
+  checkpoint::write_safetensors(
+      place("two.safetensors"),
+      {{"a", "F32", {2}, a}, {"b", "F32", {1}, old}, {"c", "F32", {1}, c}});
+  put(place("model.safetensors.index.json"),
+      R"({"weight_map":{"a":"two.safetensors","b":"one.safetensors","c":"two.safetensors"}})");
+  for (std::string const order : {"abc", "bac", "cba"}) {
+    checkpoint::shards all(folder_);
+    for (char const name : order) (void)all.find(std::string(1, name));
+    EXPECT_EQ(std::memcmp(all.find("a")->data, a, 8), 0) << order;
+    EXPECT_EQ(std::memcmp(all.find("b")->data, b, 4), 0) << order;
+    EXPECT_EQ(std::memcmp(all.find("c")->data, c, 4), 0) << order;
+    EXPECT_EQ(all.names().size(), 3u);
+  }
+  // What no entry of the index names is not there, whatever a shard holds.
+  put(place("model.safetensors.index.json"), R"({"weight_map":{"b":"one.safetensors"}})");
+  checkpoint::shards part(folder_);
+  EXPECT_EQ(std::memcmp(part.find("b")->data, b, 4), 0);
+  EXPECT_EQ(part.find("a"), nullptr);
+}
+
 TEST_F(Safetensors, AHostileIndexIsRefusedWithASentence) {
   float const a[] = {1, 2};
   checkpoint::write_safetensors(place("one.safetensors"), {{"a", "F32", {2}, a}});

@@ -217,5 +217,52 @@ TEST(RouteField, Battery44_ABiasStepBetweenForwardAndBackward) {
   }
 }
 
+// A bias of about 7 beside scores of bf16 logits, with differences that bf16 would round away.
+TEST(RouteField, Battery44_AFloatBiasNearSevenOfBf16Logits) {
+  for (index_t groups : {1, 8}) {
+    route_options const o{.score = score_kind::sigmoid,
+                          .gates = gate_kind::renormalized,
+                          .groups = groups,
+                          .top_groups = groups == 1 ? 1 : 3,
+                          .group_by = group_rule::sum_of_two_best};
+    auto const logits = normal_values<bf16>(40 * 64, 71, 0.02);
+    auto bias = normal_values<float>(64, 72, 0.003);
+    guarded<float> rounded(64);
+    for (std::size_t e = 0; e < 64; ++e) {
+      bias[e] += 7.0f;
+      rounded[e] = to_float(from_float<bf16>(bias[e]));
+      ASSERT_EQ(rounded[e], 7.0f);
+    }
+    for (on_host const& on : host_configs()) {
+      route_outputs out(40, 64, 6), other(40, 64, 6);
+      ASSERT_TRUE(run_route<bf16>(on, logits, out, o, {.choice_bias = bias}).ok());
+      EXPECT_TRUE(agrees_with_oracle(logits, out, o, in_double(bias))) << name_of(on);
+      ASSERT_TRUE(run_route<bf16>(on, logits, other, o, {.choice_bias = rounded}).ok());
+      EXPECT_FALSE(same_bits(out.expert, other.expert)) << "the rounded bias would do";
+    }
+  }
+}
+
+// One step of float apart, and equal scores: the order of the biases, to the last bit.
+TEST(RouteField, Battery44_BiasesOneStepOfFloatApart) {
+  guarded<float> bias(16);
+  float next = 7.0f;
+  for (std::size_t i = 0; i < 16; ++i) {
+    bias[i * 5 % 16] = next;
+    next = std::nextafter(next, 8.0f);
+  }
+  guarded<bf16> logits(3 * 16);
+  for (bf16& z : logits) z = from_float<bf16>(0.0f);
+  for (score_kind score : {score_kind::softmax, score_kind::sigmoid, score_kind::logits}) {
+    for (on_host const& on : host_configs()) {
+      route_outputs out(3, 16, 4);
+      ASSERT_TRUE(run_route<bf16>(on, logits, out, {.score = score}, {.choice_bias = bias}).ok());
+      for (std::size_t i = 0; i < 12; ++i) {
+        EXPECT_EQ(out.expert[i], static_cast<index_t>((15 - i % 4) * 5 % 16)) << name_of(on);
+      }
+    }
+  }
+}
+
 }  // namespace route_field_test
 }  // namespace shunt::test
