@@ -2,7 +2,7 @@
 # In Shunt's own tests that is whatever runs the CUDA tests (tests/softgpu/add_test.cmake), for one
 # architecture; else the static runtime of the toolkit, as nothing else is needed then where it runs.
 set(SHUNT_PYTHON_CUDA_ARCHITECTURES "" CACHE STRING
-    "nvcc's architectures, as 80;90;120; native; empty: this machine's GPU, or else 80;90")
+    "nvcc's architectures, as 80;90;120, or native; empty: this machine's GPU, or else PTX for any")
 
 set(missing)
 if(DEFINED softgpu_nvcc_target AND TARGET GTest::gtest)
@@ -27,30 +27,33 @@ else()
     set(cuda_include ${SHUNT_CUDA_INCLUDE})
     set(cuda_runtime ${SHUNT_CUDART} ${CMAKE_DL_LIBS} rt Threads::Threads)
 
-    # Machine code for each architecture, and PTX of sm_90 for those after it: ptxas needs more than a
-    # minute for each of them, and a machine with a GPU builds for that one alone.
+    # A machine with a GPU builds machine code for that one alone. Elsewhere it is PTX, which is the same
+    # kernels wherever a driver compiles it: none of them has a part for later architectures.
     set(architectures "${SHUNT_PYTHON_CUDA_ARCHITECTURES}")
-    if(NOT architectures)
-      execute_process(COMMAND nvidia-smi -L OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE no_gpu)
-      if(NOT no_gpu AND gpus MATCHES "^GPU ")
-        set(architectures native)
-      else()
-        set(architectures 80 90)
-      endif()
+    execute_process(COMMAND nvidia-smi -L OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE no_gpu)
+    if(NOT architectures AND NOT no_gpu AND gpus MATCHES "^GPU ")
+      set(architectures native)
     endif()
-    execute_process(COMMAND ${nvcc} --list-gpu-code OUTPUT_VARIABLE known ERROR_QUIET)
     set(nvcc_target --threads=0)
-    foreach(architecture IN LISTS architectures)
-      if(architecture STREQUAL "native")
-        list(APPEND nvcc_target -arch=native)
-      elseif(SHUNT_PYTHON_CUDA_ARCHITECTURES OR known MATCHES "sm_${architecture}\n")
+    if(architectures)
+      set(cuda_code "machine code for ${architectures}")
+      list(GET architectures -1 last)
+      foreach(architecture IN LISTS architectures)
+        if(architecture STREQUAL "native")
+          list(APPEND nvcc_target -arch=native)
+          continue()
+        endif()
         set(code sm_${architecture})
-        if(architecture EQUAL 90)
-          string(APPEND code ,compute_90)
+        if(architecture STREQUAL last)  # and PTX for those after it
+          string(APPEND code ,compute_${architecture})
         endif()
         list(APPEND nvcc_target -gencode=arch=compute_${architecture},code=[${code}])
-      endif()
-    endforeach()
+      endforeach()
+    else()
+      string(CONCAT cuda_code "PTX of compute_80, which the driver compiles at the first use "
+                              "(SHUNT_PYTHON_CUDA_ARCHITECTURES gives machine code)")
+      list(APPEND nvcc_target -gencode=arch=compute_80,code=compute_80)
+    endif()
 
     # A compiler that this nvcc does not take, say.
     file(WRITE ${CMAKE_CURRENT_BINARY_DIR}/try.cu "#include <cuda_runtime.h>\n#include <concepts>\n")
@@ -62,8 +65,6 @@ else()
     set(missing "there is no nvcc (set CUDA_HOME)")
   elseif(NOT SHUNT_CUDA_INCLUDE OR NOT SHUNT_CUDART)
     set(missing "beside ${nvcc} there is no cuda_runtime_api.h, or no libcudart_static.a")
-  elseif(NOT nvcc_target MATCHES "arch")
-    set(missing "${nvcc} knows none of the architectures ${architectures}")
   elseif(nvcc_failed)
     set(missing "${nvcc} does not compile: ${said}")
   endif()
@@ -76,22 +77,18 @@ if(NOT nvcc OR missing)
   return()
 endif()
 
-set(cuda_objects)
-foreach(unit cuda_rows cuda_products)
-  set(object ${CMAKE_CURRENT_BINARY_DIR}/${unit}.o)
-  add_custom_command(OUTPUT ${object}
-    COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${nvcc} -ccbin ${CMAKE_CXX_COMPILER} ${nvcc_target} -std=c++20
-            -diag-suppress 20012 -DNDEBUG -DSHUNT_BINDINGS_CUDA -DNB_DOMAIN=shunt
-            -DSHUNT_WIDEST_REGION=1 -I${here}/../include -isystem ${NB_DIR}/include
-            "-isystem=$<JOIN:${Python_INCLUDE_DIRS},;-isystem=>" -Xcompiler
-            -fPIC,-fvisibility=hidden,-fno-strict-aliasing,-Wall,-Wextra
-            $<IF:$<BOOL:${PROJECT_IS_TOP_LEVEL}>,-Xcompiler=-O2,-Xcompiler=-O1>
-            -MD -MF ${object}.d -c ${here}/src/${unit}.cu -o ${object}
-    DEPENDS ${here}/src/${unit}.cu DEPFILE ${object}.d COMMENT "nvcc ${unit}.cu" COMMAND_EXPAND_LISTS
-    VERBATIM)
-  list(APPEND cuda_objects ${object})
-endforeach()
-nanobind_add_module(shunt_cuda NB_DOMAIN shunt NOMINSIZE src/cuda_module.cpp ${cuda_objects}
+# Its host half enqueues, and computes nothing: -O1 does.
+set(cuda_object ${CMAKE_CURRENT_BINARY_DIR}/cuda_stages.o)
+add_custom_command(OUTPUT ${cuda_object}
+  COMMAND ${CMAKE_CXX_COMPILER_LAUNCHER} ${nvcc} -ccbin ${CMAKE_CXX_COMPILER} ${nvcc_target} -std=c++20
+          -diag-suppress 20012 -DNDEBUG -DSHUNT_BINDINGS_CUDA -DNB_DOMAIN=shunt
+          -DSHUNT_WIDEST_REGION=1 -I${here}/../include -isystem ${NB_DIR}/include
+          "-isystem=$<JOIN:${Python_INCLUDE_DIRS},;-isystem=>" -Xcompiler
+          -fPIC,-fvisibility=hidden,-fno-strict-aliasing,-Wall,-Wextra -Xcompiler=-O1
+          -MD -MF ${cuda_object}.d -c ${here}/src/cuda_stages.cu -o ${cuda_object}
+  DEPENDS ${here}/src/cuda_stages.cu DEPFILE ${cuda_object}.d COMMENT "nvcc cuda_stages.cu"
+  COMMAND_EXPAND_LISTS VERBATIM)
+nanobind_add_module(shunt_cuda NB_DOMAIN shunt NOMINSIZE src/cuda_module.cpp ${cuda_object}
   $<TARGET_OBJECTS:shunt_bindings>)
 set_target_properties(shunt_cuda PROPERTIES OUTPUT_NAME _cuda
   LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/shunt)
@@ -106,3 +103,6 @@ nanobind_add_stub(shunt_cuda_stub MODULE shunt._cuda OUTPUT ${CMAKE_CURRENT_BINA
 list(APPEND modules shunt_cuda)
 list(APPEND stubs shunt_cuda_stub)
 message(STATUS "The Python module takes CUDA memory too (nvcc: ${nvcc} ${nvcc_target})")
+if(cuda_code)
+  message(STATUS "Its kernels are ${cuda_code}")
+endif()

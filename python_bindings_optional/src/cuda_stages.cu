@@ -1,15 +1,17 @@
-// The stages of _cuda that work row by row: the bindings' own sources, on CUDA. And the addresses of
-// lists of arrays.
+// The stages of _cuda: the bindings' own sources, on CUDA. And the addresses of lists of arrays. One
+// unit, as the layer's kernels are those of the stages: two would compile most of them twice.
 #include <algorithm>
 
-#include "shunt/combine.cuh"
-#include "shunt/dispatch.cuh"
-#include "shunt/route.cuh"
+#include "shunt/layer.cuh"
 #include "shunt/stats.cuh"
 //
 #include "combine.cpp"
 #include "dispatch.cpp"
+#include "experts.cpp"
+#include "layer.cpp"
 #include "losses.cpp"
+#include "moe_experts.cpp"
+#include "projection.cpp"
 #include "route.cpp"
 #include "stats.cpp"
 
