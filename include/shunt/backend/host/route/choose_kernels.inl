@@ -54,8 +54,8 @@ SHUNT_INLINE float best_of(float const* peaks, std::int64_t padded) noexcept {
 /// The `count` largest of key (padded to strips with -Inf), best first, ids into id, -1 where only
 /// -Inf is left. Taken keys become -Inf. Two levels: the peak of each strip, then the strip: a taking
 /// costs n / 32 + 64 elements, not n. Returns the next best, which was not taken.
-SHUNT_INLINE float take_best(float* key, std::int64_t padded, float* peaks, index_t* id,
-                             std::int64_t count) noexcept {
+__attribute__((noinline)) inline float take_best(float* key, std::int64_t padded, float* peaks,
+                                                 index_t* id, std::int64_t count) noexcept {
   float const none = -__builtin_inff();
   std::int64_t const strips = padded / strip_width;
   std::int64_t const padded_peaks = (strips + lanes - 1) / lanes * lanes;

@@ -37,7 +37,8 @@ SHUNT_INLINE void chosen_scores(route_rule const& r, route_buffers const& b, flo
 }
 
 /// v -> scale * exp(v - max) / sum over K slots; 0 where v is -Inf.
-SHUNT_INLINE void soften(float const* v, float* gate, std::int64_t padded, float scale) noexcept {
+__attribute__((noinline)) inline void soften(float const* v, float* gate, std::int64_t padded,
+                                             float scale) noexcept {
   strip top = strip_of(-__builtin_inff());
   for_strips(v, padded, 0.0f, [&](int i, vf x) { top.part[i] = larger_lanes{}(top.part[i], x); });
   float const peak = max_of(top);
@@ -87,8 +88,8 @@ SHUNT_INLINE float renormalize(route_rule const& r, route_buffers const& b, floa
 
 /// Gates of the chosen logits b.chosen, into b.gate, without the scale where `scale` is 1. Returns
 /// the share of epsilon in what renormalized scores were divided by, 0 for other gates.
-SHUNT_INLINE float make_gates(route_rule const& r, route_buffers const& b, float scale,
-                              route_facts const& f) noexcept {
+__attribute__((noinline)) inline float make_gates(route_rule const& r, route_buffers const& b,
+                                                  float scale, route_facts const& f) noexcept {
   std::int64_t const padded = choice_lanes(r);
   if (r.chosen_logits) {
     soften(b.chosen, b.gate, padded, scale);

@@ -27,9 +27,12 @@ SHUNT_INLINE void read_logits(T const* row, route_rule const& r, route_buffers c
   f.non_finite = static_cast<std::int32_t>(count);
 }
 
+// Functions over a row that several callers use, some of them twice, are not inlined: they would be most of
+// what the router costs to compile.
+
 /// exp(z - peak) of every expert into s, and their sum.
-SHUNT_INLINE float exponentials(float const* z, float* s, std::int64_t padded,
-                                float peak) noexcept {
+__attribute__((noinline)) inline float exponentials(float const* z, float* s, std::int64_t padded,
+                                                    float peak) noexcept {
   strip total = strip_of(0.0f);
   for (std::int64_t at = 0; at < padded; at += lanes) {
     vf const e = exp(load(z + at) - fill(peak));
@@ -59,8 +62,8 @@ template <score_kind Kind> SHUNT_INLINE vf score_of(vf z, vf peak, vf total) noe
 
 /// Scores of `padded` logits into s; their sum.
 template <score_kind Kind>
-SHUNT_INLINE float all_scores(float const* z, float* s, std::int64_t padded, float peak,
-                              float total) noexcept {
+__attribute__((noinline)) float all_scores(float const* z, float* s, std::int64_t padded,
+                                           float peak, float total) noexcept {
   strip sum = strip_of(0.0f);
   vf const top = fill(peak), all = fill(total);
   for (std::int64_t at = 0; at < padded; at += lanes) {
@@ -87,7 +90,8 @@ SHUNT_INLINE float all_scores(score_kind kind, float const* z, float* s, std::in
 /// Scores over those of the logit q (see score_functions.inl) into s; their sum. Sigmoid and
 /// √softplus only.
 template <score_kind Kind>
-SHUNT_INLINE float shifted_scores(float const* z, float* s, std::int64_t padded, float q) noexcept {
+__attribute__((noinline)) float shifted_scores(float const* z, float* s, std::int64_t padded,
+                                               float q) noexcept {
   strip sum = strip_of(0.0f);
   vf const shift = fill(q);
   for (std::int64_t at = 0; at < padded; at += lanes) {
