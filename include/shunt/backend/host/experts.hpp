@@ -8,7 +8,13 @@
 namespace shunt::detail {
 
 template <> struct experts_backend<on_host> {
-  template <storage A, weight_format W, storage C, any_activation Act>
+  template <class A, class W>
+  using forward_job = std::conditional_t<storage<W>, host::gemm_job_for<gemm_kind::forward, A, W>,
+                                         host::gemm_format_job>;
+
+  // Job: the kernels that a function calls, told by its name too; see gemm_job_for.
+  template <storage A, weight_format W, storage C, any_activation Act,
+            class Job = forward_job<A, W>>
   static status forward(on_host const& on, view<A const, 2> a, expert_matrix<W> const& w,
                         segments<> rows, view<C, 2> c, Act const& act,
                         gemm_options<> const& options) noexcept {
@@ -18,9 +24,8 @@ template <> struct experts_backend<on_host> {
     to.pre = gemm_store_of(options.pre);
     to.round_pre = options.round_pre;
     to.activation = host::code_of(on, act);
-    using job_type = std::conditional_t<storage<W>, host::gemm_job, host::gemm_format_job>;
-    job_type job(grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
-                 SHUNT_ISA_PICK(on, epilogue_forward<host::gemm_job>), &to);
+    Job job(grouped_product_of(gemm_kind::forward, rows, c.extent(0), w.rows(), w.columns()),
+            SHUNT_ISA_PICK(on, epilogue_forward<host::gemm_output_for<C>>), &to);
     job.a = gemm_rows_of(a, options.gather);
     job.w = gemm_weights_of(w);
     if (to.activation.gated && job.w.pairs.half_rows == 0) job.w.pairs.half_rows = w.rows() / 2;
@@ -39,14 +44,13 @@ template <> struct experts_backend<on_host> {
     return {};
   }
 
-  template <storage D, storage W, storage A>
+  template <storage D, storage W, storage A, class Job = host::gemm_job_for<gemm_kind::dgrad, D, W>>
   static status dgrad(on_host const& on, view<D const, 2> dc, expert_matrix<W> const& w,
                       segments<> rows, view<A, 2> da, dgrad_options<> const& options) noexcept {
     host::gemm_store to = gemm_store_of(da, options.accumulate);
     to.scale = gemm_scale_of(options.scale);
-    host::gemm_job job(
-        grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns()),
-        SHUNT_ISA_PICK(on, epilogue_store<host::gemm_job>), &to);
+    Job job(grouped_product_of(gemm_kind::dgrad, rows, da.extent(0), w.rows(), w.columns()),
+            SHUNT_ISA_PICK(on, epilogue_store<host::gemm_output_for<A>>), &to);
     job.a = gemm_rows_of(dc, options.gather);
     job.w = gemm_weights_of(w);
     job.output = &to;
@@ -54,7 +58,7 @@ template <> struct experts_backend<on_host> {
     return {};
   }
 
-  template <storage D, storage A>
+  template <storage D, storage A, class Job = host::gemm_job_for<gemm_kind::wgrad, D, A>>
   static status wgrad(on_host const& on, view<D const, 2> dc, view<A const, 2> a, segments<> rows,
                       expert_gradient<> const& dw, wgrad_options<> const& options) noexcept {
     host::expert_grads to;
@@ -66,9 +70,8 @@ template <> struct experts_backend<on_host> {
     constexpr offset_t more_than_caches = offset_t{32} << 18;  // floats in 32 MB
     bool const nontemporal = !to.accumulate && to.dw.column_stride == 1 &&
                              dw.experts() * dw.rows() * dw.columns() > more_than_caches;
-    host::gemm_job job(
-        grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns()),
-        SHUNT_ISA_PICK(on, epilogue_gradient<host::gemm_job>), &to);
+    Job job(grouped_product_of(gemm_kind::wgrad, rows, dc.extent(0), dw.rows(), dw.columns()),
+            SHUNT_ISA_PICK(on, epilogue_gradient<host::gemm_output_for<D>>), &to);
     job.a = gemm_rows_of(dc, options.gather_dc, gemm_scale_of(options.scale));
     job.b = gemm_rows_of(a, options.gather_a);
     job.skip = options.frozen.data();

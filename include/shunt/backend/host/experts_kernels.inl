@@ -1,9 +1,9 @@
 // No include guard: what the experts' products do with their sums, and the activations by rows.
 
-/// value += bias, or nothing where there is none.
-template <class Bias>
-void add_bias(Bias const& bias, std::int64_t expert, std::int64_t n, std::int64_t count,
-              float* value) noexcept {
+/// value += bias.
+__attribute__((noinline)) inline void add_bias(gemm_experts<void const> const& bias,
+                                               std::int64_t expert, std::int64_t n,
+                                               std::int64_t count, float* value) noexcept {
   with_element_type(bias.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     if (bias.row_stride == 1 && (bias.pairs.half_rows == 0 || bias.pairs.block == 0)) {
@@ -29,11 +29,27 @@ template <class T> SHUNT_INLINE void round_row(float* value, std::int64_t count)
   }
 }
 
+/// Keeps a piece of a row of pre-activations, where asked, and leaves what was kept: rounded. Of any type, as an
+/// option says it.
+__attribute__((noinline)) inline void keep_row(expert_finish const& to, std::int64_t row,
+                                               std::int64_t n, float* value,
+                                               std::int64_t count) noexcept {
+  bool const keeps = to.pre.data != nullptr;
+  with_element_type(keeps ? to.pre.type : to.c.type, [&](auto* tag) {
+    using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    if (keeps) {
+      put_row(value, count, false, static_cast<element*>(to.pre.data) + row * to.pre.stride + n);
+    }
+    if constexpr (sizeof(element) < sizeof(float)) round_row<element>(value, count);
+  });
+}
+
 /// Sums + bias, kept as pre-activations where asked, activation, row factor, output. The activation
 /// sees what was kept: rounded.
-template <class Job> void epilogue_forward(Job const& job, gemm_block const& block) noexcept {
+template <class Output>
+void epilogue_forward(gemm_job const& job, gemm_block const& block) noexcept {
   expert_finish const& to = *static_cast<expert_finish const*>(job.epilogue_context);
-  bool const keeps = to.pre.data != nullptr;
+  bool const keeps = to.pre.data != nullptr || (to.round_pre && to.c.type != element_type::f32);
   int const halves = block.second != nullptr ? 2 : 1;
   std::int64_t const half_columns = job.outs / 2;
   for (std::int64_t r = 0; r < block.rows; ++r) {
@@ -44,17 +60,12 @@ template <class Job> void epilogue_forward(Job const& job, gemm_block const& blo
       if (to.bias.data != nullptr || to.bias.each != nullptr) {
         add_bias(to.bias, block.expert, n, block.columns, part[h]);
       }
-      if (!keeps && !to.round_pre) continue;
-      with_element_type(keeps ? to.pre.type : to.c.type, [&](auto* tag) {
-        using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-        if (keeps) put_sums<element>(to.pre, block.row + r, n, part[h], block.columns);
-        if constexpr (sizeof(element) < sizeof(float)) round_row<element>(part[h], block.columns);
-      });
+      if (keeps) keep_row(to, block.row + r, n, part[h], block.columns);
     }
     bool const apart = halves == 2 && !to.activation.gated;  // a plain activation of each half
     activate(to.activation, part[0], part[1], part[0], block.columns);
     if (apart) activate(to.activation, part[1], nullptr, part[1], block.columns);
-    with_element_type(to.c.type, [&](auto* tag) {
+    with_known<Output>(to.c.type, [&](auto* tag) {
       using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
       put_sums<element>(to.c, block.row + r, block.column, part[0], block.columns);
       if (apart) {
@@ -65,12 +76,12 @@ template <class Job> void epilogue_forward(Job const& job, gemm_block const& blo
 }
 
 /// d_bias[n] (+)= sum of the expert's rows of dc, in row order.
-template <class Job>
-void bias_gradient(Job const& job, expert_grads const& to, gemm_block const& block) noexcept {
+template <class Left>
+void bias_gradient(gemm_job const& job, expert_grads const& to, gemm_block const& block) noexcept {
   float* const out = to.d_bias + block.expert * to.d_bias_expert;
   float sums[gemm_block_rows + lanes];
   zero_row(sums, gemm_block_rows + lanes);
-  with_element_type(job.a.type, [&](auto* tag) {
+  with_known<Left>(job.a.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t i = 0; i < block.segment_rows; ++i) {
       std::int64_t const r = block.segment_first + i;
@@ -99,7 +110,8 @@ SHUNT_INLINE void stream_lines(float const* from, std::int64_t count, float* to)
 }
 
 /// Sums to the caller's weight gradients, wherever their rows lie.
-template <class Job> void epilogue_gradient(Job const& job, gemm_block const& block) noexcept {
+template <class Left>
+void epilogue_gradient(gemm_job const& job, gemm_block const& block) noexcept {
   expert_grads const& to = *static_cast<expert_grads const*>(job.epilogue_context);
   gemm_pairs const pairs = to.dw.pairs;
   float* row = nullptr;
@@ -123,7 +135,7 @@ template <class Job> void epilogue_gradient(Job const& job, gemm_block const& bl
       *at = to.accumulate ? *at + sums[j] : sums[j];
     }
   }
-  if (to.d_bias != nullptr && block.column == 0) bias_gradient(job, to, block);
+  if (to.d_bias != nullptr && block.column == 0) bias_gradient<Left>(job, to, block);
 }
 
 /// One packed panel: 16 rows side by side for each column.

@@ -65,6 +65,51 @@ struct gemm_format_job : gemm_job {
 };
 template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
 
+/// A product of one kind with operands of known types: Left's rows times weights of Right, or (wgrad) rows of
+/// Right. A header-only unit then compiles its loops for no other.
+template <gemm_kind Kind, class Left, class Right> struct gemm_job_of : gemm_job {
+  using gemm_job::gemm_job;
+};
+/// What kernels know of a Job while they are compiled: void, and any kind, is for run time to say.
+template <class Job> struct gemm_known {
+  using left = void;
+  using right = void;
+  static constexpr bool kind = false;
+};
+template <gemm_kind Kind, class Left, class Right>
+struct gemm_known<gemm_job_of<Kind, Left, Right>> {
+  using left = Left;
+  using right = Right;
+  static constexpr bool kind = true;
+};
+template <class Job, gemm_kind Kind> inline constexpr bool may_be = true;
+template <gemm_kind Own, class Left, class Right, gemm_kind Kind>
+inline constexpr bool may_be<gemm_job_of<Own, Left, Right>, Kind> = Own == Kind;
+template <gemm_kind Kind, class Job> SHUNT_INLINE bool is(Job const& job) noexcept {
+  if constexpr (gemm_known<Job>::kind) {
+    return may_be<Job, Kind>;
+  } else {
+    return job.kind == Kind;
+  }
+}
+
+/// Whether both operands may be bf16 in a forward product: see uses_bf16_dot.
+template <class Job> inline constexpr bool may_hold_pairs = true;
+template <gemm_kind Kind, class Left, class Right>
+inline constexpr bool may_hold_pairs<gemm_job_of<Kind, Left, Right>> =
+    Kind == gemm_kind::forward && std::is_same_v<Left, bf16> && std::is_same_v<Right, bf16>;
+
+/// The job that a call makes, and what its `finish` knows of the output. Kernels that are compiled once in a
+/// program know nothing: they serve all calls.
+#if defined(SHUNT_ONCE)
+template <gemm_kind, class, class> using gemm_job_for = gemm_job;
+template <class> using gemm_output_for = void;
+#else
+template <gemm_kind Kind, class Left, class Right>
+using gemm_job_for = gemm_job_of<Kind, Left, Right>;
+template <class Output> using gemm_output_for = Output;
+#endif
+
 /// Numbers of the blocking. The result does not depend on them.
 inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packed weights: few ends,
 inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1

@@ -3,6 +3,8 @@
 #include "shunt/experts/operand_addressing.inl"
 #undef SHUNT_ADDRESSING
 //
+#include "shunt/backend/host/gemm_known.inl"
+//
 #include "shunt/backend/host/gemm/prefetch.inl"
 //
 #include "shunt/backend/host/gemm/micro_kernel.inl"
@@ -38,7 +40,8 @@
 #include "shunt/backend/host/gemm/int8_groups.inl"
 
 /// Where a job may say `k_per_word`.
-template <class Job> inline constexpr bool has_dot = SHUNT_REGION == 512 || has_formats<Job>;
+template <class Job>
+inline constexpr bool has_dot = has_formats<Job> || (SHUNT_REGION == 512 && may_hold_pairs<Job>);
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -78,18 +81,18 @@ struct gemm_walk {
 template <class Job>
 void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segment, std::int64_t row,
                std::int64_t rows, std::int64_t column, std::int64_t columns) noexcept {
-  bool const wgrad = job.kind == gemm_kind::wgrad;
+  bool const wgrad = is<gemm_kind::wgrad>(job), forward = is<gemm_kind::forward>(job);
   int const k_per_word = has_dot<Job> ? job.k_per_word : 1;
   bool const dot = k_per_word > 1;
-  std::int64_t const depth = wgrad                            ? segment.rows
-                             : job.kind != gemm_kind::forward ? job.outs
-                             : dot ? (job.ins + k_per_word - 1) / k_per_word
-                                   : job.ins;
+  std::int64_t const depth = wgrad      ? segment.rows
+                             : !forward ? job.outs
+                             : dot      ? (job.ins + k_per_word - 1) / k_per_word
+                                        : job.ins;
   constexpr std::int64_t wide = 2 * gemm_panel;  // what a tile writes at most
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
   bool const lie = !dot && b_in_place(job, column, columns);
-  bool const packed = job.w.packed && job.kind == gemm_kind::forward;
+  bool const packed = job.w.packed && forward;
   // One tile needs its weights soon: several panels are asked for at once.
   bool const soon = packed && rows <= tile_rows;
   std::int64_t const most = job.w.packed && !wgrad && !soon && !dot ? gemm_depth : gemm_made_depth;
@@ -121,12 +124,15 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
       summed = true;
     }
   }
-  if (!summed && packed && !dot && few_of(job.w.type, rows)) {
-    sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums, half_stride);
-    summed = true;
-  } else if constexpr (!has_formats<Job>) {
-    summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left,
-                                 scratch.sums, half_stride);
+  if constexpr (may_be<Job, gemm_kind::forward>) {
+    if (!summed && packed && !dot && few_of(job.w.type, rows)) {
+      sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
+                  half_stride);
+      summed = true;
+    } else if constexpr (!has_formats<Job>) {
+      summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left,
+                                   scratch.sums, half_stride);
+    }
   }
   gemm_piece next{};
   for (gemm_piece now = summed ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
@@ -212,10 +218,10 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
 /// columns; neighbors in number share a strip, so its weights come from a cache the second time.
 template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept {
   gemm_scratch scratch;
-  bool const wgrad = job.kind == gemm_kind::wgrad;
-  std::int64_t const all_columns = job.kind != gemm_kind::forward ? job.ins
-                                   : job.paired                   ? job.outs / 2
-                                                                  : job.outs;
+  bool const wgrad = is<gemm_kind::wgrad>(job);
+  std::int64_t const all_columns = !is<gemm_kind::forward>(job) ? job.ins
+                                   : job.paired                 ? job.outs / 2
+                                                                : job.outs;
   gemm_segment segment{};
   std::int64_t begin = 0, end = 0, all_rows = 0;  // tasks of the segment
   gemm_cut cut{};
@@ -244,7 +250,7 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
     std::int64_t const rows = low + (block < more ? 1 : 0);
     std::int64_t const columns =
         all_columns - column < cut.columns ? all_columns - column : cut.columns;
-    if constexpr (!has_formats<Job>) {
+    if constexpr (!has_formats<Job> && may_be<Job, gemm_kind::wgrad>) {
       if (gemm_by_rows(job, segment.rows)) {
         wgrad_by_rows(job, scratch, segment, row, rows, column, columns);
         continue;
@@ -267,9 +273,9 @@ SHUNT_INLINE void put_sums(gemm_store const& to, std::int64_t row, std::int64_t 
 }
 
 /// See gemm_store.
-template <class Job> void epilogue_store(Job const& job, gemm_block const& block) noexcept {
+template <class Output> void epilogue_store(gemm_job const& job, gemm_block const& block) noexcept {
   gemm_store const& to = *static_cast<gemm_store const*>(job.epilogue_context);
-  with_element_type(to.type, [&](auto* tag) {
+  with_known<Output>(to.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < block.rows; ++r) {
       put_sums<element>(to, block.row + r, block.column, block.first + r * block.stride,

@@ -5,10 +5,10 @@ SHUNT_INLINE bool in_place(gemm_rows const& rows) noexcept {
 }
 
 /// Elements [first, first + count) of rows [row, row + rows), as floats, one row each `to_stride`.
-template <class Rows>
-void copy_rows(Rows const& from, std::int64_t row, std::int64_t rows, std::int64_t first,
+template <class Known>
+void copy_rows(gemm_rows const& from, std::int64_t row, std::int64_t rows, std::int64_t first,
                std::int64_t count, float* to, std::int64_t to_stride) noexcept {
-  with_element_type(from.type, [&](auto* tag) {
+  with_known<Known>(from.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < rows; ++r) {
       auto const* const at = row_of<element>(from, row + r);
@@ -29,16 +29,17 @@ void copy_rows(Rows const& from, std::int64_t row, std::int64_t rows, std::int64
 template <class Job>
 void pack_a(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
             std::int64_t k, std::int64_t depth, float* block, tile_at& at) noexcept {
-  if (job.kind == gemm_kind::wgrad) {  // copied always: the columns of a wide matrix share few sets
+  using known = typename gemm_known<Job>::left;
+  if (is<gemm_kind::wgrad>(job)) {  // copied always: the columns of a wide matrix share few sets
     at.a_stride = (rows + 15) / 16 * 16;
-    copy_rows(job.a, segment.first + k, depth, row, rows, block, at.a_stride);
+    copy_rows<known>(job.a, segment.first + k, depth, row, rows, block, at.a_stride);
     at.across = true;
     at.a = block;
   } else if (in_place(job.a)) {
     at.a = row_of<float>(job.a, segment.first + row) + k;
     at.a_stride = job.a.stride;
   } else {
-    copy_rows(job.a, segment.first + row, rows, k, depth, block, depth);
+    copy_rows<known>(job.a, segment.first + row, rows, k, depth, block, depth);
     at.a = block;
     at.a_stride = depth;
   }
@@ -64,7 +65,8 @@ SHUNT_INLINE void for_each_a_piece(Job const& job, gemm_segment const& segment, 
     if (there) {
       at.a = row_of<float>(job.a, segment.first + row) + k;
     } else {
-      copy_rows(job.a, segment.first + row, rows, k, at.depth, block, at.a_stride);
+      copy_rows<typename gemm_known<Job>::left>(job.a, segment.first + row, rows, k, at.depth,
+                                                block, at.a_stride);
       if (even > rows) zero_row(block + rows * at.a_stride, at.depth);
       at.a = block;
     }

@@ -61,11 +61,11 @@ SHUNT_INLINE void panel_from_packed(gemm_job const& job, T const* w, gemm_piece 
 alignas(64) inline constexpr float no_row[gemm_strip_panels * gemm_panel] = {};
 
 /// Where B's rows [k, k + depth) lie, from `column` on.
-template <class T>
-void rows_table_of(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
+template <class T, class Job>
+void rows_table_of(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
                    void const** table) noexcept {
-  bool const forward = job.kind == gemm_kind::forward;
-  if (job.kind == gemm_kind::wgrad) {
+  bool const forward = is<gemm_kind::forward>(job);
+  if (is<gemm_kind::wgrad>(job)) {
     for (std::int64_t i = 0; i < piece.depth; ++i) {
       T const* const row = row_of<T>(job.b, segment.first + piece.k + i);
       table[i] = row == nullptr ? static_cast<void const*>(no_row) : row + piece.column;
@@ -83,7 +83,7 @@ void rows_table_of(gemm_job const& job, gemm_segment const& segment, gemm_piece 
 template <class Job>
 void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
                 void const** table) noexcept {
-  with_element_type(job.kind == gemm_kind::wgrad ? job.b.type : job.w.type, [&](auto* tag) {
+  with_right(job, [&](auto* tag) {
     rows_table_of<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>(job, segment, piece,
                                                                           table);
   });
@@ -91,8 +91,8 @@ void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& p
 
 /// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
 /// begins at `strip`; null: they do not lie so. Only high first tiles read weights as they lie.
-template <class T>
-packed_b pack_b(gemm_job const& job, gemm_segment const& segment, gemm_piece const& piece,
+template <class T, class Job>
+packed_b pack_b(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
                 void const* const* table, std::int64_t strip, std::int64_t rows,
                 float* to) noexcept {
   std::int64_t const panels = (piece.columns + panel_columns - 1) / panel_columns;
@@ -120,7 +120,7 @@ packed_b pack_b(gemm_job const& job, gemm_segment const& segment, gemm_piece con
   T const* const w = expert_of<T const>(job.w, segment.expert);
   auto const row = [&](std::int64_t n) { return row_of<T const>(job.w, segment.expert, n); };
   std::int64_t const cs = job.w.column_stride;
-  if (job.kind == gemm_kind::dgrad) {
+  if (is<gemm_kind::dgrad>(job)) {
     std::int64_t const n = piece.k;
     if (job.w.packed) {
       each([&](std::int64_t column, std::int64_t columns, float* panel) {
@@ -174,9 +174,10 @@ packed_b pack_b(gemm_job const& job, gemm_segment const& segment, gemm_piece con
 }
 
 /// Whether B's rows lie contiguous over a strip of columns.
-inline bool b_in_place(gemm_job const& job, std::int64_t n, std::int64_t columns) noexcept {
-  if (job.kind == gemm_kind::wgrad) return true;
+template <class Job>
+bool b_in_place(Job const& job, std::int64_t n, std::int64_t columns) noexcept {
+  if (is<gemm_kind::wgrad>(job)) return true;
   if (job.w.packed) return false;
-  if (job.kind == gemm_kind::dgrad) return job.w.column_stride == 1;
+  if (is<gemm_kind::dgrad>(job)) return job.w.column_stride == 1;
   return job.w.row_stride == 1 && job.w.column_stride != 1 && in_one_run(job.w.pairs, n, columns);
 }

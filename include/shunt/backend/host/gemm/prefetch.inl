@@ -58,11 +58,12 @@ SHUNT_INLINE prefetch_batch next_prefetch_batch(prefetch_cursor& next, std::int6
 
 /// What pack_b(...) will read of a piece of weights: a guess, where rows lie in blocks or are
 /// those of both halves.
-inline prefetch_cursor weights_prefetch(gemm_job const& job, gemm_segment const& segment,
-                                        gemm_piece const& piece) noexcept {
+template <class Job>
+prefetch_cursor weights_prefetch(Job const& job, gemm_segment const& segment,
+                                 gemm_piece const& piece) noexcept {
   prefetch_cursor next{};
   std::int64_t const column = piece.column, columns = piece.columns, k = piece.k;
-  if (is_format(job.w.type)) {
+  if (!gemm_known<Job>::kind && is_format(job.w.type)) {
     with_format(job.w.type, [&](auto* tag) {
       using at = format_place<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>;
       next.stride = at::panel_bytes(job.ins);
@@ -75,7 +76,7 @@ inline prefetch_cursor weights_prefetch(gemm_job const& job, gemm_segment const&
   }
   std::int64_t const size = job.w.type == element_type::f32 ? 4 : 2;
   std::int64_t length = 0;  // in elements
-  bool const forward = job.kind == gemm_kind::forward;
+  bool const forward = is<gemm_kind::forward>(job);
   std::int64_t const n = piece.half * (job.outs / 2) + column;
   if (job.w.packed) {
     std::int64_t const first = forward

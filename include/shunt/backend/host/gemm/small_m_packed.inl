@@ -282,6 +282,6 @@ void sums_of_few(Job const& job, gemm_segment const& segment, std::int64_t row, 
   if constexpr (has_formats<Job>) {
     with_format(job.w.type, all);
   } else {
-    with_element_type(job.w.type, all);
+    with_known<typename gemm_known<Job>::right>(job.w.type, all);
   }
 }

@@ -109,12 +109,15 @@ template <class Job>
 bool sums_across(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
                  std::int64_t column, std::int64_t columns, float* left, float* sums,
                  std::int64_t half_stride) noexcept {
-  if (rows > few_across || job.kind != gemm_kind::forward || job.w.packed ||
+  if (rows > few_across || !is<gemm_kind::forward>(job) || job.w.packed ||
       job.w.column_stride != 1 || job.w.type == element_type::fp16) {
     return false;
   }
-  auto* const all =
-      job.w.type == element_type::f32 ? sums_across_of<float, Job> : sums_across_of<bf16, Job>;
-  all(job, segment, row, rows, column, columns, left, sums, half_stride);
+  with_known<typename gemm_known<Job>::right>(job.w.type, [&](auto* tag) {
+    using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
+    if constexpr (!std::is_same_v<T, fp16>) {
+      sums_across_of<T>(job, segment, row, rows, column, columns, left, sums, half_stride);
+    }
+  });
   return true;
 }

@@ -10,13 +10,14 @@ SHUNT_INLINE std::int64_t panels_beside(std::int64_t depth) noexcept {
 }
 
 /// One tile's height of rows times some panels.
-template <int Least, class Right>
+template <int Least, left_lies Lies, class Right>
 SHUNT_INLINE void tile_row(std::int64_t height, tile_at at, std::int64_t panels,
                            prefetch_cursor& next, std::int64_t lines, Right right) noexcept {
   constexpr int parts = one_panel ? panel_columns / tile_columns : 1;
   for (std::int64_t p = 0; p < panels; p += tile_panels) {
     for (int v = 0; v < parts * tile_columns; v += tile_columns) {
-      tile_of<Least, tile_rows>(height, at, right(p, v, panels - p < tile_panels), next, lines);
+      tile_of<Least, tile_rows, Lies>(height, at, right(p, v, panels - p < tile_panels), next,
+                                      lines);
       at.c += tile_columns;
     }
   }
@@ -51,7 +52,7 @@ void wgrad_by_rows(Job const& job, gemm_scratch& scratch, gemm_segment const& se
                           piece.column, piece.columns);
     block.column = piece.column;
     block.columns = piece.columns;
-    with_element_type(job.b.type, [&](auto* tag) {
+    with_right(job, [&](auto* tag) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
       packed_b const right =
           pack_b<T>(job, segment, piece, scratch.row, piece.column, rows, scratch.right);
@@ -61,7 +62,7 @@ void wgrad_by_rows(Job const& job, gemm_scratch& scratch, gemm_segment const& se
       std::int64_t height = tile_rows;
       for (std::int64_t r = 0, tile = tiles; tile > 0; r += height, --tile) {
         if (r == 0 && right.from == packed_b::rows) {
-          tile_row<tile_rows>(
+          tile_row<tile_rows, lies_in<Job>>(
               tile_rows, now, right.panels, ahead,
               lines, [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
                 return right_rows<T>{right.row, right.column + p * panel_columns + v,
@@ -70,7 +71,7 @@ void wgrad_by_rows(Job const& job, gemm_scratch& scratch, gemm_segment const& se
               });
         } else {
           height = (rows - r + tile - 1) / tile;
-          tile_row<1>(
+          tile_row<1, lies_in<Job>>(
               height, now, right.panels, ahead,
               lines, [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
                 return right_panel{right.data + p * right.stride + v, last ? 0 : right.stride};
