@@ -137,26 +137,27 @@ inline int workers_of(on_host const& on) noexcept {
   return cores;
 }
 
-/// Calls body(task, worker) once for each task in [0, tasks), each as soon as a worker is free.
-/// Which worker takes which task changes from run to run: results must not depend on it.
-/// 0 <= worker < workers_of(on).
-template <class Body> void parallel(on_host const& on, std::int64_t tasks, Body&& body) noexcept {
+/// parallel(), with the type of its body put aside: compiled once.
+__attribute__((noinline)) inline void run_tasks(on_host const& on, std::int64_t tasks,
+                                                void (*body)(void const*, std::int64_t, int),
+                                                void const* context) noexcept {
   std::int64_t const wanted = workers_of(on);
   int const workers = static_cast<int>(tasks < wanted ? tasks : wanted);
   if (workers <= 1) {
-    for (std::int64_t task = 0; task < tasks; ++task) body(task, 0);
+    for (std::int64_t task = 0; task < tasks; ++task) body(context, task, 0);
     return;
   }
   struct job_type {
     std::atomic<std::int64_t> next;
     std::int64_t tasks;
-    Body* body;
-  } job{{0}, tasks, &body};
-  auto const work = [](void* context, int worker) {
-    auto& mine = *static_cast<job_type*>(context);
+    void (*body)(void const*, std::int64_t, int);
+    void const* context;
+  } job{{0}, tasks, body, context};
+  auto const work = [](void* own, int worker) {
+    auto& mine = *static_cast<job_type*>(own);
     for (std::int64_t task;
          (task = mine.next.fetch_add(1, std::memory_order_relaxed)) < mine.tasks;) {
-      (*mine.body)(task, worker);
+      mine.body(mine.context, task, worker);
     }
   };
   if (on.runner != nullptr) {
@@ -166,10 +167,21 @@ template <class Body> void parallel(on_host const& on, std::int64_t tasks, Body&
   }
 }
 
+/// Calls body(task, worker) once for each task in [0, tasks), each as soon as a worker is free.
+/// Which worker takes which task changes from run to run: results must not depend on it.
+/// 0 <= worker < workers_of(on).
+template <class Body>
+void parallel(on_host const& on, std::int64_t tasks, Body const& body) noexcept {
+  auto const call = [](void const* context, std::int64_t task, int worker) {
+    (*static_cast<Body const*>(context))(task, worker);
+  };
+  run_tasks(on, tasks, call, &body);
+}
+
 /// parallel() over [0, count) in pieces of `grain`: body(first, last, worker).
 template <class Body>
 void parallel_ranges(on_host const& on, std::int64_t count, std::int64_t grain,
-                     Body&& body) noexcept {
+                     Body const& body) noexcept {
   std::int64_t const pieces = (count + grain - 1) / grain;
   parallel(on, pieces, [&](std::int64_t piece, int worker) {
     std::int64_t const first = piece * grain;
