@@ -23,7 +23,8 @@ enum class error : std::uint8_t {
 /// was and what it must be. Never allocates; trivially copyable. Returned before anything is written.
 class [[nodiscard]] status {
  public:
-  constexpr status() noexcept = default;
+  /// Of the sentence only its end is written: a primitive makes dozens of these.
+  constexpr status() noexcept { sentence_[0] = '\0'; }
 
   /// A failed status; `format` is printf's. Longer sentences are cut at 223 characters.
   [[gnu::format(printf, 2, 3), gnu::abi_tag(SHUNT_HOST_ABI_TAG)]] static status fail(
@@ -44,7 +45,7 @@ class [[nodiscard]] status {
 
  private:
   error code_ = error::none;
-  char sentence_[224] = {};
+  char sentence_[224];
 };
 
 inline namespace SHUNT_ABI {

@@ -154,7 +154,7 @@ inline namespace SHUNT_ABI {
 /// dozens of them, and snprintf was a third of the time of a tiny layer.
 struct argument {
   char name[64];
-  argument(char const* primitive, char const* what) noexcept {
+  __attribute__((noinline)) argument(char const* primitive, char const* what) noexcept {
     char* to = name;
     char* const last = name + sizeof name - 1;
     while (*primitive != '\0' && to != last) *to++ = *primitive++;
@@ -177,22 +177,36 @@ template <space S> [[nodiscard]] status plan(char const* who, dispatch_plan<S> c
       rows(slots, p.slot_row), rows(ids, p.row_slot));
 }
 
+namespace detail {
+[[nodiscard]] __attribute__((noinline)) inline status optional_argument(char const* who,
+                                                                        char const* what,
+                                                                        any_view v, axis first,
+                                                                        axis second = {}) noexcept {
+  return v.data == nullptr ? status{} : optional_of(argument(who, what), v, first, second);
+}
+/// The same of one that must be there, its rows apart or not.
+[[nodiscard]] __attribute__((noinline)) inline status given_argument(char const* who,
+                                                                     char const* what, any_view v,
+                                                                     axis first,
+                                                                     axis second = {}) noexcept {
+  argument const name(who, what);
+  if (status bad = shape_of(name, v, first, second); !bad.ok()) return bad;
+  return memory_of(name, v);
+}
+}  // namespace detail
+
 /// An optional matrix with contiguous rows: null, or of these extents.
 template <class T, space S>
-[[nodiscard]] status optional_matrix(char const* who, char const* what, view<T, 2, S> m,
+[[nodiscard]] status optional_matrix(char const* who, char const* what, view<T, 2, S> const& m,
                                      offset_t extent0, char const* why0, offset_t extent1,
                                      char const* why1) noexcept {
-  if (!m) return {};
-  argument const name(who, what);
-  return first_of(extent(name, 0, m.extent(0), extent0, why0),
-                  extent(name, 1, m.extent(1), extent1, why1), rows(name, m));
+  return detail::optional_argument(who, what, detail::any_view(m), {extent0, why0},
+                                   {extent1, why1});
 }
 template <class T, space S>
-[[nodiscard]] status optional_vector(char const* who, char const* what, view<T, 1, S> v,
+[[nodiscard]] status optional_vector(char const* who, char const* what, view<T, 1, S> const& v,
                                      offset_t length, char const* why) noexcept {
-  if (!v) return {};
-  argument const name(who, what);
-  return first_of(extent(name, 0, v.extent(0), length, why), rows(name, v));
+  return detail::optional_argument(who, what, detail::any_view(v), {length, why});
 }
 
 }  // namespace SHUNT_ABI

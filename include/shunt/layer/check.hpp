@@ -8,8 +8,9 @@ namespace shunt::check {
 inline namespace SHUNT_ABI {
 
 namespace detail {
-[[nodiscard]] inline status meaningless(char const* who, bool wrong, char const* what,
-                                        char const* because) noexcept {
+[[nodiscard]] __attribute__((noinline)) inline status meaningless(char const* who, bool wrong,
+                                                                  char const* what,
+                                                                  char const* because) noexcept {
   if (!wrong) return {};
   return status::fail(error::bad_argument, "%s: %s means nothing %s; it must be left out", who,
                       what, because);
@@ -131,15 +132,14 @@ template <class T, space S, class A>
                                layer_options<A, S> const& o,
                                ::shunt::moe_saved<T, S> const& saved) noexcept {
   bool const keeps = o.memory == memory_mode::save;
-  auto const has = [&](char const* what, auto m, offset_t extent0, char const* why0,
+  auto const has = [&](char const* what, auto const& m, offset_t extent0, char const* why0,
                        offset_t extent1, char const* why1) {
-    argument const name(who, what);
-    return first_of(extent(name, 0, m.extent(0), extent0, why0),
-                    extent(name, 1, m.extent(1), extent1, why1), memory(name, m));
+    return detail::given_argument(who, what, detail::any_view(m), {extent0, why0}, {extent1, why1});
   };
-  auto const list = [&](char const* what, bool wanted, auto v, offset_t length, char const* why) {
-    argument const name(who, what);
-    return wanted ? first_of(extent(name, 0, v.extent(0), length, why), memory(name, v)) : status{};
+  auto const list = [&](char const* what, bool wanted, auto const& v, offset_t length,
+                        char const* why) {
+    return wanted ? detail::given_argument(who, what, detail::any_view(v), {length, why})
+                  : status{};
   };
   argument const row(who, "saved.plan.row_slot");
   if (status bad = first_of(

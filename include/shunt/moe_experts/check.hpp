@@ -20,8 +20,9 @@ template <class Element, space S>
                   extent(name, 2, m.columns(), columns, why_columns));
 }
 /// One is given, the other not.
-[[nodiscard]] inline status together(char const* who, char const* what, bool has, char const* with,
-                                     bool needs) noexcept {
+[[nodiscard]] __attribute__((noinline)) inline status together(char const* who, char const* what,
+                                                               bool has, char const* with,
+                                                               bool needs) noexcept {
   if (!has || needs) return {};
   return status::fail(error::null_pointer, "%s.%s is given without %s; both must be given", who,
                       what, with);

@@ -11,7 +11,7 @@
 namespace shunt::check {
 inline namespace SHUNT_ABI {
 
-[[nodiscard]] inline status finite(char const* name, float x) noexcept {
+[[nodiscard]] __attribute__((noinline)) inline status finite(char const* name, float x) noexcept {
   if (x - x == 0.0f) return {};
   return status::fail(error::bad_argument, "%s is %g; it must be a finite number", name,
                       static_cast<double>(x));
@@ -19,18 +19,15 @@ inline namespace SHUNT_ABI {
 
 /// A rank-1 argument of `n` contiguous elements; one without memory passes.
 template <class T, space S>
-[[nodiscard]] status optional_row(char const* name, view<T, 1, S> v, offset_t n,
+[[nodiscard]] status optional_row(char const* name, view<T, 1, S> const& v, offset_t n,
                                   char const* why) noexcept {
-  if (!v) return {};
-  return first_of(extent(name, 0, v.extent(0), n, why), rows(name, v));
+  return detail::optional_of(name, detail::any_view(v), {n, why});
 }
 
 template <class T, space S>
-[[nodiscard]] status optional_rows(char const* name, view<T, 2, S> v, offset_t m, char const* why,
-                                   offset_t n, char const* why_n) noexcept {
-  if (!v) return {};
-  return first_of(extent(name, 0, v.extent(0), m, why), extent(name, 1, v.extent(1), n, why_n),
-                  rows(name, v));
+[[nodiscard]] status optional_rows(char const* name, view<T, 2, S> const& v, offset_t m,
+                                   char const* why, offset_t n, char const* why_n) noexcept {
+  return detail::optional_of(name, detail::any_view(v), {m, why}, {n, why_n});
 }
 
 /// Options that fit together, for E experts and K choices.
