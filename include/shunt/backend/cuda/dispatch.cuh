@@ -2,6 +2,7 @@
 #include "shunt/backend/cuda/dispatch_choice.cuh"
 #include "shunt/backend/cuda/dispatch_plan.cuh"
 #include "shunt/backend/cuda/rows.cuh"
+#include "shunt/dispatch/options.hpp"
 
 namespace shunt::cuda {
 inline namespace SHUNT_ABI {
