@@ -60,16 +60,16 @@ gemm_experts<void const> gemm_bias_of(expert_vector<S> const& bias, gemm_pairs p
 
 /// A product of experts, its operands to come. `most`: rows of the expert-ordered matrices.
 template <space S>
-gemm_product grouped_product_of(gemm_kind kind, segments<S> rows, offset_t most, offset_t outs,
-                                offset_t ins) noexcept {
+gemm_product grouped_product_of(gemm_kind kind, segments<S> rows, offset_t most, offset_t N,
+                                offset_t K) noexcept {
   gemm_product product;
   product.kind = kind;
   product.experts = rows.experts();
   product.offset = rows.offset.data();
   product.rows = most;
   product.expected = rows.expected;
-  product.outs = outs;
-  product.ins = ins;
+  product.n = N;
+  product.k = K;
   return product;
 }
 

@@ -72,7 +72,7 @@ struct gemm_product {
   index_t const* offset = nullptr;  ///< [E+1]; null: one segment of `rows` rows
   std::int64_t rows = 0;            ///< with offsets: at most, of all experts together
   index_t expected = 0;             ///< of one expert, as guessed; 0: rows / experts
-  std::int64_t outs = 0, ins = 0;   ///< N and K of w[e][n][k]
+  std::int64_t n = 0, k = 0;        ///< N and K of w[e][n][k]
   gemm_rows a{};
   gemm_rows b{};                       ///< wgrad only
   gemm_experts<void const> w{};        ///< forward and dgrad
@@ -95,8 +95,8 @@ gemm_product dense_product_of(gemm_kind kind, view<A const, 2, S> a,
   gemm_product product;
   product.kind = kind;
   product.rows = a.extent(0);
-  product.outs = w.extent(0);
-  product.ins = w.extent(1);
+  product.n = w.extent(0);
+  product.k = w.extent(1);
   product.a = gemm_rows_of(a);
   product.w.data = w.data();
   product.w.type = element_type_of<W>;
@@ -110,8 +110,8 @@ gemm_product dense_wgrad_of(view<Y const, 2, S> dy, view<X const, 2, S> x) noexc
   gemm_product product;
   product.kind = gemm_kind::wgrad;
   product.rows = dy.extent(0);
-  product.outs = dy.extent(1);
-  product.ins = x.extent(1);
+  product.n = dy.extent(1);
+  product.k = x.extent(1);
   product.a = gemm_rows_of(dy);
   product.b = gemm_rows_of(x);
   return product;

@@ -87,7 +87,7 @@ template <class F> struct format_place {
   static SHUNT_ADDRESSING std::int64_t place(std::int64_t k) noexcept {
     return packing::head + k / block * packing::piece_bytes;
   }
-  static SHUNT_ADDRESSING std::int64_t panel_bytes(std::int64_t ins) noexcept {
-    return place(ins + block - 1);
+  static SHUNT_ADDRESSING std::int64_t panel_bytes(std::int64_t K) noexcept {
+    return place(K + block - 1);
   }
 };

@@ -10,9 +10,9 @@ inline namespace SHUNT_ABI {
 /// d_bias[n] (+)= sum of the expert's rows of dc, in row order: a thread has one n of one expert.
 SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
                                  view<float, 2, space::device> d_bias, bool accumulate) {
-  offset_t const all = job.experts * job.outs;
+  offset_t const all = job.experts * job.n;
   for (offset_t at = grid_thread(); at < all; at += grid_threads()) {
-    offset_t const e = at / job.outs, n = at % job.outs;
+    offset_t const e = at / job.n, n = at % job.n;
     offset_t const first = job.offset[e], last = job.offset[e + 1];
     if ((job.skip != nullptr && job.skip[e] != 0) || (job.skip_empty && first == last)) continue;
     float sum = 0.0f;
@@ -30,14 +30,14 @@ SHUNT_KERNEL void bias_gradients(gemm_job job, gemm_pairs pairs,
 
 /// One packed panel's element a thread.
 template <class T>
-SHUNT_KERNEL void pack_elements(gemm_experts<void const> from, offset_t experts, offset_t outs,
-                                offset_t ins, offset_t panels, T* packed) {
-  offset_t const half = from.pairs.half_rows, most = half != 0 ? half : outs;
+SHUNT_KERNEL void pack_elements(gemm_experts<void const> from, offset_t experts, offset_t N,
+                                offset_t K, offset_t panels, T* packed) {
+  offset_t const half = from.pairs.half_rows, most = half != 0 ? half : N;
   offset_t const half_panels = (half + gemm_panel - 1) / gemm_panel;
-  offset_t const all = experts * panels * ins * gemm_panel;
+  offset_t const all = experts * panels * K * gemm_panel;
   for (offset_t i = grid_thread(); i < all; i += grid_threads()) {
-    offset_t const lane = i % gemm_panel, k = i / gemm_panel % ins;
-    offset_t const panel = i / gemm_panel / ins % panels, e = i / gemm_panel / ins / panels;
+    offset_t const lane = i % gemm_panel, k = i / gemm_panel % K;
+    offset_t const panel = i / gemm_panel / K % panels, e = i / gemm_panel / K / panels;
     bool const up = half != 0 && panel >= half_panels;
     offset_t const n = (up ? panel - half_panels : panel) * gemm_panel + lane;
     T value{};
@@ -180,8 +180,8 @@ template <> struct experts_backend<on_cuda> {
     cuda::epilogue_gradient const to{gemm_gradients_of(dw), options.accumulate};
     status const done = cuda::gemm<D, A>(on, "grouped_wgrad", job, to);
     if (!done.ok() || !options.d_bias) return done;
-    return cuda::launch_threads(on, "grouped_wgrad", job.experts * job.outs, cuda::bias_gradients,
-                                job, to.dw.pairs, options.d_bias, options.accumulate);
+    return cuda::launch_threads(on, "grouped_wgrad", job.experts * job.n, cuda::bias_gradients, job,
+                                to.dw.pairs, options.d_bias, options.accumulate);
   }
 
   template <storage W>

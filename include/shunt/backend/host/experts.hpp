@@ -85,12 +85,12 @@ template <> struct experts_backend<on_host> {
   template <storage W>
   static status pack(on_host const& on, expert_matrix<W> const& w, W* packed) noexcept {
     host::gemm_experts<void const> const from = gemm_weights_of(w);
-    std::int64_t const outs = w.rows(), ins = w.columns(), panels = w.packed_panels();
+    std::int64_t const N = w.rows(), K = w.columns(), panels = w.packed_panels();
     auto* const pack_panel = SHUNT_ISA_PICK(on, pack_panel<W>);
     advise_huge_pages(packed, static_cast<std::size_t>(w.packed_elements()) * sizeof(W));
     host::parallel(on, w.experts() * panels, [&](std::int64_t task, int) {
-      pack_panel(from, outs, ins, task / panels, task % panels,
-                 packed + task * expert_matrix<W>::panel * ins);
+      pack_panel(from, N, K, task / panels, task % panels,
+                 packed + task * expert_matrix<W>::panel * K);
     });
     return {};
   }

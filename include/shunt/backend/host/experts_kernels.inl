@@ -51,7 +51,7 @@ void epilogue_forward(gemm_job const& job, gemm_block const& block) noexcept {
   expert_finish const& to = *static_cast<expert_finish const*>(job.epilogue_context);
   bool const keeps = to.pre.data != nullptr || (to.round_pre && to.c.type != element_type::f32);
   int const halves = block.second != nullptr ? 2 : 1;
-  std::int64_t const half_columns = job.outs / 2;
+  std::int64_t const half_columns = job.n / 2;
   for (std::int64_t r = 0; r < block.rows; ++r) {
     float* const part[2] = {block.first + r * block.stride,
                             halves == 2 ? block.second + r * block.stride : nullptr};
@@ -140,18 +140,18 @@ void epilogue_gradient(gemm_job const& job, gemm_block const& block) noexcept {
 
 /// One packed panel: 16 rows side by side for each column.
 template <class T>
-void pack_panel(gemm_experts<void const> const& from, std::int64_t outs, std::int64_t ins,
+void pack_panel(gemm_experts<void const> const& from, std::int64_t N, std::int64_t K,
                 std::int64_t expert, std::int64_t panel, T* packed) noexcept {
   std::int64_t const half = from.pairs.half_rows;
   std::int64_t const half_panels = (half + panel_columns - 1) / panel_columns;
   bool const up = half != 0 && panel >= half_panels;
   std::int64_t const first = (up ? panel - half_panels : panel) * panel_columns;
-  std::int64_t const most = half != 0 ? half : outs;
+  std::int64_t const most = half != 0 ? half : N;
   for (int j = 0; j < panel_columns; ++j) {
     bool const inside = first + j < most;
     std::int64_t const n = (up ? half : 0) + (inside ? first + j : 0);
     T const* const row = row_of<T const>(from, expert, n);
-    for (std::int64_t k = 0; k < ins; ++k) {
+    for (std::int64_t k = 0; k < K; ++k) {
       packed[k * panel_columns + j] = inside ? row[k * from.column_stride] : T{};
     }
   }

@@ -231,11 +231,11 @@ template <> struct quantize_backend<on_host> {
   static status dequantize(on_host const& on, expert_matrix<F> const& w,
                            view<float, 3> out) noexcept {
     host::gemm_experts<void const> const from = gemm_weights_of(w);
-    std::int64_t const outs = w.rows(), ins = w.columns(), panels = w.packed_panels();
+    std::int64_t const N = w.rows(), K = w.columns(), panels = w.packed_panels();
     auto* const decode = SHUNT_ISA_PICK(on, decode_rows<F>);
     host::parallel(on, w.experts() * panels, [&](std::int64_t task, int) {
       std::int64_t const e = task / panels;
-      decode(from, outs, ins, e, task % panels, out.data() + e * out.stride(0), out.stride(1));
+      decode(from, N, K, e, task % panels, out.data() + e * out.stride(0), out.stride(1));
     });
     return {};
   }

@@ -34,7 +34,7 @@ struct gemm_choice {
 inline int tile_rows_of(gemm_job const& job) noexcept {
   offset_t const each =
       job.expected > 0 ? job.expected : job.rows / std::max<index_t>(1, job.experts);
-  offset_t const rows = job.kind == gemm_kind::wgrad ? job.outs : each;
+  offset_t const rows = job.kind == gemm_kind::wgrad ? job.n : each;
   return rows <= 16 ? 16 : rows <= 64 ? 64 : 128;
 }
 

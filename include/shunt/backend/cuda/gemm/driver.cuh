@@ -26,11 +26,10 @@ template <storage Left, storage Right, class Finish>
 status gemm(on_cuda const& on, char const* who, gemm_job const& job,
             Finish const& finish) noexcept {
   constexpr offset_t most = std::numeric_limits<index_t>::max() - 256;
-  if (job.outs > most || job.ins > most) {
-    return status::fail(error::too_large,
-                        "%s: the matrix has %lld rows of %lld; each must be at most %lld", who,
-                        static_cast<long long>(job.outs), static_cast<long long>(job.ins),
-                        static_cast<long long>(most));
+  if (job.n > most || job.k > most) {
+    return status::fail(
+        error::too_large, "%s: the matrix has %lld rows of %lld; each must be at most %lld", who,
+        static_cast<long long>(job.n), static_cast<long long>(job.k), static_cast<long long>(most));
   }
   gemm_choice const choice = choice_of(on, job);
   gemm_tiling const cut(job, choice.rows, choice.columns);

@@ -100,7 +100,7 @@ template <class Act> struct epilogue_forward {
   }
   __device__ void operator()(gemm_job const& job, gemm_tile const& tile, offset_t r,
                              offset_t column, float first, float second) const noexcept {
-    offset_t const row = tile.first + r, half = job.outs / 2;
+    offset_t const row = tile.first + r, half = job.n / 2;
     // Loops of one or two, so that the kernel holds one copy of what is in them.
     float part[2] = {first, second};
     if (bias.data != nullptr || bias.each != nullptr || pre.data != nullptr || round_pre) {
@@ -151,7 +151,7 @@ template <class Act> struct epilogue_activation {
   __device__ void operator()(gemm_job const& job, gemm_tile const& tile, offset_t r,
                              offset_t column, float sum, float, bool inside) const noexcept {
     offset_t const row = tile.first + r;
-    float const product = inside ? at(row, column, job.ins, sum) : 0.0f;
+    float const product = inside ? at(row, column, job.k, sum) : 0.0f;
     if (!parts) return;
     float const part = warp_sum(product);
     if (inside && column % warp_lanes == 0) parts(row, column / warp_lanes) = part;

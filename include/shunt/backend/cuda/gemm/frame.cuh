@@ -36,7 +36,7 @@ template <int Rows, int Columns, int Terms> struct gemm_frame {
     if (job.kind == gemm_kind::dgrad || i >= Columns) return;
     bool const up = i >= half(job);
     int const c = up ? i - half(job) : i;
-    offset_t const n = (up ? job.outs / 2 : 0) + tile.column + c;
+    offset_t const n = (up ? job.n / 2 : 0) + tile.column + c;
     right_outer[i] = c < tile.columns ? line_of(job, tile.expert, n) : nullptr;
   }
 

@@ -31,13 +31,13 @@ struct gemm_tiling {
   }
   /// Columns of the output, or of one half of it.
   SHUNT_HD static offset_t columns_of(gemm_job const& job) noexcept {
-    if (job.kind != gemm_kind::forward) return job.ins;
-    return job.paired ? job.outs / 2 : job.outs;
+    if (job.kind != gemm_kind::forward) return job.k;
+    return job.paired ? job.n / 2 : job.n;
   }
   /// Tiles at most: the host does not know how the rows are shared out.
   [[nodiscard]] offset_t most(gemm_job const& job) const noexcept {
     if (job.kind == gemm_kind::wgrad) {
-      return offset_t{job.experts} * ((job.outs + rows - 1) / rows) * strips;
+      return offset_t{job.experts} * ((job.n + rows - 1) / rows) * strips;
     }
     return (job.rows / rows + std::min<offset_t>(job.experts, job.rows)) * strips;
   }
@@ -67,7 +67,7 @@ __device__ inline bool find_tile(gemm_job const& job, gemm_tiling const& cut, of
       rows = job.offset != nullptr ? job.offset[e + 1] - first : static_cast<index_t>(job.rows);
       bool const left_out =
           wgrad && ((job.skip != nullptr && job.skip[e] != 0) || (job.skip_empty && rows == 0));
-      offset_t const all = wgrad ? job.outs : rows;
+      offset_t const all = wgrad ? job.n : rows;
       tiles = left_out ? 0 : (all + cut.rows - 1) / cut.rows * cut.strips;
     }
     offset_t const end = warp_prefix(tiles);
@@ -86,12 +86,12 @@ __device__ inline bool find_tile(gemm_job const& job, gemm_tiling const& cut, of
     tile.expert = group + lane;
     tile.first = first;
     tile.row = static_cast<index_t>(row);
-    tile.rows = static_cast<index_t>(min(cut.rows, (wgrad ? job.outs : rows) - row));
+    tile.rows = static_cast<index_t>(min(cut.rows, (wgrad ? job.n : rows) - row));
     tile.column = static_cast<index_t>(column);
     tile.columns = static_cast<index_t>(min(cut.columns, gemm_tiling::columns_of(job) - column));
     tile.depth = wgrad                            ? rows
-                 : job.kind == gemm_kind::forward ? static_cast<index_t>(job.ins)
-                                                  : static_cast<index_t>(job.outs);
+                 : job.kind == gemm_kind::forward ? static_cast<index_t>(job.k)
+                                                  : static_cast<index_t>(job.n);
     return true;
   }
   return false;
@@ -184,7 +184,7 @@ __device__ inline void const* line_of(gemm_job const& job, offset_t expert, offs
   offset_t const size = size_of(job.w.type);
   if (!job.w.packed) return row_of<char const>(job.w, expert, n, size);
   return expert_of<char const>(job.w, expert, size) +
-         (packed_panel(job.w.pairs, n) * gemm_panel * job.ins + packed_lane(job.w.pairs, n)) * size;
+         (packed_panel(job.w.pairs, n) * gemm_panel * job.k + packed_lane(job.w.pairs, n)) * size;
 }
 
 }  // namespace SHUNT_ABI

@@ -116,16 +116,16 @@ __device__ bool in_whole_words(void const* data, offset_t stride, offset_t exten
 template <class T> __device__ bool left_in_words(gemm_job const& job) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
   if (wgrad && sizeof(T) == 4) return false;
-  offset_t const extent = job.kind == gemm_kind::forward ? job.ins : job.outs;
+  offset_t const extent = job.kind == gemm_kind::forward ? job.k : job.n;
   return in_whole_words<T>(job.a.data, job.a.stride, extent);
 }
 template <class T> __device__ bool right_in_words(gemm_job const& job, offset_t expert) noexcept {
   if (job.kind != gemm_kind::forward && sizeof(T) == 4) return false;
-  if (job.kind == gemm_kind::wgrad) { return in_whole_words<T>(job.b.data, job.b.stride, job.ins); }
+  if (job.kind == gemm_kind::wgrad) { return in_whole_words<T>(job.b.data, job.b.stride, job.k); }
   if (job.w.packed || job.w.column_stride != 1) return false;
-  return in_whole_words<T>(expert_of<T const>(job.w, expert), job.w.row_stride, job.ins) &&
+  return in_whole_words<T>(expert_of<T const>(job.w, expert), job.w.row_stride, job.k) &&
          (job.w.second == nullptr ||
-          in_whole_words<T>(job.w.second[expert], job.w.row_stride, job.ins));
+          in_whole_words<T>(job.w.second[expert], job.w.row_stride, job.k));
 }
 
 }  // namespace SHUNT_ABI

@@ -48,7 +48,7 @@ template <class Job>
 void pack_a_bf16_dot(Job const& job, gemm_segment const& segment, std::int64_t row,
                      std::int64_t rows, std::int64_t k, std::int64_t depth, float* block,
                      tile_at& at) noexcept {
-  std::int64_t const there = job.ins - 2 * k < 2 * depth ? job.ins - 2 * k : 2 * depth;
+  std::int64_t const there = job.k - 2 * k < 2 * depth ? job.k - 2 * k : 2 * depth;
   for (std::int64_t r = 0; r < rows; ++r) {
     bf16 const* const from = row_of<bf16>(job.a, segment.first + row + r);
     float* const to = block + r * depth;
@@ -72,9 +72,9 @@ void panel_of_pairs(Job const& job, gemm_segment const& segment, gemm_piece cons
                     std::int64_t n, std::int64_t columns, float* to) noexcept {
   std::int64_t const cs = job.w.column_stride, k = 2 * piece.k;
   std::int64_t const whole =
-      job.ins - k < 2 * piece.depth ? (job.ins - k) / 2 : piece.depth;  // the last may be a half
+      job.k - k < 2 * piece.depth ? (job.k - k) / 2 : piece.depth;  // the last may be a half
   bf16 const* const packed = expert_of<bf16 const>(job.w, segment.expert) +
-                             (packed_panel(job.w.pairs, n) * job.ins + k) * panel_columns;
+                             (packed_panel(job.w.pairs, n) * job.k + k) * panel_columns;
   auto const row = [&](std::int64_t j) {
     return row_of<bf16 const>(job.w, segment.expert, n + (j < columns ? j : columns - 1));
   };
@@ -113,15 +113,15 @@ template <class Job>
 void multiply_bf16_dot(Job const& job, gemm_segment const& segment, std::int64_t rows,
                        gemm_piece const& piece, float* keep, tile_at const& at,
                        prefetch_cursor& next) noexcept {
-  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
+  std::int64_t const n = piece.half * (job.n / 2) + piece.column;
   packed_b right{};
   right.from = packed_b::ready;
   right.panels = (piece.columns + panel_columns - 1) / panel_columns;
   right.data = keep;
   right.stride = piece.depth * panel_columns;
-  if (job.w.packed && job.ins % 2 == 0) {
+  if (job.w.packed && job.k % 2 == 0) {
     right.from = packed_b::packed;
-    std::int64_t const stride = job.ins * panel_columns;
+    std::int64_t const stride = job.k * panel_columns;
     bf16 const* const from = expert_of<bf16 const>(job.w, segment.expert) +
                              packed_panel(job.w.pairs, n) * stride + 2 * piece.k * panel_columns;
     std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;

@@ -162,13 +162,13 @@ inline namespace SHUNT_ABI {
 /// Tasks of a job.
 inline std::int64_t gemm_tasks(gemm_job const& job) noexcept {
   bool const wgrad = job.kind == gemm_kind::wgrad;
-  std::int64_t const columns = job.kind != gemm_kind::forward ? job.ins
-                               : job.paired                   ? job.outs / 2
-                                                              : job.outs;
+  std::int64_t const columns = job.kind != gemm_kind::forward ? job.k
+                               : job.paired                   ? job.n / 2
+                                                              : job.n;
   std::int64_t tasks = 0;
   for (index_t e = 0; e < job.experts; ++e) {
     std::int64_t const rows = job.offset == nullptr ? job.rows : job.offset[e + 1] - job.offset[e];
-    gemm_cut const cut = gemm_cut_of(job, rows, wgrad ? job.outs : rows);
+    gemm_cut const cut = gemm_cut_of(job, rows, wgrad ? job.n : rows);
     tasks += cut.blocks * ((columns + cut.columns - 1) / cut.columns);
   }
   return tasks;

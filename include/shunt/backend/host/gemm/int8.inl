@@ -100,7 +100,7 @@ inline void scales_of_rows(gemm_format_job const& job, gemm_segment const& segme
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < rows; ++r) {
       element const* const at = row_of<element>(job.a, segment.first + row + r);
-      scale[r] = at == nullptr ? int8_scale{} : int8_scale_of(largest_magnitude(at, job.ins));
+      scale[r] = at == nullptr ? int8_scale{} : int8_scale_of(largest_magnitude(at, job.k));
     }
   });
 }
@@ -113,7 +113,7 @@ void pack_a_int8(gemm_format_job const& job, gemm_segment const& segment, std::i
                  float* block, tile_at& at) noexcept {
   constexpr int k_per_word = Numbers::k_per_word;
   std::int64_t const first = k_per_word * k, all = k_per_word * depth,
-                     there = job.ins - first < all ? job.ins - first : all;
+                     there = job.k - first < all ? job.k - first : all;
   with_element_type(job.a.type, [&](auto* tag) {
     using element = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -155,8 +155,8 @@ void multiply_int8(gemm_format_job const& job, gemm_segment const& segment, std:
   using place = format_place<int8_channel>;
   using ready = right_ready<typename Numbers::sums>;
   constexpr std::int64_t k_per_word = Numbers::k_per_word, one = k_per_word * panel_columns;
-  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
-  std::int64_t const stride = place::panel_bytes(job.ins);
+  std::int64_t const n = piece.half * (job.n / 2) + piece.column;
+  std::int64_t const stride = place::panel_bytes(job.k);
   unsigned char const* const from = expert_of<unsigned char const>(job.w, segment.expert) +
                                     packed_panel(job.w.pairs, n) * stride +
                                     place::place(k_per_word * piece.k);
@@ -164,7 +164,7 @@ void multiply_int8(gemm_format_job const& job, gemm_segment const& segment, std:
   right.panels = (piece.columns + panel_columns - 1) / panel_columns;
   right.data = keep;
   right.stride = piece.depth * panel_columns;
-  if (job.ins % k_per_word == 0) {
+  if (job.k % k_per_word == 0) {
     std::int64_t const keep_row = rows > tile_rows ? panel_columns : 0;
     auto const first = [&](std::int64_t p, int v, bool last) __attribute__((always_inline)) {
       return right_packed_int8<Numbers>{from + p * stride + v, last ? 0 : stride, keep + v,
@@ -178,7 +178,7 @@ void multiply_int8(gemm_format_job const& job, gemm_segment const& segment, std:
   }
   for (std::int64_t p = 0; p < right.panels; ++p) {
     for (std::int64_t i = 0; i < piece.depth; ++i) {
-      std::int64_t const k = k_per_word * (piece.k + i), left = job.ins - k;
+      std::int64_t const k = k_per_word * (piece.k + i), left = job.k - k;
       unsigned char bytes[one] = {};
       __builtin_memcpy(
           bytes, from + p * stride + i * one,
@@ -209,11 +209,11 @@ inline void sums_from_integers(gemm_format_job const& job, gemm_segment const& s
                                std::int64_t rows, std::int64_t column, std::int64_t columns,
                                int8_scale const* scale, float* sums,
                                std::int64_t half_stride) noexcept {
-  std::int64_t const bytes = format_place<int8_channel>::panel_bytes(job.ins);
+  std::int64_t const bytes = format_place<int8_channel>::panel_bytes(job.k);
   int const halves = job.paired ? 2 : 1;
   for (int half = 0; half < halves; ++half) {
     unsigned char const* panel = expert_of<unsigned char const>(job.w, segment.expert) +
-                                 packed_panel(job.w.pairs, half * (job.outs / 2) + column) * bytes;
+                                 packed_panel(job.w.pairs, half * (job.n / 2) + column) * bytes;
     for (std::int64_t j = 0; j < columns; j += panel_columns, panel += bytes) {
       vf of_column[panel_vectors];
       load_scales(panel, of_column);

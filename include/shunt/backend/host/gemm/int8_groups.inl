@@ -79,7 +79,7 @@ void sums_of_groups(gemm_format_job const& job, gemm_segment const& segment, std
   constexpr std::int64_t bytes = sizeof(block), one = sizeof(row_group), room = bytes / one;
   std::int64_t const halves = job.paired ? 2 : 1, stride = halves * half_stride;
   std::int64_t const panels = (columns + panel_columns - 1) / panel_columns, all = halves * panels;
-  std::int64_t const groups = (job.ins + int8_group - 1) / int8_group;
+  std::int64_t const groups = (job.k + int8_group - 1) / int8_group;
   auto const* const expert = expert_of<unsigned char const>(job.w, segment.expert);
   auto* const left = reinterpret_cast<row_group*>(block);
   constexpr int two = Groups::rows >= 2 ? 2 : 0;
@@ -95,7 +95,7 @@ void sums_of_groups(gemm_format_job const& job, gemm_segment const& segment, std
       for (std::int64_t r = 0; r < rows; ++r) {
         element const* const from = row_of<element>(job.a, segment.first + row + r);
         if (from != nullptr) {
-          round_groups<Groups>(from + k, count, job.ins - k, left + r, rows);
+          round_groups<Groups>(from + k, count, job.k - k, left + r, rows);
         } else {
           for (std::int64_t i = 0; i < count; ++i) left[i * rows + r] = {};
         }
@@ -110,8 +110,8 @@ void sums_of_groups(gemm_format_job const& job, gemm_segment const& segment, std
       for (int run = 0; run < to.count; ++run) {
         std::int64_t const panel = four ? run * apart + i : all - 1 - (i - apart);
         std::int64_t const half = panel / panels, in_half = panel % panels;
-        std::int64_t const first = packed_panel(job.w.pairs, half * (job.outs / 2) + column);
-        to.piece[run] = expert + (first + in_half) * place::panel_bytes(job.ins) + place::place(k);
+        std::int64_t const first = packed_panel(job.w.pairs, half * (job.n / 2) + column);
+        to.piece[run] = expert + (first + in_half) * place::panel_bytes(job.k) + place::place(k);
         to.c[run] = sums + half * half_stride + in_half * panel_columns;
       }
       add(to, left, rows, count, stride);

@@ -46,8 +46,8 @@ inline constexpr bool has_dot = has_formats<Job> || (SHUNT_REGION == 512 && may_
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
   alignas(64) float sums[gemm_sums];
-  alignas(64) float left[gemm_block_rows * gemm_depth];
-  alignas(64) float right[gemm_group_panels * gemm_made_depth * gemm_panel];
+  alignas(64) float a[gemm_block_rows * gemm_depth];
+  alignas(64) float b[gemm_group_panels * gemm_made_depth * gemm_panel];
   void const* row[gemm_made_depth];
   int8_scale scale[gemm_block_rows];
 };
@@ -58,7 +58,7 @@ static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
 /// The pieces of a block in the order in which they are computed with: by columns for each piece of
 /// the left operand that is at hand, and those by k.
 struct gemm_walk {
-  std::int64_t column, columns, depth, left_depth, group;
+  std::int64_t column, columns, depth, a_depth, group;
   std::int64_t most;  ///< k of a piece
   int halves;
 
@@ -68,12 +68,12 @@ struct gemm_walk {
   }
   /// The next one; of no depth behind the last.
   gemm_piece after(gemm_piece const& now) const noexcept {
-    std::int64_t const k = now.k + now.depth, start = now.k / left_depth * left_depth;
+    std::int64_t const k = now.k + now.depth, start = now.k / a_depth * a_depth;
     std::int64_t const at = now.column + now.columns;
-    if (k < depth && k < start + left_depth) return piece(now.half, now.column, k);
+    if (k < depth && k < start + a_depth) return piece(now.half, now.column, k);
     if (at < column + columns) return piece(now.half, at, start);
     if (now.half + 1 < halves) return piece(now.half + 1, column, start);
-    return piece(0, column, start + left_depth < depth ? start + left_depth : depth);
+    return piece(0, column, start + a_depth < depth ? start + a_depth : depth);
   }
 };
 
@@ -85,9 +85,9 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   int const k_per_word = has_dot<Job> ? job.k_per_word : 1;
   bool const dot = k_per_word > 1;
   std::int64_t const depth = wgrad      ? segment.rows
-                             : !forward ? job.outs
-                             : dot      ? (job.ins + k_per_word - 1) / k_per_word
-                                        : job.ins;
+                             : !forward ? job.n
+                             : dot      ? (job.k + k_per_word - 1) / k_per_word
+                                        : job.k;
   constexpr std::int64_t wide = 2 * gemm_panel;  // what a tile writes at most
   std::int64_t const half_stride = (columns + wide - 1) / wide * wide;
   std::int64_t const stride = job.paired ? 2 * half_stride : half_stride;
@@ -108,59 +108,58 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   walk.halves = job.paired ? 2 : 1;
   // All k of a panel one after another where the left operand is short: one stream of weights.
   bool const whole = !wgrad && !lie && rows * depth <= gemm_block_rows * gemm_depth;
-  walk.left_depth = whole ? depth + 1 : walk.most;
-  std::int64_t left_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
+  walk.a_depth = whole ? depth + 1 : walk.most;
+  std::int64_t a_pieces = (columns + walk.group - 1) / walk.group * pieces, written_rows = 0;
   tile_at at{};
   at.c_row = stride;
   bool summed = false;
-  float* const sums = job.wide ? scratch.left : scratch.sums;
+  float* const sums = job.wide ? scratch.a : scratch.sums;
   if constexpr (has_formats<Job>) {
     if (dot) scales_of_rows(job, segment, row, rows, scratch.scale);
     if (job.wide) {
       with_groups(job, [&](auto arithmetic) {
-        sums_of_groups<decltype(arithmetic)>(job, segment, row, rows, column, columns,
-                                             scratch.right, sums, half_stride);
+        sums_of_groups<decltype(arithmetic)>(job, segment, row, rows, column, columns, scratch.b,
+                                             sums, half_stride);
       });
       summed = true;
     }
   }
   if constexpr (may_be<Job, gemm_kind::forward>) {
     if (!summed && packed && !dot && few_of(job.w.type, rows)) {
-      sums_of_few(job, segment, row, rows, column, columns, scratch.left, scratch.sums,
-                  half_stride);
+      sums_of_few(job, segment, row, rows, column, columns, scratch.a, scratch.sums, half_stride);
       summed = true;
     } else if constexpr (!has_formats<Job>) {
-      summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.left,
+      summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.a,
                                    scratch.sums, half_stride);
     }
   }
   gemm_piece next{};
   for (gemm_piece now = summed ? next : walk.piece(0, column, 0); now.depth > 0; now = next) {
     next = walk.after(now);
-    std::int64_t const start = now.k / walk.left_depth * walk.left_depth;
+    std::int64_t const start = now.k / walk.a_depth * walk.a_depth;
     if (now.k == start && now.column == column) {
       if (now.half == 0) {
         std::int64_t const rest = depth - start;
-        std::int64_t const deep = rest < walk.left_depth ? rest : walk.left_depth;
+        std::int64_t const deep = rest < walk.a_depth ? rest : walk.a_depth;
         if constexpr (has_formats<Job>) {
           if (dot) {
             with_numbers(job, [&](auto numbers) {
               pack_a_int8<decltype(numbers)>(job, segment, row, rows, start, deep, scratch.scale,
-                                             scratch.left, at);
+                                             scratch.a, at);
             });
           }
         } else if constexpr (has_dot<Job>) {
-          if (dot) pack_a_bf16_dot(job, segment, row, rows, start, deep, scratch.left, at);
+          if (dot) pack_a_bf16_dot(job, segment, row, rows, start, deep, scratch.a, at);
         }
-        if (!dot) pack_a(job, segment, row, rows, start, deep, scratch.left, at);
+        if (!dot) pack_a(job, segment, row, rows, start, deep, scratch.a, at);
       }
       if (lie) rows_table(job, segment, now, scratch.row);
     }
     prefetch_cursor ahead{};
     if (wgrad) {  // a few rows of the output with each piece
       std::int64_t const done = written_rows;
-      written_rows += (rows - done + left_pieces - 1) / left_pieces;
-      --left_pieces;
+      written_rows += (rows - done + a_pieces - 1) / a_pieces;
+      --a_pieces;
       ahead = gradient_prefetch(job, segment, row + done, written_rows - done, column, columns);
     } else if (next.depth > 0) {
       gemm_piece in_elements = next;
@@ -178,18 +177,17 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     if constexpr (has_formats<Job>) {
       if (dot) {
         with_numbers(job, [&](auto numbers) {
-          multiply_int8<decltype(numbers)>(job, segment, rows, now, scratch.right, part, ahead);
+          multiply_int8<decltype(numbers)>(job, segment, rows, now, scratch.b, part, ahead);
         });
         continue;
       }
     } else if constexpr (has_dot<Job>) {
       if (dot) {
-        multiply_bf16_dot(job, segment, rows, now, scratch.right, part, ahead);
+        multiply_bf16_dot(job, segment, rows, now, scratch.b, part, ahead);
         continue;
       }
     }
-    multiply(job, segment, rows, now, lie ? scratch.row : nullptr, column, scratch.right, part,
-             ahead);
+    multiply(job, segment, rows, now, lie ? scratch.row : nullptr, column, scratch.b, part, ahead);
   }
   if (depth == 0) {
     for (std::int64_t r = 0; r < rows; ++r) zero_row(sums + r * stride, stride);
@@ -219,9 +217,9 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
 template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept {
   gemm_scratch scratch;
   bool const wgrad = is<gemm_kind::wgrad>(job);
-  std::int64_t const all_columns = !is<gemm_kind::forward>(job) ? job.ins
-                                   : job.paired                 ? job.outs / 2
-                                                                : job.outs;
+  std::int64_t const all_columns = !is<gemm_kind::forward>(job) ? job.k
+                                   : job.paired                 ? job.n / 2
+                                                                : job.n;
   gemm_segment segment{};
   std::int64_t begin = 0, end = 0, all_rows = 0;  // tasks of the segment
   gemm_cut cut{};
@@ -238,7 +236,7 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
       segment.rows = job.offset != nullptr ? job.offset[e + 1] - segment.first : job.rows;
       bool const left_out = wgrad && ((job.skip != nullptr && job.skip[e] != 0) ||
                                       (job.skip_empty && segment.rows == 0));
-      all_rows = left_out ? 0 : wgrad ? job.outs : segment.rows;
+      all_rows = left_out ? 0 : wgrad ? job.n : segment.rows;
       cut = gemm_cut_of(job, segment.rows, all_rows);
       begin = end;
       end += cut.blocks * ((all_columns + cut.columns - 1) / cut.columns);
@@ -281,7 +279,7 @@ template <class Output> void epilogue_store(gemm_job const& job, gemm_block cons
       put_sums<element>(to, block.row + r, block.column, block.first + r * block.stride,
                         block.columns);
       if (block.second == nullptr) continue;
-      put_sums<element>(to, block.row + r, job.outs / 2 + block.column,
+      put_sums<element>(to, block.row + r, job.n / 2 + block.column,
                         block.second + r * block.stride, block.columns);
     }
   });

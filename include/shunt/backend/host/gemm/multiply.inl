@@ -76,7 +76,7 @@ template <class Job>
 void multiply_decoded(Job const& job, gemm_segment const& segment, std::int64_t rows,
                       gemm_piece const& piece, float* keep, tile_at const& at,
                       prefetch_cursor& next) noexcept {
-  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
+  std::int64_t const n = piece.half * (job.n / 2) + piece.column;
   packed_b right{};
   right.from = packed_b::ready;
   right.panels = (piece.columns + panel_columns - 1) / panel_columns;
@@ -86,7 +86,7 @@ void multiply_decoded(Job const& job, gemm_segment const& segment, std::int64_t 
     using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t p = 0; p < right.panels; ++p) {
       decode_panel<F>(expert_of<unsigned char const>(job.w, segment.expert) +
-                          (packed_panel(job.w.pairs, n) + p) * decoder<F>::panel_bytes(job.ins),
+                          (packed_panel(job.w.pairs, n) + p) * decoder<F>::panel_bytes(job.k),
                       piece.k, piece.depth, keep + p * right.stride);
     }
   });

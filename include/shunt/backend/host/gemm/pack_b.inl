@@ -51,7 +51,7 @@ SHUNT_INLINE void panel_from_packed(gemm_job const& job, T const* w, gemm_piece 
     std::int64_t const left = n < half && half - n < piece.depth - i ? half - n : piece.depth - i;
     run = panel_columns - lane < left ? panel_columns - lane : left;
     T const* const from =
-        w + (packed_panel(job.w.pairs, n) * job.ins + column) * panel_columns + lane;
+        w + (packed_panel(job.w.pairs, n) * job.k + column) * panel_columns + lane;
     panel_across([&](std::int64_t j) { return from + j * panel_columns; }, columns, run,
                  to + i * panel_columns);
   }
@@ -73,7 +73,7 @@ void rows_table_of(Job const& job, gemm_segment const& segment, gemm_piece const
     return;
   }
   auto const row = [&](std::int64_t n) { return row_of<T const>(job.w, segment.expert, n); };
-  std::int64_t const n = piece.half * (job.outs / 2) + piece.column;
+  std::int64_t const n = piece.half * (job.n / 2) + piece.column;
   for (std::int64_t i = 0; i < piece.depth; ++i) {
     table[i] =
         forward ? row(n) + (piece.k + i) * job.w.column_stride : row(piece.k + i) + piece.column;
@@ -142,9 +142,9 @@ packed_b pack_b(Job const& job, gemm_segment const& segment, gemm_piece const& p
     }
     return right;
   }
-  std::int64_t const first = piece.half * (job.outs / 2);
+  std::int64_t const first = piece.half * (job.n / 2);
   if (job.w.packed) {
-    std::int64_t const stride = job.ins * panel_columns;
+    std::int64_t const stride = job.k * panel_columns;
     T const* const from =
         w + packed_panel(job.w.pairs, first + piece.column) * stride + piece.k * panel_columns;
     if constexpr (sizeof(T) == sizeof(float)) {

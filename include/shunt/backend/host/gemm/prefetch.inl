@@ -66,9 +66,9 @@ prefetch_cursor weights_prefetch(Job const& job, gemm_segment const& segment,
   if (!gemm_known<Job>::kind && is_format(job.w.type)) {
     with_format(job.w.type, [&](auto* tag) {
       using at = format_place<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>;
-      next.stride = at::panel_bytes(job.ins);
+      next.stride = at::panel_bytes(job.k);
       next.start = expert_of<char const>(job.w, segment.expert) + at::place(k) +
-                   packed_panel(job.w.pairs, piece.half * (job.outs / 2) + column) * next.stride;
+                   packed_panel(job.w.pairs, piece.half * (job.n / 2) + column) * next.stride;
       next.rows = (columns + gemm_panel - 1) / gemm_panel;
       next.lines = (at::place(k + piece.depth) - at::place(k) + 63) / 64;
     });
@@ -77,26 +77,26 @@ prefetch_cursor weights_prefetch(Job const& job, gemm_segment const& segment,
   std::int64_t const size = job.w.type == element_type::f32 ? 4 : 2;
   std::int64_t length = 0;  // in elements
   bool const forward = is<gemm_kind::forward>(job);
-  std::int64_t const n = piece.half * (job.outs / 2) + column;
+  std::int64_t const n = piece.half * (job.n / 2) + column;
   if (job.w.packed) {
     std::int64_t const first = forward
-                                   ? (packed_panel(job.w.pairs, n) * job.ins + k) * gemm_panel
-                                   : (packed_panel(job.w.pairs, k) * job.ins + column) * gemm_panel;
+                                   ? (packed_panel(job.w.pairs, n) * job.k + k) * gemm_panel
+                                   : (packed_panel(job.w.pairs, k) * job.k + column) * gemm_panel;
     next.start = expert_of<char const>(job.w, segment.expert, size) + first * size;
-    next.stride = job.ins * gemm_panel;
+    next.stride = job.k * gemm_panel;
     std::int64_t const across = forward ? columns : piece.depth;
     next.rows = (across + gemm_panel - 1) / gemm_panel;
     length = (forward ? piece.depth : columns) * gemm_panel;
   } else {
     std::int64_t const rs = job.w.row_stride, cs = job.w.column_stride;
-    std::int64_t const outs = forward ? columns : piece.depth;
-    std::int64_t const ins = forward ? piece.depth : columns;
+    std::int64_t const N = forward ? columns : piece.depth;
+    std::int64_t const K = forward ? piece.depth : columns;
     if (rs != 1 && cs != 1) return next;
     next.start = row_of<char const>(job.w, segment.expert, forward ? n : k, size) +
                  (forward ? k : column) * cs * size;
     next.stride = cs == 1 ? (job.w.pairs.block == 1 ? 2 : 1) * rs : cs;
-    next.rows = cs == 1 ? outs : ins;
-    length = cs == 1 ? ins : outs;
+    next.rows = cs == 1 ? N : K;
+    length = cs == 1 ? K : N;
   }
   next.stride *= size;
   next.lines = (length * size + 63) / 64;

@@ -15,8 +15,8 @@ template <storage T> struct decoder<T> {
   static constexpr int step = 1, halves = 0;
   T const* number;
 
-  static SHUNT_INLINE std::int64_t panel_bytes(std::int64_t ins) noexcept {
-    return ins * panel_columns * static_cast<std::int64_t>(sizeof(T));
+  static SHUNT_INLINE std::int64_t panel_bytes(std::int64_t K) noexcept {
+    return K * panel_columns * static_cast<std::int64_t>(sizeof(T));
   }
   SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
     number = reinterpret_cast<T const*>(panel) + piece * block * panel_columns;
@@ -265,12 +265,12 @@ void sums_of_few(Job const& job, gemm_segment const& segment, std::int64_t row, 
     using element = std::conditional_t<storage<F>, F, unsigned char>;
     auto const* const start =
         reinterpret_cast<unsigned char const*>(expert_of<element const>(job.w, segment.expert));
-    of.bytes = decoder<F>::panel_bytes(job.ins);
+    of.bytes = decoder<F>::panel_bytes(job.k);
     for (int half = 0; half < of.halves; ++half) {
-      of.panel[half] = start + packed_panel(job.w.pairs, half * (job.outs / 2) + column) * of.bytes;
+      of.panel[half] = start + packed_panel(job.w.pairs, half * (job.n / 2) + column) * of.bytes;
       of.c[half] = sums + half * half_stride;
     }
-    for_each_a_piece(job, segment, row, rows, job.ins, left,
+    for_each_a_piece(job, segment, row, rows, job.k, left,
                      [&](tile_at const& piece, std::int64_t k) {
                        at.a = piece.a;
                        at.a_stride = piece.a_stride;

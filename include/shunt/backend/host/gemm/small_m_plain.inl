@@ -79,29 +79,28 @@ void sums_across_of(Job const& job, gemm_segment const& segment, std::int64_t ro
   auto const columns_from = [&](int half, std::int64_t j, std::int64_t k) {
     for (int i = 0; i < lanes; ++i) {  // behind the last: computed, unused
       std::int64_t const n = column + (j + i < columns ? j + i : columns - 1);
-      at.next[i] = row_of<T const>(job.w, segment.expert, half * (job.outs / 2) + n) + k;
+      at.next[i] = row_of<T const>(job.w, segment.expert, half * (job.n / 2) + n) + k;
     }
   };
-  for_each_a_piece(job, segment, row, rows, job.ins, left,
-                   [&](tile_at const& piece, std::int64_t k) {
-                     at.a = piece.a;
-                     at.a_stride = piece.a_stride;
-                     at.depth = piece.depth;
-                     at.resume = k > 0;
-                     columns_from(0, 0, k);
-                     for (int half = 0; half < halves; ++half) {
-                       for (std::int64_t j = 0; j < columns; j += lanes) {
-                         for (int i = 0; i < lanes; ++i) at.column[i] = at.next[i];
-                         if (j + lanes < columns) {
-                           columns_from(half, j + lanes, k);
-                         } else if (half + 1 < halves) {
-                           columns_from(half + 1, 0, k);
-                         }
-                         at.c = sums + half * half_stride + j;
-                         sum_across_rows(rows, at);
-                       }
-                     }
-                   });
+  for_each_a_piece(job, segment, row, rows, job.k, left, [&](tile_at const& piece, std::int64_t k) {
+    at.a = piece.a;
+    at.a_stride = piece.a_stride;
+    at.depth = piece.depth;
+    at.resume = k > 0;
+    columns_from(0, 0, k);
+    for (int half = 0; half < halves; ++half) {
+      for (std::int64_t j = 0; j < columns; j += lanes) {
+        for (int i = 0; i < lanes; ++i) at.column[i] = at.next[i];
+        if (j + lanes < columns) {
+          columns_from(half, j + lanes, k);
+        } else if (half + 1 < halves) {
+          columns_from(half + 1, 0, k);
+        }
+        at.c = sums + half * half_stride + j;
+        sum_across_rows(rows, at);
+      }
+    }
+  });
 }
 /// All sums of a task of at most few_across rows; or false: the weights do not lie so, the rows are more,
 /// or (fp16) it is not compiled.

@@ -29,7 +29,7 @@ void wgrad_by_rows(Job const& job, gemm_scratch& scratch, gemm_segment const& se
                    std::int64_t row, std::int64_t rows, std::int64_t column,
                    std::int64_t columns) noexcept {
   tile_at at{};
-  pack_a(job, segment, row, rows, 0, segment.rows, scratch.left, at);
+  pack_a(job, segment, row, rows, 0, segment.rows, scratch.a, at);
   std::int64_t const beside = panels_beside(segment.rows) * panel_columns;
   at.depth = segment.rows;
   at.c = scratch.sums;
@@ -55,7 +55,7 @@ void wgrad_by_rows(Job const& job, gemm_scratch& scratch, gemm_segment const& se
     with_right(job, [&](auto* tag) {
       using T = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
       packed_b const right =
-          pack_b<T>(job, segment, piece, scratch.row, piece.column, rows, scratch.right);
+          pack_b<T>(job, segment, piece, scratch.row, piece.column, rows, scratch.b);
       std::int64_t const calls = (right.panels + tile_panels - 1) / tile_panels * tiles * stretches;
       std::int64_t const lines = (line_count(ahead) + calls - 1) / calls;
       tile_at now = at;
