@@ -20,7 +20,7 @@ std::string choice(on_cuda const& on, stored a, stored w, offset_t rows) {
   cuda::gemm_job job;
   job.experts = 8;
   job.rows = rows;
-  job.outs = job.ins = 1024;
+  job.n = job.k = 1024;
   job.a.type = a;
   job.w.type = w;
   char text[160];
@@ -51,7 +51,7 @@ TEST(CudaMmaTypes, TheTilesOfAShardAreThoseOfItsExpectedRows) {
   cuda::gemm_job job;
   job.experts = 8;
   job.rows = 8192;
-  job.outs = job.ins = 1024;
+  job.n = job.k = 1024;
   job.a.type = job.w.type = element_type::bf16;
   EXPECT_EQ(cuda::choice_of({}, job).rows, 128);
   job.expected = 32;
