@@ -3,7 +3,7 @@
 
 #include "shunt/core/abi.hpp"
 #include "shunt/core/concepts.hpp"
-#include "shunt/dispatch/plan.hpp"
+#include "shunt/dispatch/options.hpp"
 
 namespace shunt {
 
