@@ -6,6 +6,7 @@
 #include <limits>
 #include <string>
 
+#include "support/expect_error.hpp"
 #include "support/guarded.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_stats.hpp"
@@ -183,10 +184,6 @@ TEST(Stats, BadInputHasItsSentence) {
   guarded<index_t> counts(std::vector<index_t>{1, 2, 3});
   guarded<load_figures> out(1);
   guarded<float> share(4);
-  auto const expect_error = [](status const& is, std::string const& sentence) {
-    EXPECT_FALSE(is.ok());
-    EXPECT_EQ(std::string(is.message()), sentence);
-  };
   expect_error(load_stats(on_host{}, counts.as(3), {}),
                "load_stats.out.figures: extent 0 is 0; it must be 1 (one load_figures)");
   expect_error(load_stats(on_host{}, counts.as(3), {.figures = out.as(1), .share = share.as(4)}),

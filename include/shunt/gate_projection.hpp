@@ -55,8 +55,9 @@ template <execution P, input<P, 2> X, input<P, 2> W>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::gate_logits_call<element_t<X>, element_t<W>, P::memory>{in, weight,
-                                                                                    logits, bias});
+  return detail::gate_projection_backend<P>::run(
+      on,
+      detail::gate_logits_call<element_t<X>, element_t<W>, P::memory>{in, weight, logits, bias});
 }
 
 /// What gate_logits_backward writes; each is optional.
@@ -96,8 +97,9 @@ template <execution P, input<P, 2> X, input<P, 2> W, class Dx>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::gate_backward_call<element_t<X>, element_t<W>, Dx, P::memory>{
-                        d_logits, in, weight, d.x, d.w, d.bias, d.add_x, d.add_weights});
+  return detail::gate_projection_backend<P>::run(
+      on, detail::gate_backward_call<element_t<X>, element_t<W>, Dx, P::memory>{
+              d_logits, in, weight, d.x, d.w, d.bias, d.add_x, d.add_weights});
 }
 
 }  // namespace shunt

@@ -26,7 +26,8 @@ template <execution P>
 [[nodiscard]] std::size_t route_scratch_bytes(P const& on, shape const& sizes,
                                               index_t sequences = 1) noexcept {
   auto work = arena<P::memory>::measuring();
-  carve_for(on, work, detail::route_sizes{sizes.tokens, sizes.experts, sizes.top_k, sequences});
+  detail::route_backend<P>::carve(
+      on, work, detail::route_sizes{sizes.tokens, sizes.experts, sizes.top_k, sequences});
   return work.needed();
 }
 
@@ -63,7 +64,8 @@ template <execution P, input<P, 2> Logits>
     return bad;
   }
   if (status bad = check::check_route_no_alias(in, out); !bad.ok()) return bad;
-  return run_on(on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, with});
+  return detail::route_backend<P>::run(
+      on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, with});
 }
 
 /// The logits' gradient from the gates' (and from the load's and z's, where a loss has them).
@@ -94,8 +96,9 @@ template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
   if (status bad = check::check_route_inputs(with, options, tokens, experts, top_k); !bad.ok())
     return bad;
   if (status bad = check::route_gradients_given(d, out, in, chosen.expert); !bad.ok()) return bad;
-  return run_on(on, detail::route_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
-                        in, chosen.expert, d, out, work, options, with});
+  return detail::route_backward_backend<P>::run(
+      on, detail::route_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
+              in, chosen.expert, d, out, work, options, with});
 }
 
 }  // namespace shunt

@@ -34,7 +34,8 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::sign_step_call<P::memory>{counts, bias, step});
+  return detail::route_balance_backend<P>::run(
+      on, detail::sign_step_call<P::memory>{counts, bias, step});
 }
 
 /// Sets each bias to the value at which its expert would have been chosen by a share K / E of the
@@ -66,7 +67,8 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::quantile_step_call<P::memory>{histogram, bias, top_k});
+  return detail::route_balance_backend<P>::run(
+      on, detail::quantile_step_call<P::memory>{histogram, bias, top_k});
 }
 
 }  // namespace shunt

@@ -50,7 +50,8 @@ template <execution P>
 [[nodiscard]] std::size_t route_expert_choice_scratch_bytes(P const& on,
                                                             shape const& sizes) noexcept {
   auto work = arena<P::memory>::measuring();
-  carve_for(on, work, detail::expert_choice_sizes{sizes.tokens, sizes.experts});
+  detail::expert_choice_backend<P>::carve(on, work,
+                                          detail::expert_choice_sizes{sizes.tokens, sizes.experts});
   return work.needed();
 }
 
@@ -91,7 +92,7 @@ template <execution P, input<P, 2> Logits>
       !bad.ok()) {
     return bad;
   }
-  return run_on(
+  return detail::expert_choice_backend<P>::run(
       on, detail::expert_choice_call<element_t<Logits>, P::memory>{in, out, work, options, valid});
 }
 
@@ -130,7 +131,7 @@ template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
       !bad.ok()) {
     return bad;
   }
-  return run_on(
+  return detail::expert_choice_backend<P>::run(
       on, detail::expert_choice_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
               in, chosen.token, d_gate, out, work, options, valid});
 }

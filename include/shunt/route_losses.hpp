@@ -76,13 +76,14 @@ template <execution P>
     return bad;
   }
   offset_t const e = load.counts.extent(0);
-  return run_on(on, detail::balance_call<P::memory>{{load.counts.data(), {{1, e}}},
-                                                    {load.importance.data(), {{1, e}}},
-                                                    load.tokens,
-                                                    loss,
-                                                    {d_importance.data(), {{1, e}}},
-                                                    options.coefficient,
-                                                    options.accumulate});
+  return detail::route_balance_backend<P>::run(
+      on, detail::balance_call<P::memory>{{load.counts.data(), {{1, e}}},
+                                          {load.importance.data(), {{1, e}}},
+                                          load.tokens,
+                                          loss,
+                                          {d_importance.data(), {{1, e}}},
+                                          options.coefficient,
+                                          options.accumulate});
 }
 
 /// The same within each sequence, averaged over the sequences that have a valid token (DeepSeek-V3's
@@ -121,9 +122,10 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::balance_call<P::memory>{load.sequence_counts, load.sequence_importance,
-                                                    load.sequence_tokens, loss, d,
-                                                    options.coefficient, options.accumulate});
+  return detail::route_balance_backend<P>::run(
+      on, detail::balance_call<P::memory>{load.sequence_counts, load.sequence_importance,
+                                          load.sequence_tokens, loss, d, options.coefficient,
+                                          options.accumulate});
 }
 
 /// Keeps the logits small: coefficient times the mean over valid tokens of (log sum exp logits)^2.
@@ -153,8 +155,9 @@ template <execution P>
       !bad.ok()) {
     return bad;
   }
-  return run_on(on, detail::z_loss_call<P::memory>{load.z, load.tokens, loss, d_z,
-                                                   options.coefficient, options.accumulate});
+  return detail::route_balance_backend<P>::run(
+      on, detail::z_loss_call<P::memory>{load.z, load.tokens, loss, d_z, options.coefficient,
+                                         options.accumulate});
 }
 
 /// Leaves a load alone while it is within [low, high] times the uniform share: coefficient times
@@ -182,7 +185,7 @@ template <execution P>
                         "band_loss.low is %g and high is %g; they must be 0 <= low <= high",
                         static_cast<double>(options.low), static_cast<double>(options.high));
   }
-  return run_on(
+  return detail::route_balance_backend<P>::run(
       on, detail::band_call<P::memory>{load.counts, load.importance, load.tokens, loss,
                                        d_importance, options.coefficient, options.low, options.high,
                                        options.load == band_load::counts, options.accumulate});

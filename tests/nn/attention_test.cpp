@@ -6,6 +6,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
@@ -15,6 +16,7 @@ namespace shunt {
 namespace nn_attention_test {
 
 using nn::attention_shape;
+using test::expect_error;
 using test::guarded;
 
 constexpr attention_shape shapes[] = {
@@ -209,10 +211,6 @@ TEST(Attention, BadArgumentsAreSentences) {
   packed<float> in(s, 1);
   guarded<float> out(4 * 4 * 8);
   guarded<std::byte> bytes(nn::attention_scratch_bytes(on_host{}, s));
-  auto says = [](status const& st, char const* part) {
-    EXPECT_FALSE(st.ok());
-    EXPECT_NE(std::string(st.message()).find(part), std::string::npos) << st.message();
-  };
   auto const o = out.as(1, 4, 4, 8);
   expect_error(nn::attention(on_host{}, in.q(), in.k(), in.v().slice(0, 0), o, {}, bytes),
                "attention.v: extent 0 is 0; it must be 1 (sequences)");

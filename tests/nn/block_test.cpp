@@ -6,6 +6,7 @@
 
 #include "shunt/nn/stage_clock.hpp"
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_model.hpp"
 #include "support/random.hpp"
@@ -13,6 +14,7 @@
 namespace shunt {
 namespace nn_block_test {
 
+using test::expect_error;
 using test::guarded;
 namespace oracle = test::oracle;
 
@@ -302,10 +304,6 @@ TEST(Block, BadArgumentsAreSentences) {
   arena<> memory(kept);
   auto const saved = nn::carve_block_saved(memory, s.batch, s.length, w, o);
   guarded<float> y(count(s));
-  auto says = [](status const& st, char const* part) {
-    EXPECT_FALSE(st.ok());
-    EXPECT_NE(std::string(st.message()).find(part), std::string::npos) << st.message();
-  };
   auto const shaped = [&](auto& v) { return v.as(s.batch, s.length, s.width); };
   auto go = [&](auto const& weights, arena<> scratch) {
     return nn::block(on_host{}, shaped(x), weights, t.is, shaped(y), saved, scratch, o);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
@@ -12,6 +13,7 @@
 namespace shunt {
 namespace nn_kv_cache_test {
 
+using test::expect_error;
 using test::guarded;
 
 struct sizes {
@@ -128,10 +130,6 @@ TYPED_TEST(CacheOf, PositionsInMemoryGiveTheBitsOfTheWholeSequence) {
 TEST(Cache, BadArgumentsAreSentences) {
   nn::kv_cache<float> cache{nullptr, 2, 8, 1, 4};
   guarded<float> memory(static_cast<std::size_t>(cache.elements())), k(2 * 3 * 4), out(2 * 3 * 4);
-  auto says = [](status const& st, char const* part) {
-    EXPECT_FALSE(st.ok());
-    EXPECT_NE(std::string(st.message()).find(part), std::string::npos) << st.message();
-  };
   auto const vk = k.as(2, 3, 1, 4);
   expect_error(nn::cache_append(on_host{}, vk, vk, cache, 0),
                "cache_append.cache: the pointer is null");

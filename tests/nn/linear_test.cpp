@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
@@ -13,6 +14,7 @@
 namespace shunt {
 namespace nn_linear_test {
 
+using test::expect_error;
 using test::guarded;
 namespace oracle = test::oracle;
 
@@ -65,10 +67,6 @@ TYPED_TEST(LinearOf, ForwardAndGradientsMatchTheOracleOnEveryWorld) {
 
 TEST(Linear, BadArgumentsAreSentences) {
   guarded<float> x(12), w(20), y(15);
-  auto says = [](status const& s, char const* part) {
-    EXPECT_FALSE(s.ok());
-    EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
-  };
   expect_error(nn::linear(on_host{}, x.as(3, 4), w.as(4, 5), y.as(3, 5)),
                "linear.weight: extent 1 is 5; it must be 4 (columns of x)");
   expect_error(nn::linear(on_host{}, x.as(3, 4), w.as(5, 4), y.as(5, 3)),

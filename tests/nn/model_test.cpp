@@ -6,6 +6,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_model.hpp"
 #include "support/random.hpp"
@@ -14,6 +15,7 @@ namespace shunt {
 namespace nn_model_test {
 
 using nn::model_config;
+using test::expect_error;
 using test::guarded;
 namespace oracle = test::oracle;
 
@@ -457,10 +459,6 @@ TEST(Model, BadArgumentsAreSentences) {
   auto tokens = some_tokens(c, 2, 8, false);
   guarded<float> g(w.size());
   guarded<std::byte> bytes(nn::model_train_scratch_bytes<float>(on_host{}, c, 2, 8));
-  auto says = [](status const& s, char const* part) {
-    EXPECT_FALSE(s.ok());
-    EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
-  };
   nn::model_weights<float> const weights{.values = w.as(w.size())};
   auto run = [&](model_config const& config, arena<> work) {
     return nn::model_train<float>(on_host{}, config, weights, std::as_const(tokens).as(2, 9),

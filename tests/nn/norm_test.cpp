@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
@@ -13,6 +14,7 @@
 namespace shunt {
 namespace nn_norm_test {
 
+using test::expect_error;
 using test::guarded;
 
 struct size_pair {
@@ -143,10 +145,6 @@ TEST(Norm, GradientAddsWhatWentRoundAndAccumulatesWeights) {
 TEST(Norm, BadArgumentsAreSentences) {
   std::size_t const tokens = 4, width = 8;
   guarded<float> x(tokens * width), w(width), y(tokens * width), inverse(tokens);
-  auto says = [](status const& s, char const* part) {
-    EXPECT_FALSE(s.ok());
-    EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
-  };
   auto const vx = x.as(tokens, width);
   expect_error(nn::rms_norm(on_host{}, vx, w, y.as(width, tokens)),
                "rms_norm.y: extent 0 is 8; it must be 4");

@@ -6,6 +6,7 @@
 
 #include "shunt/nn/schedule.hpp"
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/random.hpp"
 #include "support/storage_types.hpp"
@@ -13,6 +14,7 @@
 namespace shunt {
 namespace nn_optimizer_test {
 
+using test::expect_error;
 using test::guarded;
 
 TEST(GradientNorm, MatchesTheOracleOnEveryWorld) {
@@ -151,10 +153,6 @@ TEST(AdamW, StepAndRateFromMemoryHaveTheBitsOfThoseByValue) {
 
 TEST(AdamW, BadArgumentsAreSentences) {
   guarded<float> p(4), g(3);
-  auto says = [](status const& s, char const* part) {
-    EXPECT_FALSE(s.ok());
-    EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
-  };
   nn::adamw_state<> state{p.as(4), std::as_const(g).as(3), p.as(4), p.as(4)};
   expect_error(nn::adamw(on_host{}, state, {}, {}), "adamw.gradient: extent 0 is 3; it must be 4");
   state.gradient = std::as_const(p).as(4);

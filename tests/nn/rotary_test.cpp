@@ -5,6 +5,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
 #include "support/oracle_nn.hpp"
 #include "support/random.hpp"
@@ -13,6 +14,7 @@
 namespace shunt {
 namespace nn_rotary_test {
 
+using test::expect_error;
 using test::guarded;
 
 struct table {
@@ -130,10 +132,6 @@ TEST(Rotary, BadArgumentsAreSentences) {
   table t(4, 4);
   ASSERT_TRUE(nn::rotary_fill(on_host{}, t.is).ok());
   guarded<float> x(1 * 5 * 1 * 8);
-  auto says = [](status const& s, char const* part) {
-    EXPECT_FALSE(s.ok());
-    EXPECT_NE(std::string(s.message()).find(part), std::string::npos) << s.message();
-  };
   expect_error(nn::rotary(on_host{}, x.as(1, 5, 1, 8), t.is),
                "rotary.first_position plus the tokens of a sequence is 5; it must be from 0 to 4");
   expect_error(nn::rotary(on_host{}, x.as(1, 4, 2, 5), t.is), "rotary.table pairs, doubled, is 8");

@@ -14,4 +14,10 @@ inline void expect_error(status const& is, error code, std::string const& senten
   EXPECT_EQ(std::string(is.message()), sentence);
 }
 
+/// A refusal whose sentence has this part.
+inline void expect_error(status const& is, std::string const& part) {
+  EXPECT_FALSE(is.ok()) << "accepted; expected: " << part;
+  EXPECT_NE(std::string(is.message()).find(part), std::string::npos) << is.message();
+}
+
 }  // namespace shunt::test

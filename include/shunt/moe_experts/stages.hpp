@@ -1,4 +1,6 @@
 #pragma once
+#include <concepts>
+
 #include "shunt/core/abi.hpp"
 #include "shunt/core/status.hpp"
 #include "shunt/moe_experts/options.hpp"
@@ -9,15 +11,23 @@ inline namespace SHUNT_ABI {
 /// The layer's own few steps, of a policy: one specialization in each backend's layer header.
 template <class P> struct layer_backend;
 
-/// Stages one after the other; after one that failed, none.
+/// Stages one after the other; after one that failed, none. `step("combine", [&] { return combine(…); })`,
+/// or, where the calls are joined by &&, `step("norm", rms_norm(…)) && step(…)`.
 class stages {
  public:
   explicit stages(stage_hook hook) noexcept : hook_(hook) {}
 
-  template <class Stage> void operator()(char const* name, Stage&& stage) noexcept {
+  template <class Stage>
+    requires std::invocable<Stage&>
+  void operator()(char const* name, Stage&& stage) noexcept {
     if (!outcome_.ok()) return;
     outcome_ = stage();
     if (outcome_.ok() && hook_.after != nullptr) hook_.after(hook_.self, name);
+  }
+  bool operator()(char const* name, status const& outcome) noexcept {
+    outcome_ = outcome;
+    if (outcome_.ok() && hook_.after != nullptr) hook_.after(hook_.self, name);
+    return outcome_.ok();
   }
   [[nodiscard]] status const& outcome() const noexcept { return outcome_; }
 

@@ -17,7 +17,7 @@ template <class P, storage T>
                                  std::type_identity_t<view<T, 2, P::memory>> pre,
                                  block_scratch<T, P::memory> const& s,
                                  std::type_identity_t<view<T, 2, P::memory>> y,
-                                 steps& step) noexcept {
+                                 stages& step) noexcept {
   expert_matrix<T, P::memory> const up(shunt::detail::stack_of_one(w.up), pair_layout{});
   return step("dense", block_backend<P>::one_segment(on, s.all_tokens, in.extent(0))) &&
          step("dense", grouped_gemm(on, in, up, {s.all_tokens}, s.act, swiglu{},
@@ -32,7 +32,7 @@ template <class P, storage T>
                                   std::type_identity_t<view<T const, 2, P::memory>> d_y,
                                   block_gradients<P::memory> const& g,
                                   block_backward_scratch<T, P::memory> const& s, bool add,
-                                  steps& step) noexcept {
+                                  stages& step) noexcept {
   return step("dense", linear_dgrad(on, d_y, w.down, s.d_act)) &&
          step("dense", activation_backward(on, s.d_act, pre, swiglu{}, s.d_pre, {.act = s.act})) &&
          step("dense", linear_wgrad(on, d_y, s.act, g.down, {.accumulate = add})) &&
@@ -54,7 +54,7 @@ template <class P, storage T>
     block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
     block_saved<T, P::memory> const& keep, kv_cache<T, P::memory> const* cache,
     token_positions<P::memory> const& first_position, block_scratch<T, P::memory> const& s,
-    block_options<P::memory> const& o, steps& step) noexcept {
+    block_options<P::memory> const& o, stages& step) noexcept {
   auto const q = n.part(keep.qkv, 0, n.heads), k = n.part(keep.qkv, n.heads, n.kv_heads),
              v = n.part(keep.qkv, n.heads + n.kv_heads, n.kv_heads);
   auto const out = n.heads_of(keep.attended);
@@ -83,7 +83,7 @@ template <class P, storage T>
     std::type_identity_t<view<T, 2, P::memory>> y, block_saved<T, P::memory> const& keep,
     kv_cache<T, P::memory> const* cache, token_positions<P::memory> const& first_position,
     block_scratch<T, P::memory> const& s, block_options<P::memory> const& o) noexcept {
-  steps step(o.hook);
+  stages step(o.hook);
   bool const done =
       attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
       step("norm", rms_norm_add(on, x, s.delta, keep.middle, w.feed_norm, keep.feed_in,
@@ -241,7 +241,7 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
   view<T, 2, S> const d_x = detail::flat_tokens(d_x_all);
   auto const& w = weights;
   auto const& g = gradients;
-  detail::steps step(options.hook);
+  detail::stages step(options.hook);
 
   // y = m + feed(norm(m))
   bool done = true;

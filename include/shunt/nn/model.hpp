@@ -134,7 +134,7 @@ status model_train(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  detail::steps step(report.hook);
+  detail::stages step(report.hook);
   auto const stream = [&](offset_t n) { return s.stream_at(n, batch, length, config.width); };
   bool done =
       step("norm", rms_norm_backward(on, detail::flat_tokens(stream(config.layers)),
@@ -285,7 +285,7 @@ status model_decode(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  detail::steps step(report.hook);
+  detail::stages step(report.hook);
   view<T const, 2, S> const ends(s.last.data() + (length - 1) * w, {{batch, w}}, {{length * w, 1}});
   (void)step("head", linear(on, ends, detail::head_of(config, weights.values), logits));
   return step.outcome();

@@ -6,9 +6,16 @@
 #include "shunt/route/options.hpp"
 #include "shunt/route/routing.hpp"
 
-/// A checked call, as one value: what the public functions hand to the backend of the policy. A
-/// backend supplies `run_on(policy, call)` for each, found by the types of both.
+/// A checked call, as one value: what the public functions hand to the backend of the policy, which is
+/// a specialization of these in each backend's route folder, with run(policy, call) for each call and
+/// carve(policy, arena, sizes) where there is scratch.
 namespace shunt::detail {
+
+template <class P> struct gate_projection_backend;
+template <class P> struct route_backend;
+template <class P> struct route_backward_backend;
+template <class P> struct route_balance_backend;
+template <class P> struct expert_choice_backend;
 
 struct route_sizes {
   offset_t tokens, experts, top_k, sequences;

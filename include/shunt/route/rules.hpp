@@ -48,9 +48,9 @@ struct route_rule {
 
 inline namespace SHUNT_ABI {
 
-/// What a call comes down to for its kernels.
-inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
-                          route_options const& o) noexcept {
+/// What a call is for its kernels, but for what is chosen by: finish it with set_choice.
+inline route_rule make_rule(std::int64_t experts, std::int64_t top_k,
+                            route_options const& o) noexcept {
   route_rule r;
   r.experts = experts;
   r.top_k = top_k;
@@ -70,7 +70,7 @@ inline route_rule rule_of(std::int64_t experts, std::int64_t top_k,
   return r;
 }
 
-/// bias: of the choice; null where there is none.
+/// Completes a rule whose outputs (z, importance, bins) are known. bias: of the choice, or null.
 inline void set_choice(route_rule& r, float const* bias) noexcept {
   r.choice_bias = bias;
   r.choose_by_score =

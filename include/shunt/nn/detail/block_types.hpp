@@ -1,5 +1,6 @@
 #pragma once
 #include "shunt/layer.hpp"
+#include "shunt/moe_experts/stages.hpp"
 #include "shunt/nn/kv_cache.hpp"
 #include "shunt/nn/norm.hpp"
 #include "shunt/nn/rotary.hpp"
@@ -53,25 +54,7 @@ template <storage T, space S = space::host> struct block_saved {
 
 namespace detail {
 
-/// Primitives one after the other, until one fails: `step("norm", rms_norm(…)) && step(…)`.
-class steps {
- public:
-  explicit steps(stage_hook hook) noexcept : hook_(hook) {}
-
-  bool operator()(char const* stage, status const& outcome) noexcept {
-    if (!outcome.ok()) {
-      outcome_ = outcome;
-    } else if (hook_.after != nullptr) {
-      hook_.after(hook_.self, stage);
-    }
-    return outcome.ok();
-  }
-  [[nodiscard]] status const& outcome() const noexcept { return outcome_; }
-
- private:
-  stage_hook hook_;
-  status outcome_;
-};
+using shunt::detail::stages;
 
 /// Extents of a block for B sequences of S tokens.
 struct block_sizes {

@@ -167,7 +167,7 @@ template <class P, storage T>
                                 block_options<P::memory> const& options,
                                 model_report<P::memory> const& report) noexcept {
   constexpr space S = P::memory;
-  steps step(report.hook);
+  stages step(report.hook);
   offset_t const w = c.width;
   if (!step("rotary", rotary_fill(on, s.table, c.rotary_base, first_position)) ||
       !step("embedding",
@@ -213,7 +213,7 @@ template <class P, storage T>
     out.d_weight = head_of(c, gradients);
   }
   using memory = view<float const, 2, P::memory>;
-  steps step(report.hook);
+  stages step(report.hook);
   if (step("head", cross_entropy(on, s.last, head_of(c, weights.values),
                                  view<index_t const, 1, P::memory>(s.target), out, s.own,
                                  {.accumulate = options.accumulate, .divisor = options.divisor})) &&

@@ -256,7 +256,7 @@ status route_backward(on_cuda const& on,
                                  .out = {},
                                  .options = c.options,
                                  .with = c.with,
-                                 .rule = shunt::detail::rule_of(experts, top_k, c.options),
+                                 .rule = shunt::detail::make_rule(experts, top_k, c.options),
                                  .blocks = shunt::detail::token_blocks(tokens, sequences),
                                  .scratch = carve_route(work, {tokens, experts, top_k, sequences})},
                          .choice = {},
@@ -279,8 +279,12 @@ status route_backward(on_cuda const& on,
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
-template <class T, class G>
-status run_on(on_cuda const& on, route_backward_call<T, G, space::device> const& c) noexcept {
-  return cuda::route_backward(on, c);
-}
+
+template <> struct route_backward_backend<on_cuda> {
+  template <class T, class G>
+  static status run(on_cuda const& on, route_backward_call<T, G, space::device> const& c) noexcept {
+    return cuda::route_backward(on, c);
+  }
+};
+
 }  // namespace shunt::detail

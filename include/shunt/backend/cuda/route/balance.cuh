@@ -113,22 +113,26 @@ SHUNT_KERNEL void __launch_bounds__(tuning::lone_block, 1)
 }  // namespace shunt::cuda::balance
 
 namespace shunt::detail {
-inline status run_on(on_cuda const& on, balance_call<space::device> const& c) noexcept {
-  return cuda::launch(on, "balance_loss", 1, cuda::threads_for(c.counts.extent(0)),
-                      cuda::balance::balance_losses, c);
-}
-inline status run_on(on_cuda const& on, z_loss_call<space::device> const& c) noexcept {
-  return cuda::launch_threads(on, "z_loss", std::max<offset_t>(c.z.extent(0), 1),
-                              cuda::balance::z_losses, c);
-}
-inline status run_on(on_cuda const& on, band_call<space::device> const& c) noexcept {
-  return cuda::launch(on, "band_loss", 1, cuda::warp_lanes, cuda::balance::band_losses, c);
-}
-inline status run_on(on_cuda const& on, sign_step_call<space::device> const& c) noexcept {
-  return cuda::launch(on, "sign_step", 1, cuda::warp_lanes, cuda::balance::sign_steps, c);
-}
-inline status run_on(on_cuda const& on, quantile_step_call<space::device> const& c) noexcept {
-  return cuda::launch(on, "quantile_step", 1, cuda::threads_for(c.histogram.extent(0)),
-                      cuda::balance::quantile_steps, c);
-}
+
+template <> struct route_balance_backend<on_cuda> {
+  static status run(on_cuda const& on, balance_call<space::device> const& c) noexcept {
+    return cuda::launch(on, "balance_loss", 1, cuda::threads_for(c.counts.extent(0)),
+                        cuda::balance::balance_losses, c);
+  }
+  static status run(on_cuda const& on, z_loss_call<space::device> const& c) noexcept {
+    return cuda::launch_threads(on, "z_loss", std::max<offset_t>(c.z.extent(0), 1),
+                                cuda::balance::z_losses, c);
+  }
+  static status run(on_cuda const& on, band_call<space::device> const& c) noexcept {
+    return cuda::launch(on, "band_loss", 1, cuda::warp_lanes, cuda::balance::band_losses, c);
+  }
+  static status run(on_cuda const& on, sign_step_call<space::device> const& c) noexcept {
+    return cuda::launch(on, "sign_step", 1, cuda::warp_lanes, cuda::balance::sign_steps, c);
+  }
+  static status run(on_cuda const& on, quantile_step_call<space::device> const& c) noexcept {
+    return cuda::launch(on, "quantile_step", 1, cuda::threads_for(c.histogram.extent(0)),
+                        cuda::balance::quantile_steps, c);
+  }
+};
+
 }  // namespace shunt::detail

@@ -166,7 +166,7 @@ route_job expert_choice_rows(view<T const, 2, space::device> logits,
                 .out = {},
                 .options = options,
                 .with = {},
-                .rule = shunt::detail::rule_of(logits.extent(1), 1, options),
+                .rule = shunt::detail::make_rule(logits.extent(1), 1, options),
                 .blocks = shunt::detail::token_blocks(logits.extent(0), 1),
                 .scratch = scratch};
   job.options.accumulate = false;
@@ -223,17 +223,21 @@ status route_expert_choice_backward(
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
-inline void carve_for(on_cuda const&, arena<space::device>& a,
-                      expert_choice_sizes const& n) noexcept {
-  cuda::carve_expert_choice(a, n);
-}
-template <class T>
-status run_on(on_cuda const& on, expert_choice_call<T, space::device> const& c) noexcept {
-  return cuda::route_expert_choice(on, c);
-}
-template <class T, class G>
-status run_on(on_cuda const& on,
-              expert_choice_backward_call<T, G, space::device> const& c) noexcept {
-  return cuda::route_expert_choice_backward(on, c);
-}
+
+template <> struct expert_choice_backend<on_cuda> {
+  static void carve(on_cuda const&, arena<space::device>& a,
+                    expert_choice_sizes const& n) noexcept {
+    cuda::carve_expert_choice(a, n);
+  }
+  template <class T>
+  static status run(on_cuda const& on, expert_choice_call<T, space::device> const& c) noexcept {
+    return cuda::route_expert_choice(on, c);
+  }
+  template <class T, class G>
+  static status run(on_cuda const& on,
+                    expert_choice_backward_call<T, G, space::device> const& c) noexcept {
+    return cuda::route_expert_choice_backward(on, c);
+  }
+};
+
 }  // namespace shunt::detail

@@ -121,7 +121,7 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
                 .out = c.out,
                 .options = c.options,
                 .with = c.with,
-                .rule = shunt::detail::rule_of(experts, top_k, c.options),
+                .rule = shunt::detail::make_rule(experts, top_k, c.options),
                 .blocks = shunt::detail::token_blocks(tokens, sequences),
                 .scratch = carve_route(work, {tokens, experts, top_k, sequences})};
   if (status bad = work.check(who); !bad.ok()) return bad;
@@ -152,11 +152,15 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
 }  // namespace shunt::cuda
 
 namespace shunt::detail {
-inline void carve_for(on_cuda const&, arena<space::device>& a, route_sizes const& n) noexcept {
-  cuda::carve_route(a, n);
-}
-template <class T>
-status run_on(on_cuda const& on, route_call<T, space::device> const& c) noexcept {
-  return cuda::route(on, c);
-}
+
+template <> struct route_backend<on_cuda> {
+  static void carve(on_cuda const&, arena<space::device>& a, route_sizes const& n) noexcept {
+    cuda::carve_route(a, n);
+  }
+  template <class T>
+  static status run(on_cuda const& on, route_call<T, space::device> const& c) noexcept {
+    return cuda::route(on, c);
+  }
+};
+
 }  // namespace shunt::detail

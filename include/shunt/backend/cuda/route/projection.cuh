@@ -29,31 +29,34 @@ SHUNT_KERNEL void sum_columns(view<float const, 2, space::device> d,
 
 namespace shunt::detail {
 
-/// On CUDA cores whatever the policy says: a router that chose otherwise than the host's would make a
-/// larger difference than any rounding, and this product is a small one.
-template <class X, class W>
-status run_on(on_cuda const& on, gate_logits_call<X, W, space::device> const& c) noexcept {
-  constexpr char const* who = "gate_logits";
-  on_cuda const exact{on.stream, arithmetic::exact};
-  status const done =
-      cuda::dense_product(exact, who, gemm_kind::forward, c.x, c.w, c.logits, false);
-  if (!done.ok() || !c.bias) return done;
-  return cuda::launch_threads(on, who, c.logits.extent(0) * c.logits.extent(1), cuda::add_bias,
-                              c.logits, c.bias);
-}
-template <class X, class W, class Dx>
-status run_on(on_cuda const& on, gate_backward_call<X, W, Dx, space::device> const& c) noexcept {
-  constexpr char const* who = "gate_logits_backward";
-  status done;
-  if (c.d_x) {
-    done = cuda::dense_product(on, who, gemm_kind::dgrad, c.d_logits, c.w, c.d_x, c.add_x);
+template <> struct gate_projection_backend<on_cuda> {
+  /// On CUDA cores whatever the policy says: a router that chose otherwise than the host's would make a
+  /// larger difference than any rounding, and this product is a small one.
+  template <class X, class W>
+  static status run(on_cuda const& on, gate_logits_call<X, W, space::device> const& c) noexcept {
+    constexpr char const* who = "gate_logits";
+    on_cuda const exact{on.stream, arithmetic::exact};
+    status const done =
+        cuda::dense_product(exact, who, gemm_kind::forward, c.x, c.w, c.logits, false);
+    if (!done.ok() || !c.bias) return done;
+    return cuda::launch_threads(on, who, c.logits.extent(0) * c.logits.extent(1), cuda::add_bias,
+                                c.logits, c.bias);
   }
-  if (done.ok() && c.d_w) {
-    done = cuda::dense_wgrad(on, who, c.d_logits, c.x, c.d_w, c.add_weights);
+  template <class X, class W, class Dx>
+  static status run(on_cuda const& on,
+                    gate_backward_call<X, W, Dx, space::device> const& c) noexcept {
+    constexpr char const* who = "gate_logits_backward";
+    status done;
+    if (c.d_x) {
+      done = cuda::dense_product(on, who, gemm_kind::dgrad, c.d_logits, c.w, c.d_x, c.add_x);
+    }
+    if (done.ok() && c.d_w) {
+      done = cuda::dense_wgrad(on, who, c.d_logits, c.x, c.d_w, c.add_weights);
+    }
+    if (!done.ok() || !c.d_bias) return done;
+    return cuda::launch_threads(on, who, c.d_bias.extent(0), cuda::sum_columns, c.d_logits,
+                                c.d_bias, c.add_weights);
   }
-  if (!done.ok() || !c.d_bias) return done;
-  return cuda::launch_threads(on, who, c.d_bias.extent(0), cuda::sum_columns, c.d_logits, c.d_bias,
-                              c.add_weights);
-}
+};
 
 }  // namespace shunt::detail

@@ -32,7 +32,7 @@ status route_backward(on_host const& on,
   if (status bad = memory.check("route_backward"); !bad.ok()) return bad;
   token_blocks const blocks(tokens, sequences);
 
-  route_rule r = rule_of(experts, top_k, options);
+  route_rule r = make_rule(experts, top_k, options);
   r.random_second = false;  // the choice is known, or made again below without the draw
   route_rule again = r;
   set_choice(again, with.choice_bias.data());
@@ -80,8 +80,12 @@ status route_backward(on_host const& on,
 }  // namespace shunt::host
 
 namespace shunt::detail {
-template <class T, class G>
-status run_on(on_host const& on, route_backward_call<T, G, space::host> const& c) noexcept {
-  return host::route_backward(on, c);
-}
+
+template <> struct route_backward_backend<on_host> {
+  template <class T, class G>
+  static status run(on_host const& on, route_backward_call<T, G, space::host> const& c) noexcept {
+    return host::route_backward(on, c);
+  }
+};
+
 }  // namespace shunt::detail

@@ -83,24 +83,28 @@ inline void quantile_step(quantile_step_call<space::host> const& c) noexcept {
 }  // namespace shunt::host::balance
 
 namespace shunt::detail {
-inline status run_on(on_host const&, balance_call<space::host> const& c) noexcept {
-  host::balance::balance_loss(c);
-  return {};
-}
-inline status run_on(on_host const&, z_loss_call<space::host> const& c) noexcept {
-  host::balance::z_loss(c);
-  return {};
-}
-inline status run_on(on_host const&, band_call<space::host> const& c) noexcept {
-  host::balance::band_loss(c);
-  return {};
-}
-inline status run_on(on_host const&, sign_step_call<space::host> const& c) noexcept {
-  host::balance::sign_step(c);
-  return {};
-}
-inline status run_on(on_host const&, quantile_step_call<space::host> const& c) noexcept {
-  host::balance::quantile_step(c);
-  return {};
-}
+
+template <> struct route_balance_backend<on_host> {
+  static status run(on_host const&, balance_call<space::host> const& c) noexcept {
+    host::balance::balance_loss(c);
+    return {};
+  }
+  static status run(on_host const&, z_loss_call<space::host> const& c) noexcept {
+    host::balance::z_loss(c);
+    return {};
+  }
+  static status run(on_host const&, band_call<space::host> const& c) noexcept {
+    host::balance::band_loss(c);
+    return {};
+  }
+  static status run(on_host const&, sign_step_call<space::host> const& c) noexcept {
+    host::balance::sign_step(c);
+    return {};
+  }
+  static status run(on_host const&, quantile_step_call<space::host> const& c) noexcept {
+    host::balance::quantile_step(c);
+    return {};
+  }
+};
+
 }  // namespace shunt::detail

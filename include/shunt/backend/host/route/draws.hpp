@@ -72,7 +72,7 @@ inline route_buffers buffers_of(route_scratch const& s, int worker) noexcept {
   return b;
 }
 
-using shunt::detail::rule_of;
+using shunt::detail::make_rule;
 using shunt::detail::set_choice;
 
 /// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4. Behind the

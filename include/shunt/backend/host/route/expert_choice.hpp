@@ -38,7 +38,7 @@ status route_expert_choice(on_host const& on,
   arena<> memory = c.work;
   expert_choice_scratch const s = carve_expert_choice(on, memory, tokens, experts);
   if (status bad = memory.check("route_expert_choice"); !bad.ok()) return bad;
-  route_rule const r = rule_of(experts, 1, c.options);
+  route_rule const r = make_rule(experts, 1, c.options);
   float const none = -__builtin_inff();
 
   auto* const kernel = SHUNT_ISA_PICK(on, route_row_scores<T>);
@@ -104,7 +104,7 @@ status route_expert_choice_backward(
   arena<> memory = c.work;
   expert_choice_scratch const s = carve_expert_choice(on, memory, tokens, experts);
   if (status bad = memory.check("route_expert_choice_backward"); !bad.ok()) return bad;
-  route_rule const r = rule_of(experts, 1, c.options);
+  route_rule const r = make_rule(experts, 1, c.options);
   parallel_ranges(on, tokens, 64, [&](std::int64_t first, std::int64_t last, int) {
     for (std::int64_t i = first * experts; i < last * experts; ++i) s.dense[i] = 0.0f;
   });
@@ -133,15 +133,20 @@ status route_expert_choice_backward(
 }  // namespace shunt::host
 
 namespace shunt::detail {
-inline void carve_for(on_host const& on, arena<>& a, expert_choice_sizes const& n) noexcept {
-  host::carve_expert_choice(on, a, n.tokens, n.experts);
-}
-template <class T>
-status run_on(on_host const& on, expert_choice_call<T, space::host> const& c) noexcept {
-  return host::route_expert_choice(on, c);
-}
-template <class T, class G>
-status run_on(on_host const& on, expert_choice_backward_call<T, G, space::host> const& c) noexcept {
-  return host::route_expert_choice_backward(on, c);
-}
+
+template <> struct expert_choice_backend<on_host> {
+  static void carve(on_host const& on, arena<>& a, expert_choice_sizes const& n) noexcept {
+    host::carve_expert_choice(on, a, n.tokens, n.experts);
+  }
+  template <class T>
+  static status run(on_host const& on, expert_choice_call<T, space::host> const& c) noexcept {
+    return host::route_expert_choice(on, c);
+  }
+  template <class T, class G>
+  static status run(on_host const& on,
+                    expert_choice_backward_call<T, G, space::host> const& c) noexcept {
+    return host::route_expert_choice_backward(on, c);
+  }
+};
+
 }  // namespace shunt::detail

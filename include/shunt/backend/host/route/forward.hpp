@@ -75,7 +75,7 @@ status route(on_host const& on, view<T const, 2> logits, routing<> const& out, a
   if (status bad = work.check("route"); !bad.ok()) return bad;
   token_blocks const blocks(tokens, sequences);
 
-  route_rule r = rule_of(experts, top_k, options);
+  route_rule r = make_rule(experts, top_k, options);
   r.z = bool(out.z);
   r.importance = out.importance || out.sequence_importance;
   if (out.histogram) {
@@ -155,10 +155,15 @@ status route(on_host const& on, view<T const, 2> logits, routing<> const& out, a
 }  // namespace shunt::host
 
 namespace shunt::detail {
-inline void carve_for(on_host const& on, arena<>& a, route_sizes const& n) noexcept {
-  host::carve_route(on, a, n.tokens, n.experts, n.top_k, n.sequences);
-}
-template <class T> status run_on(on_host const& on, route_call<T, space::host> const& c) noexcept {
-  return host::route(on, c.logits, c.out, c.work, c.options, c.with);
-}
+
+template <> struct route_backend<on_host> {
+  static void carve(on_host const& on, arena<>& a, route_sizes const& n) noexcept {
+    host::carve_route(on, a, n.tokens, n.experts, n.top_k, n.sequences);
+  }
+  template <class T>
+  static status run(on_host const& on, route_call<T, space::host> const& c) noexcept {
+    return host::route(on, c.logits, c.out, c.work, c.options, c.with);
+  }
+};
+
 }  // namespace shunt::detail

@@ -31,17 +31,22 @@ inline void sum_columns(on_host const& on, view<float const, 2> d, view<float, 1
 }  // namespace shunt::host
 
 namespace shunt::detail {
-template <class X, class W>
-status run_on(on_host const& on, gate_logits_call<X, W, space::host> const& c) noexcept {
-  host::dense<X, W, float>(on, c.x, c.w, c.logits);
-  if (c.bias) host::add_bias(on, c.logits, c.bias);
-  return {};
-}
-template <class X, class W, class Dx>
-status run_on(on_host const& on, gate_backward_call<X, W, Dx, space::host> const& c) noexcept {
-  if (c.d_x) host::dense_dgrad<float, W, Dx>(on, c.d_logits, c.w, c.d_x, c.add_x);
-  if (c.d_w) host::dense_wgrad<float, X>(on, c.d_logits, c.x, c.d_w, c.add_weights);
-  if (c.d_bias) host::sum_columns(on, c.d_logits, c.d_bias, c.add_weights);
-  return {};
-}
+
+template <> struct gate_projection_backend<on_host> {
+  template <class X, class W>
+  static status run(on_host const& on, gate_logits_call<X, W, space::host> const& c) noexcept {
+    host::dense<X, W, float>(on, c.x, c.w, c.logits);
+    if (c.bias) host::add_bias(on, c.logits, c.bias);
+    return {};
+  }
+  template <class X, class W, class Dx>
+  static status run(on_host const& on,
+                    gate_backward_call<X, W, Dx, space::host> const& c) noexcept {
+    if (c.d_x) host::dense_dgrad<float, W, Dx>(on, c.d_logits, c.w, c.d_x, c.add_x);
+    if (c.d_w) host::dense_wgrad<float, X>(on, c.d_logits, c.x, c.d_w, c.add_weights);
+    if (c.d_bias) host::sum_columns(on, c.d_logits, c.d_bias, c.add_weights);
+    return {};
+  }
+};
+
 }  // namespace shunt::detail
