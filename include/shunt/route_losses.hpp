@@ -15,9 +15,10 @@
 
 namespace shunt {
 
+/// Options of balance_loss, sequence_balance_loss and z_loss.
 struct loss_options {
-  float coefficient = 0.01f;
-  bool accumulate = false;  ///< add to the loss and to the gradient, instead of replacing them
+  float coefficient = 0.01f;  ///< times the loss and its gradient
+  bool accumulate = false;    ///< add to the loss and to the gradient, instead of replacing them
 };
 
 /// What the band loss calls the load of an expert, in units of the uniform share.
@@ -25,11 +26,12 @@ enum class band_load : std::uint8_t {
   probability,  ///< E times its mean probability: differentiable
   counts  ///< E times its share of the slots; the gradient goes straight through to the former
 };
+/// Options of band_loss.
 struct band_options {
-  float coefficient = 0.01f;
-  float low = 0.5f, high = 1.5f;
-  band_load load = band_load::probability;
-  bool accumulate = false;
+  float coefficient = 0.01f;                ///< times the loss and its gradient
+  float low = 0.5f, high = 1.5f;            ///< the band: loads inside cost nothing
+  band_load load = band_load::probability;  ///< which load
+  bool accumulate = false;                  ///< add to the loss and to the gradient
 };
 
 namespace check {

@@ -27,6 +27,7 @@ enum class activation_kind : std::uint8_t {
   return kind >= activation_kind::swiglu;
 }
 
+/// The name of the enumerator.
 [[nodiscard]] constexpr char const* to_string(activation_kind kind) noexcept {
   switch (kind) {
     case activation_kind::identity: return "identity";

@@ -29,6 +29,7 @@ template <class P, int Rank, class V>
 [[nodiscard]] constexpr auto as_input(V& v) noexcept {
   return view<element_t<V> const, Rank, P::memory>(v);
 }
+/// The same, of memory that is written.
 template <class P, int Rank, class V>
   requires output<V, P, Rank>
 [[nodiscard]] constexpr auto as_output(V& v) noexcept {

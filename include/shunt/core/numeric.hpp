@@ -11,21 +11,22 @@ namespace shunt {
 /// Storage types: bits with a meaning. Arithmetic is always done in float. Conversion from float
 /// rounds to nearest, ties to even; a NaN stays a NaN, quiet.
 struct bf16 {
-  std::uint16_t bits;
+  std::uint16_t bits;  ///< sign, 8 bits of exponent, 7 of mantissa
   friend constexpr bool operator==(bf16, bf16) = default;  ///< of bits
 };
+/// IEEE binary16; beyond its largest number, 65504, rounding gives infinity.
 struct fp16 {
-  std::uint16_t bits;
+  std::uint16_t bits;  ///< sign, 5 bits of exponent, 10 of mantissa
   friend constexpr bool operator==(fp16, fp16) = default;
 };
 /// No infinity: largest 448, S.1111.111 is NaN (OCP FP8). Out of range saturates to ±448.
 struct fp8_e4m3 {
-  std::uint8_t bits;
+  std::uint8_t bits;  ///< sign, 4 bits of exponent, 3 of mantissa
   friend constexpr bool operator==(fp8_e4m3, fp8_e4m3) = default;
 };
 /// IEEE-like: largest finite 57344. Out of range saturates to ±57344; ±Inf stays ±Inf.
 struct fp8_e5m2 {
-  std::uint8_t bits;
+  std::uint8_t bits;  ///< sign, 5 bits of exponent, 2 of mantissa
   friend constexpr bool operator==(fp8_e5m2, fp8_e5m2) = default;
 };
 
@@ -78,12 +79,15 @@ SHUNT_HD constexpr float widen(std::uint32_t magnitude) noexcept {
 
 }  // namespace detail
 
+/// The float of a stored number: exact. A NaN stays a NaN, quiet.
 SHUNT_HD constexpr float to_float(float x) noexcept { return x; }
 
+/// The same.
 SHUNT_HD constexpr float to_float(bf16 x) noexcept {
   return detail::bit_copy<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
+/// The same.
 SHUNT_HD constexpr float to_float(fp16 x) noexcept {
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x8000u) << 16;
   std::uint32_t const magnitude = x.bits & 0x7fffu;
@@ -94,6 +98,7 @@ SHUNT_HD constexpr float to_float(fp16 x) noexcept {
   return detail::bit_copy<float>(sign | wide);
 }
 
+/// The same.
 SHUNT_HD constexpr float to_float(fp8_e4m3 x) noexcept {
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x80u) << 24;
   std::uint32_t const magnitude = x.bits & 0x7fu;
@@ -103,6 +108,7 @@ SHUNT_HD constexpr float to_float(fp8_e4m3 x) noexcept {
   return detail::bit_copy<float>(sign | wide);
 }
 
+/// The same.
 SHUNT_HD constexpr float to_float(fp8_e5m2 x) noexcept {
   std::uint32_t const sign = static_cast<std::uint32_t>(x.bits & 0x80u) << 24;
   std::uint32_t const magnitude = x.bits & 0x7fu;

@@ -24,6 +24,7 @@ concept execution = requires {
 /// same bound. All else is the same bits on each.
 enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx512_bf16 };
 
+/// The name of the enumerator, as SHUNT_ISA spells it.
 [[nodiscard]] constexpr char const* to_string(isa which) noexcept {
   switch (which) {
     case isa::portable: return "portable";
@@ -39,8 +40,9 @@ enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx51
 /// An engine's own thread pool, plugged in by one hook: `run` calls `body(context, w)` once for each
 /// w in [0, workers), on any threads, together or one after another, and returns when all are done.
 struct host_runner {
-  void* self = nullptr;
-  int workers = 1;  ///< how many workers the pool likes to be given
+  void* self = nullptr;  ///< handed to `run`
+  int workers = 1;       ///< how many workers the pool likes to be given
+  /// Calls the body for every worker; returns when all are done.
   void (*run)(void* self, int workers, void (*body)(void* context, int worker),
               void* context) = nullptr;
 };
@@ -50,10 +52,10 @@ inline namespace SHUNT_ABI {
 /// translation unit was compiled for, and so do those of all templates that take it: two units
 /// compiled for different processors keep a copy each (backend/host/abi.hpp).
 struct on_host {
-  static constexpr space memory = space::host;
-  int threads = 0;                      ///< 0: all cores (or the runner's workers)
-  host_runner const* runner = nullptr;  ///< null: Shunt's own pool
-  isa instructions = isa::best;
+  static constexpr space memory = space::host;  ///< where views must point
+  int threads = 0;                              ///< 0: all cores (or the runner's workers)
+  host_runner const* runner = nullptr;          ///< null: Shunt's own pool
+  isa instructions = isa::best;                 ///< which instruction set runs; see isa
 };
 }  // namespace SHUNT_ABI
 

@@ -9,9 +9,10 @@ namespace shunt {
 /// al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). A word depends on seed and position
 /// only, so a result cannot depend on threads, order or backend.
 struct random_words {
-  std::uint32_t word[4];
+  std::uint32_t word[4];  ///< evenly distributed, independent of each other
 };
 
+/// The words at a position of a stream: streams of one seed are independent of each other.
 SHUNT_HD constexpr random_words random_at(std::uint64_t seed, std::uint64_t position,
                                           std::uint64_t stream = 0) noexcept {
   std::uint32_t c[4] = {

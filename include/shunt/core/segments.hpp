@@ -9,12 +9,13 @@ namespace shunt {
 /// offsets never fall; empty experts are legal.
 ///   Shapes  offset [E+1]
 template <space S = space::host> struct segments {
-  view<index_t const, 1, S> offset = {};
+  view<index_t const, 1, S> offset = {};  ///< [E+1] first row of each expert, and the end
   /// Rows that one expert may be expected to have: the heights of CUDA's tiles are chosen by it, no
   /// result depends on it. 0: the rows there is room for, over these experts. (A shard has room for
   /// the rows of all experts.)
   index_t expected = 0;
 
+  /// E: one less than there are offsets.
   [[nodiscard]] constexpr index_t experts() const noexcept {
     return offset.extent(0) > 0 ? static_cast<index_t>(offset.extent(0) - 1) : 0;
   }

@@ -7,8 +7,9 @@
 
 namespace shunt {
 
+/// What kind of failure a status reports.
 enum class error : std::uint8_t {
-  none,
+  none,             ///< no failure
   bad_argument,     ///< an option or a combination of options that has no meaning
   bad_shape,        ///< extents that do not fit each other
   null_pointer,     ///< no memory where some is needed
@@ -38,7 +39,9 @@ class [[nodiscard]] status {
     return result;
   }
 
+  /// True where nothing failed.
   [[nodiscard]] constexpr bool ok() const noexcept { return code_ == error::none; }
+  /// What failed; error::none when ok.
   [[nodiscard]] constexpr error code() const noexcept { return code_; }
   /// Empty when ok; lives as long as this status.
   [[nodiscard]] constexpr char const* message() const noexcept { return sentence_; }

@@ -12,8 +12,9 @@ namespace shunt {
 
 /// N numbers, one an axis; like std::array, but its members may be called on a device too.
 template <int N> struct axes {
-  offset_t at[N > 0 ? N : 1];
-  SHUNT_HD constexpr offset_t& operator[](std::size_t d) noexcept { return at[d]; }
+  offset_t at[N > 0 ? N : 1];  ///< the numbers, first axis first
+  SHUNT_HD constexpr offset_t& operator[](std::size_t d) noexcept { return at[d]; }  ///< of axis d
+  /// of axis d
   SHUNT_HD constexpr offset_t operator[](std::size_t d) const noexcept { return at[d]; }
   friend constexpr bool operator==(axes const&, axes const&) = default;
 };

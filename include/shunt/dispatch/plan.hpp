@@ -21,10 +21,12 @@ template <space S = space::host> struct dispatch_plan {
       {};  ///< slot of each row; -1: padding, or a row behind the last segment
   view<index_t, 1, S> slot_row =
       {};  ///< row of each slot; -1: none (dropped, padding, lives elsewhere)
-  index_t tokens = 0, top_k = 0;
+  index_t tokens = 0, top_k = 0;  ///< T and K: the plan has T·K slots
   index_t expected = 0;  ///< rows of one expert, where a guess is better than R / E: see segments
 
+  /// The segments that the experts' products take.
   [[nodiscard]] constexpr segments<S> rows() const noexcept { return {offset, expected}; }
+  /// Local experts.
   [[nodiscard]] constexpr index_t experts() const noexcept { return rows().experts(); }
 };
 
@@ -58,16 +60,17 @@ enum class drop_policy : std::uint8_t {
   by_gate       ///< those with the lowest gates, a NaN lowest of all; equal gates: the later go
 };
 
+/// Options of plan_dispatch, and of what measures its memory: give all the same.
 template <space S = space::host> struct plan_options {
   index_t capacity = 0;  ///< rows that an expert takes at most (capacity_rows); 0: dropless
-  drop_policy drop = drop_policy::by_position;
-  view<float const, 2, S> gate = {};          ///< [T,K], read by drop_policy::by_gate only
-  view<std::uint8_t const, 1, S> valid = {};  ///< [T], 0: the token gets no row; null: all count
+  drop_policy drop = drop_policy::by_position;  ///< which slots go where the capacity is exceeded
+  view<float const, 2, S> gate = {};            ///< [T,K], read by drop_policy::by_gate only
+  view<std::uint8_t const, 1, S> valid = {};    ///< [T], 0: the token gets no row; null: all count
   index_t segment_multiple = 1;  ///< each segment is padded to a multiple of this many rows
   index_t first_expert = 0;      ///< shard: the global id of local expert 0
   index_t experts = 0;  ///< global ids of real experts are below this; 0: as if no shard followed
-  index_t zero_experts = 0;  ///< ids [experts, experts + zero_experts) are zero experts
-  plan_report<S> report = {};
+  index_t zero_experts = 0;    ///< ids [experts, experts + zero_experts) are zero experts
+  plan_report<S> report = {};  ///< out: what was counted
 };
 
 /// Options of plan_from_expert_choice.
@@ -75,9 +78,9 @@ template <space S = space::host> struct plan_options {
 template <space S = space::host> struct expert_choice_options {
   view<float const, 2, S> gate = {};  ///< of each choice; null: not wanted
   view<float, 2, S> dense_gate = {};  ///< written: gate by slot, 0 where none; what combine takes
-  view<std::uint8_t const, 1, S> valid = {};
-  index_t segment_multiple = 1;
-  plan_report<S> report = {};
+  view<std::uint8_t const, 1, S> valid = {};  ///< [T], 0: the token gets no row; null: all count
+  index_t segment_multiple = 1;  ///< each segment is padded to a multiple of this many rows
+  plan_report<S> report = {};    ///< out: what was counted
 };
 
 /// Rows an expert takes at most under a capacity factor: ceil(factor · T·K / E), at least 1.
@@ -139,6 +142,7 @@ template <space S>
   plan.top_k = s.top_k;
   return plan;
 }
+/// The same for the rows that plan_rows_bound() gives.
 template <space S>
 [[nodiscard]] dispatch_plan<S> carve_plan(arena<S>& a, shape const& s,
                                           plan_options<S> const& options = {}) noexcept {

@@ -93,7 +93,7 @@ struct geglu {
 struct swiglu_clamped {
   static constexpr activation_kind kind = activation_kind::swiglu_clamped;
   static constexpr bool gated = true;
-  float alpha = 1.702f, limit = 7.0f;
+  float alpha = 1.702f, limit = 7.0f;  ///< α, and the bound of both halves
   SHUNT_HD float value(float g, float u) const noexcept { return slopes(g, u).value; }
   SHUNT_HD slopes_of_pair slopes(float g, float u) const noexcept {
     return math::swiglu_clamped_slopes(g, u, alpha, limit);
@@ -103,7 +103,7 @@ struct swiglu_clamped {
 struct swiglu_capped {
   static constexpr activation_kind kind = activation_kind::swiglu_capped;
   static constexpr bool gated = true;
-  float limit = 10.0f;
+  float limit = 10.0f;  ///< the bound of both halves
   SHUNT_HD float value(float g, float u) const noexcept { return slopes(g, u).value; }
   SHUNT_HD slopes_of_pair slopes(float g, float u) const noexcept {
     return math::swiglu_capped_slopes(g, u, limit);
@@ -113,7 +113,7 @@ struct swiglu_capped {
 struct situ_glu {
   static constexpr activation_kind kind = activation_kind::situ_glu;
   static constexpr bool gated = true;
-  float b1 = 4.0f, b2 = 25.0f;
+  float b1 = 4.0f, b2 = 25.0f;  ///< β₁ and β₂
   SHUNT_HD float value(float g, float u) const noexcept { return slopes(g, u).value; }
   SHUNT_HD slopes_of_pair slopes(float g, float u) const noexcept {
     return math::situ_glu_slopes(g, u, b1, b2);
@@ -123,15 +123,17 @@ struct situ_glu {
 /// One of Shunt's own activations, chosen at run time: what a preset or a file names. From a kind
 /// alone its numbers are the published ones.
 struct activation {
-  activation_kind kind = activation_kind::identity;
-  float a = 0.0f, b = 0.0f;  ///< alpha, limit · limit · b1, b2
+  activation_kind kind = activation_kind::identity;  ///< which function
+  float a = 0.0f, b = 0.0f;                          ///< alpha, limit · limit · b1, b2
 
   constexpr activation() noexcept = default;
+  /// A kind with its published numbers.
   constexpr activation(activation_kind which) noexcept : kind(which) {
     if (which == activation_kind::swiglu_clamped) *this = swiglu_clamped{};
     if (which == activation_kind::swiglu_capped) *this = swiglu_capped{};
     if (which == activation_kind::situ_glu) *this = situ_glu{};
   }
+  /// One of Shunt's structs, with the numbers that it holds.
   template <activation_function A>
     requires requires { A::kind; }
   constexpr activation(A own) noexcept : kind(A::kind) {
@@ -151,6 +153,7 @@ struct activation {
 template <class A>
 concept any_activation = std::same_as<A, activation> || activation_function<A>;
 
+/// Whether the first matrix has two halves, gate and linear.
 template <any_activation A> [[nodiscard]] constexpr bool gated(A const& act) noexcept {
   if constexpr (std::same_as<A, activation>) {
     return is_gated(act.kind);

@@ -7,8 +7,9 @@
 namespace shunt {
 
 /// What a matrix is stored as, where the element type has been put aside so that one piece of code
-/// serves all of them. The last three: weights only.
+/// serves all of them: f32, bf16, fp16; of weights only, int8_channel, fp8_block, mxfp4.
 enum class element_type : std::uint8_t { f32, bf16, fp16, int8_channel, fp8_block, mxfp4 };
+/// The enumerator of a type.
 template <weight_format T>
 inline constexpr element_type element_type_of =
     std::same_as<T, float>          ? element_type::f32

@@ -11,17 +11,20 @@ namespace shunt {
 /// Weights in fewer bits, for inference: a byte of their packed form, whose name says what it means.
 /// They exist only packed (quantize.hpp makes them), as `expert_matrix<mxfp4>::packed(...)`; a product
 /// has the bits of the float product with the decoded weights. A decoded weight is its number times
-/// its scale, rounded once to float.
-struct int8_channel {  ///< an 8-bit integer, a float scale for each row
-  std::uint8_t bits;
+/// its scale, rounded once to float. This one: an 8-bit integer, a float scale for each row.
+struct int8_channel {
+  std::uint8_t bits;  ///< as packed
 };
-struct fp8_block {  ///< e4m3, a float scale for each 128 x 128 (DeepSeek-V3)
-  std::uint8_t bits;
+/// E4m3, a float scale for each 128 x 128 (DeepSeek-V3).
+struct fp8_block {
+  std::uint8_t bits;  ///< as packed
 };
-struct mxfp4 {  ///< e2m1, an e8m0 scale for each 32 of a row (OCP MX, gpt-oss)
-  std::uint8_t bits;
+/// E2m1, an e8m0 scale for each 32 of a row (OCP MX, gpt-oss).
+struct mxfp4 {
+  std::uint8_t bits;  ///< as packed
 };
 
+/// A byte of packed weights in fewer bits.
 template <class T>
 concept quantized =
     std::same_as<T, int8_channel> || std::same_as<T, fp8_block> || std::same_as<T, mxfp4>;

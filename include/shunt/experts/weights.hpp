@@ -10,14 +10,14 @@
 
 namespace shunt {
 
-/// Which half of a gated expert's first matrix comes first.
+/// Which half of a gated expert's first matrix comes first: gate_up the gate half, up_gate the linear one.
 enum class pair_order : std::uint8_t { gate_up, up_gate };
 
 /// How the 2I rows of a gated first matrix lie: the halves one behind the other (block 0), or in
 /// turn, `block` rows at a time (1: gate, up, gate, up, ...). I need not be a multiple of the block.
 struct pair_layout {
-  pair_order order = pair_order::gate_up;
-  index_t block = 0;
+  pair_order order = pair_order::gate_up;  ///< which half comes first
+  index_t block = 0;                       ///< rows of one half before the other's turn; 0: all
 };
 
 /// E matrices of N rows and K columns, where and how the caller keeps them: W[e][n][k]. A handle,
@@ -196,6 +196,7 @@ concept expert_weights =
                   expert_matrix<typename std::remove_cvref_t<W>::value_type, P::memory>> ||
      input<W, P, 3>);
 
+/// The handle of whatever names weights.
 template <class P, class W>
   requires expert_weights<W, P>
 [[nodiscard]] constexpr auto as_experts(W const& weights) noexcept {

@@ -37,6 +37,7 @@ template <execution P, storage T, storage G, weight_format W, any_activation A>
   static_cast<void>(detail::carve_forward<T>(on, from, n, options));
   return from.needed();
 }
+/// Scratch of moe_layer_backward for so many tokens.
 template <execution P, storage T, storage G, any_activation A>
 [[nodiscard]] std::size_t moe_layer_backward_scratch_bytes(
     P const& on, index_t tokens, moe_weights<T, G, P::memory> const& weights,

@@ -15,7 +15,7 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   route_options route = {};  ///< score, groups, gates, zero experts, gate on the input, jitter, ...
   Activation act = {};       ///< of the experts and of the shared one
   index_t capacity = 0;      ///< rows that an expert takes at most; 0: dropless
-  drop_policy drop = drop_policy::by_position;
+  drop_policy drop = drop_policy::by_position;  ///< which slots go where the capacity is exceeded
   index_t first_expert = 0;       ///< shard: the global id of the first expert that lives here
   bool zero_experts_here = true;  ///< false: a shard that leaves the zero experts to another
 
@@ -30,7 +30,7 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   /// gemm_options.
   bool int8_rows = false;
   bool add_to_y = false;  ///< y holds the residual: the layer's output is added to it
-  memory_mode memory = memory_mode::save;
+  memory_mode memory = memory_mode::save;  ///< what forward keeps for backward
   bool accumulate = false;    ///< gradients: add to what the buffers hold, instead of overwriting
   float balance_loss = 0.0f;  ///< times E Σ f_e P_e, over the valid tokens of this call
   float z_loss = 0.0f;        ///< times the mean over them of log(Σ exp(logits))²
@@ -46,7 +46,7 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   routing<S> observe = {};
   load_report<S> load = {};  ///< figures of the load that this call's plan puts on the experts
   plan_report<S> plan = {};  ///< wanted and kept slots, drops
-  stage_hook hook = {};
+  stage_hook hook = {};      ///< called after each stage
 };
 
 }  // namespace shunt

@@ -12,8 +12,8 @@ template <storage T, space S = space::host> struct moe_saved {
   ::shunt::expert_choice<S> expert_choice;  ///< token, gate [E,C]
   view<float, 1, S> d_importance;           ///< [E] gradient of the balance loss; null without
   view<float, 1, S> d_z;                    ///< [T] gradient of the z-loss; null without
-  dispatch_plan<S> plan;
-  view<T, 2, S> pre;              ///< [R,2I] pre-activations; null when recomputing
+  dispatch_plan<S> plan;                    ///< which row each slot has
+  view<T, 2, S> pre;                        ///< [R,2I] pre-activations; null when recomputing
   view<T, 2, S> shared_pre;       ///< [T,2Is]; null when recomputing, or without shared experts
   view<float, 1, S> shared_gate;  ///< [T] sigmoid(x · shared_gate)
   view<T, 2, S> latent;           ///< [T,H] what the experts see, where it is not x

@@ -39,13 +39,13 @@ struct moe_weights {
 /// Float buffers of the caller's for the weights' gradients; what is null is not computed.
 ///   Shapes  those of moe_weights
 template <space S = space::host> struct moe_gradients {
-  view<float, 2, S> gate = {};
-  view<float, 1, S> gate_bias = {};
-  expert_gradient<S> up = {}, down = {};
-  view<float, 2, S> up_bias = {}, down_bias = {};
-  expert_gradient<S> shared_up = {}, shared_down = {};
-  view<float, 1, S> shared_gate = {};
-  view<float, 2, S> latent_down = {}, latent_up = {};
+  view<float, 2, S> gate = {};                          ///< [E,Hm]
+  view<float, 1, S> gate_bias = {};                     ///< [E]
+  expert_gradient<S> up = {}, down = {};                ///< [L,2I,H] and [L,H,I]
+  view<float, 2, S> up_bias = {}, down_bias = {};       ///< [L,2I] and [L,H]
+  expert_gradient<S> shared_up = {}, shared_down = {};  ///< [1,2Is,Hm] and [1,Hm,Is]
+  view<float, 1, S> shared_gate = {};                   ///< [Hm]
+  view<float, 2, S> latent_down = {}, latent_up = {};   ///< [H,Hm] and [Hm,H]
 };
 
 }  // namespace shunt

@@ -8,6 +8,7 @@
 namespace shunt::nn {
 inline namespace SHUNT_ABI {
 
+/// Options of attention and its backward: give both the same.
 struct attention_options {
   float scale = 0.0f;  ///< of the scores; 0: 1 / sqrt(head width)
 };
@@ -42,6 +43,7 @@ template <execution P>
 [[nodiscard]] std::size_t attention_scratch_bytes(P const& on, attention_shape const& s) noexcept {
   return detail::attention_backend<P>::forward_bytes(on, s);
 }
+/// The same of attention_backward().
 template <execution P>
 [[nodiscard]] std::size_t attention_backward_scratch_bytes(P const& on,
                                                            attention_shape const& s) noexcept {

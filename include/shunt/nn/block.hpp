@@ -115,6 +115,7 @@ template <storage T, space S>
   (void)detail::carve_saved_block(from, {batch, length, weights, options}, weights, options);
   return from.needed();
 }
+/// What forward keeps, carved from the caller's bytes.
 template <storage T, space S>
 [[nodiscard]] block_saved<T, S> carve_block_saved(arena<S>& from, index_t batch, index_t length,
                                                   block_weights<T, S> const& weights,
@@ -131,6 +132,7 @@ template <execution P, storage T>
   (void)detail::carve_block(on, from, {batch, length, weights, options}, weights, options);
   return from.needed();
 }
+/// Scratch of block_backward() for B sequences of S tokens.
 template <execution P, storage T>
 [[nodiscard]] std::size_t block_backward_scratch_bytes(
     P const& on, index_t batch, index_t length, block_weights<T, P::memory> const& weights,

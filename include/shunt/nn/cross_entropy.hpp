@@ -16,6 +16,7 @@ template <class T, space S = space::host> struct cross_entropy_out {
   view<float, 2, S> d_weight = {};  ///< [V,H] of the mean
 };
 
+/// Options of cross_entropy.
 struct cross_entropy_options {
   bool accumulate = false;  ///< d_weight: add to it instead of overwriting it
   float scale = 1.0f;       ///< of the gradients

@@ -57,6 +57,7 @@ status embedding(P const& on, Table&& table_in,
       rows.extent(0));
 }
 
+/// Options of embedding_backward.
 struct embedding_backward_options {
   bool accumulate = false;  ///< add to d_table instead of overwriting it
 };

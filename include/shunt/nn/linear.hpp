@@ -8,6 +8,7 @@
 namespace shunt::nn {
 inline namespace SHUNT_ABI {
 
+/// Options of linear, linear_dgrad and linear_wgrad.
 struct linear_options {
   bool accumulate = false;  ///< add to what the output holds instead of overwriting it
 };

@@ -12,9 +12,9 @@ inline namespace SHUNT_ABI {
 /// A causal language model: embedding, `layers` blocks of attention and feed-forward, norm, head.
 /// The feed-forward is a mixture of experts or, with `dense`, one SwiGLU network of `intermediate`.
 struct model_config {
-  index_t vocabulary = 256;  ///< bytes
-  index_t layers = 4;
-  index_t width = 256;
+  index_t vocabulary = 256;         ///< bytes
+  index_t layers = 4;               ///< blocks, one after the other
+  index_t width = 256;              ///< numbers a token has between blocks
   index_t heads = 4;                ///< width / heads wide each
   index_t kv_heads = 2;             ///< divides heads
   index_t context = 256;            ///< longest sequence
@@ -24,13 +24,15 @@ struct model_config {
   index_t intermediate = 256;       ///< of one expert, or of the dense feed-forward
   index_t shared_intermediate = 0;  ///< of a shared expert beside the chosen ones; 0: none
   bool tied_head = false;           ///< the head is the embedding, transposed
-  float norm_epsilon = 1e-5f;
-  double rotary_base = 10000.0;
-  route_options route{.gates = gate_kind::renormalized};
+  float norm_epsilon = 1e-5f;       ///< ε of every norm
+  double rotary_base = 10000.0;     ///< base of the rotary frequencies
+  route_options route{.gates = gate_kind::renormalized};  ///< of every mixture
   float balance_loss = 0.01f;  ///< coefficient of the load-balance loss of each layer
   float z_loss = 0.0f;         ///< coefficient of the router's z-loss of each layer
 
+  /// Width of one head.
   [[nodiscard]] constexpr index_t head_dim() const noexcept { return width / heads; }
+  /// Width of queries, keys and values together.
   [[nodiscard]] constexpr index_t qkv_width() const noexcept {
     return (heads + 2 * kv_heads) * head_dim();
   }
@@ -40,9 +42,10 @@ struct model_config {
 struct model_parameter {
   char name[48] = {};   ///< "layers.3.experts.up": unique, the name in a checkpoint
   offset_t offset = 0;  ///< of its first element in the flat buffer
-  int rank = 1;
-  axes<3> extents{};   ///< the first `rank` count
-  bool decays = true;  ///< weight decay acts on it (matrices; not norms)
+  int rank = 1;         ///< axes, 1 to 3
+  axes<3> extents{};    ///< the first `rank` count
+  bool decays = true;   ///< weight decay acts on it (matrices; not norms)
+  /// Elements.
   [[nodiscard]] constexpr offset_t size() const noexcept {
     offset_t n = 1;
     for (int d = 0; d < rank; ++d) n *= extents[static_cast<std::size_t>(d)];

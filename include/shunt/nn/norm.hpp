@@ -8,8 +8,9 @@
 namespace shunt::nn {
 inline namespace SHUNT_ABI {
 
+/// Options of rms_norm and rms_norm_add.
 struct rms_norm_options {
-  float epsilon = 1e-5f;
+  float epsilon = 1e-5f;  ///< ε, above 0
 };
 
 /// Divides each token by its root mean square and scales it: y = x / sqrt(mean x² + ε) · w. Where
@@ -26,6 +27,7 @@ status rms_norm(P const& on, X&& x, W&& weight, Y&& y,
                 std::type_identity_t<view<float, 1, P::memory>> inverse = {},
                 rms_norm_options const& options = {}) noexcept;
 
+/// The norm of x + add, which is written to sum: see rms_norm.
 template <execution P, input<P, 2> X, input<P, 2> A, output<P, 2> Sum, input<P, 1> W,
           output<P, 2> Y>
 status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
@@ -40,6 +42,7 @@ status rms_norm_add(P const& on, X&& x, A&& add, Sum&& sum, W&& weight, Y&& y,
   return a.needed();
 }
 
+/// Options of rms_norm_backward.
 template <class T, space S = space::host> struct rms_norm_backward_options {
   view<T const, 2, S> add = {};  ///< [T,H], added to d_x: the gradient that went round the norm
   bool accumulate = false;       ///< d_weight: add to it instead of overwriting

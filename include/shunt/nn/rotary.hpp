@@ -14,13 +14,14 @@ template <space S = space::host> struct rotary_table {
   view<float, 2, S> sine = {};    ///< [positions, pairs]
 };
 
-/// Which two elements of a head turn together: i and i + pairs (NeoX, Llama's checkpoints as
-/// published on Hugging Face), or 2i and 2i + 1 (the paper's, GPT-J).
+/// Which two elements of a head turn together. halves: i and i + pairs (NeoX, Llama's checkpoints as
+/// published on Hugging Face); adjacent: 2i and 2i + 1 (the paper's, GPT-J).
 enum class rotary_pairs { halves, adjacent };
 
+/// Options of rotary and rotary_backward: give both the same.
 struct rotary_options {
   index_t first_position = 0;  ///< of the first token of each sequence: decoding goes on from there
-  rotary_pairs pairs = rotary_pairs::halves;
+  rotary_pairs pairs = rotary_pairs::halves;  ///< which columns turn together
 };
 
 namespace detail {

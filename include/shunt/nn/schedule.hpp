@@ -9,10 +9,10 @@ inline namespace SHUNT_ABI {
 /// A learning rate that rises linearly over `warm_up` steps, then falls along half a cosine to
 /// `floor` at `steps`, and stays there.
 struct cosine_schedule {
-  double peak = 1e-3;
-  double floor = 1e-4;
-  std::int64_t warm_up = 0;
-  std::int64_t steps = 1;
+  double peak = 1e-3;        ///< the highest rate
+  double floor = 1e-4;       ///< the last rate
+  std::int64_t warm_up = 0;  ///< steps until the peak
+  std::int64_t steps = 1;    ///< all steps, those of the warm-up included
 };
 
 /// The rate of step 0, 1, …: the first of W warm-up steps has peak / W, step W has the peak.

@@ -12,9 +12,10 @@ inline namespace SHUNT_ABI {
 class stage_clock {
  public:
   static constexpr int most = 32;  ///< names; further ones are counted as the last
+  /// The time of one stage.
   struct entry {
-    char const* name = "";
-    double seconds = 0.0;
+    char const* name = "";  ///< the stage, as the hook names it
+    double seconds = 0.0;   ///< the sum over all calls
   };
 
   void start() noexcept { last_ = clock_type::now(); }

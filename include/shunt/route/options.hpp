@@ -26,6 +26,7 @@ enum class group_rule : std::uint8_t {
   sum_of_two_best  ///< the sum of their two best (of their only one where a group has one)
 };
 
+/// The name of the enumerator.
 [[nodiscard]] constexpr char const* to_string(score_kind kind) noexcept {
   switch (kind) {
     case score_kind::softmax: return "softmax";
@@ -38,14 +39,14 @@ enum class group_rule : std::uint8_t {
 
 /// How a router chooses and weighs. The defaults are OLMoE's: softmax, top-k, raw.
 struct route_options {
-  score_kind score = score_kind::softmax;
-  gate_kind gates = gate_kind::raw;
-  float scale = 1.0f;    ///< times every gate
-  float epsilon = 0.0f;  ///< added to the sum when renormalizing
+  score_kind score = score_kind::softmax;  ///< what a logit becomes
+  gate_kind gates = gate_kind::raw;        ///< what the chosen scores become
+  float scale = 1.0f;                      ///< times every gate
+  float epsilon = 0.0f;                    ///< added to the sum when renormalizing
 
-  index_t groups = 1;      ///< equal runs of experts ...
-  index_t top_groups = 1;  ///< ... of which this many may be chosen from
-  group_rule group_by = group_rule::best;
+  index_t groups = 1;                      ///< equal runs of experts ...
+  index_t top_groups = 1;                  ///< ... of which this many may be chosen from
+  group_rule group_by = group_rule::best;  ///< by what groups are ranked
 
   /// Each logit is multiplied by a factor drawn evenly from [1 - jitter, 1 + jitter) (Switch).
   float jitter = 0.0f;
@@ -73,8 +74,9 @@ enum class route_event : std::uint8_t {
   ids_out_of_range,   ///< forced ids (or table rows) that name no expert
   ids_repeated,       ///< forced ids that the same token had already
   second_dropped,     ///< second experts that the draw left out
-  number_of_events
+  number_of_events    ///< no event: how many there are
 };
+/// The extent of routing::report.
 inline constexpr offset_t route_events = static_cast<offset_t>(route_event::number_of_events);
 
 /// Bins of the quantile balancing histogram where the caller has no wish of his own.

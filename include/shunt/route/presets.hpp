@@ -10,7 +10,7 @@ namespace shunt {
 
 /// How a family keeps its experts busy.
 enum class balance_kind : std::uint8_t {
-  none,
+  none,            ///< nothing is done
   auxiliary_loss,  ///< balance_loss()
   sign_step,       ///< a choice bias moved by sign_step()
   quantile_step,   ///< a choice bias set by quantile_step()
@@ -20,7 +20,7 @@ enum class balance_kind : std::uint8_t {
 
 /// What decides when a token's experts are not simply its best K.
 enum class choice_kind : std::uint8_t {
-  top_k,
+  top_k,         ///< they are
   hash_first,    ///< the first layers by a table token id -> experts, the others top_k
   expert_choice  ///< each expert takes its best tokens
 };
@@ -28,18 +28,18 @@ enum class choice_kind : std::uint8_t {
 /// A published MoE layer: its shape (tokens is 0), its routing, its experts. What a preset says is
 /// from published configurations; docs/stages/route.md has the sources.
 struct preset {
-  char const* name = "";
-  shape sizes{};  ///< hidden: the width that the experts see
-  route_options route{};
-  activation_kind activation = activation_kind::swiglu;
-  float activation_limit = 0.0f;  ///< c of the clamped and capped SwiGLU
+  char const* name = "";                                 ///< as published, for a log
+  shape sizes{};                                         ///< hidden: the width that the experts see
+  route_options route{};                                 ///< how the router chooses and weighs
+  activation_kind activation = activation_kind::swiglu;  ///< of the experts
+  float activation_limit = 0.0f;                         ///< c of the clamped and capped SwiGLU
 
-  choice_kind choice = choice_kind::top_k;
-  balance_kind balance = balance_kind::auxiliary_loss;
-  bool choice_bias = false;    ///< a bias on the choice only
-  bool gate_bias = false;      ///< the gate projection has a bias
-  bool expert_biases = false;  ///< the experts' two matrices have biases
-  bool interleaved = false;    ///< gate and up rows alternate
+  choice_kind choice = choice_kind::top_k;  ///< whether tokens choose, experts, or a table
+  balance_kind balance = balance_kind::auxiliary_loss;  ///< how the load is kept even
+  bool choice_bias = false;                             ///< a bias on the choice only
+  bool gate_bias = false;                               ///< the gate projection has a bias
+  bool expert_biases = false;                           ///< the experts' two matrices have biases
+  bool interleaved = false;                             ///< gate and up rows alternate
 
   index_t model_hidden = 0;    ///< width of the model where the experts are latent; 0: the same
   index_t shared_experts = 0;  ///< always active, on the model's width
@@ -269,6 +269,7 @@ inline constexpr preset band_router{
     .route = {.gate_on_input = true},
     .balance = balance_kind::band_loss};
 
+/// All of them, in the order of the page.
 inline constexpr preset const* all[] = {
     &switch_base_128,   &gshard,          &mixtral_8x7b,     &mixtral_8x22b,  &olmoe_1b_7b,
     &qwen15_moe_a27b,   &qwen3_30b_a3b,   &qwen3_235b_a22b,  &qwen3_next_80b, &deepseek_v2_lite,

@@ -70,6 +70,7 @@ template <space S = space::host> struct route_draws {
   [[nodiscard]] SHUNT_HD constexpr std::uint64_t seed_of(route_options const& o) const noexcept {
     return seed ? seed[0] : o.seed;
   }
+  /// The same of the first token.
   [[nodiscard]] SHUNT_HD constexpr std::uint64_t first_token_of(
       route_options const& o) const noexcept {
     return first_token ? first_token[0] : o.first_token;

@@ -13,7 +13,7 @@ struct load_figures {
   std::int64_t slots = 0;       ///< all counts together
   std::int64_t dropped = 0;     ///< slots refused by full experts, where a plan's totals are given
   std::int64_t non_finite = 0;  ///< logits that were NaN or +Inf, where a route's report is given
-  index_t experts = 0;
+  index_t experts = 0;          ///< E
   float utilization = 1;      ///< utilization: 1 when all experts have the same load, 1/E at worst
   float active_fraction = 1;  ///< share of the experts with at least half the uniform load
   float max_violation = 0;    ///< max over mean, less 1
@@ -24,8 +24,8 @@ struct load_figures {
 /// What load_stats writes.
 ///   Shapes  figures [1] · share [E], null: not wanted
 template <space S = space::host> struct load_report {
-  view<load_figures, 1, S> figures = {};
-  view<float, 1, S> share = {};  ///< p
+  view<load_figures, 1, S> figures = {};  ///< written
+  view<float, 1, S> share = {};           ///< p
 };
 
 /// What load_stats passes on; optional.

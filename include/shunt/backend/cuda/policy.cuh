@@ -26,9 +26,9 @@ enum class arithmetic : std::uint8_t {
 /// depend on the device, those of tensor cores apart: in which order the terms of one instruction are
 /// added is the device's. The memory of views, plans and arenas is the device's.
 struct on_cuda {
-  static constexpr space memory = space::device;
-  cudaStream_t stream{};
-  arithmetic products = arithmetic::best;
+  static constexpr space memory = space::device;  ///< where views must point
+  cudaStream_t stream{};                   ///< kernels are enqueued here; null: the default stream
+  arithmetic products = arithmetic::best;  ///< what matrix products are made of
 };
 
 /// Any stream will do; a bad one is the runtime's to tell, when something is enqueued.

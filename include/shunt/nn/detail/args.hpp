@@ -241,6 +241,7 @@ template <space S>
 
 /// B sequences of S tokens; heads a multiple of kv_heads (grouped queries).
 struct attention_shape {
+  /// B, S, heads, kv_heads and the heads' width D, in this order.
   index_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
 };
 
@@ -248,12 +249,15 @@ struct attention_shape {
 /// keys of each sequence and head in panels [key / 64][D][64], the values in rows padded to 32.
 /// The memory needs no initial value. One per layer.
 template <class T, space S = space::host> struct kv_cache {
-  T* memory = nullptr;
-  index_t batch = 0, capacity = 0, kv_heads = 0, head_dim = 0;  ///< capacity: tokens a sequence
+  T* memory = nullptr;  ///< elements() of T
+  /// Sequences, tokens that a sequence may have, heads, and their width D, in this order.
+  index_t batch = 0, capacity = 0, kv_heads = 0, head_dim = 0;
 
+  /// Tokens a sequence, up to whole panels.
   [[nodiscard]] SHUNT_HD constexpr offset_t padded() const noexcept {
     return detail::pieces_of(capacity, detail::attention_keys) * detail::attention_keys;
   }
+  /// Width of a row of values, padding included.
   [[nodiscard]] SHUNT_HD constexpr offset_t wide() const noexcept {
     return detail::pieces_of(head_dim, detail::attention_strip) * detail::attention_strip;
   }
@@ -265,6 +269,7 @@ template <class T, space S = space::host> struct kv_cache {
   [[nodiscard]] SHUNT_HD constexpr T* keys(offset_t part = 0) const noexcept {
     return memory + part * padded() * head_dim;
   }
+  /// The same of the values.
   [[nodiscard]] SHUNT_HD constexpr T* values(offset_t part = 0) const noexcept {
     return memory + (offset_t{batch} * kv_heads * head_dim + part * wide()) * padded();
   }

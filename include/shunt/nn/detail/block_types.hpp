@@ -15,24 +15,25 @@ template <storage T, space S = space::host> struct block_weights {
   view<T const, 2, S> qkv = {};             ///< [(heads + 2 kv_heads) D, W]: queries, keys, values
   view<T const, 2, S> out = {};             ///< [W, heads D]
   view<T const, 1, S> feed_norm = {};       ///< [W]
-  moe_weights<T, T, S> experts = {};
-  view<T const, 2, S> up = {};    ///< [2I,W] gate half, then linear half; null: experts
-  view<T const, 2, S> down = {};  ///< [W,I]
+  moe_weights<T, T, S> experts = {};        ///< of the mixture; unused where `up` is given
+  view<T const, 2, S> up = {};              ///< [2I,W] gate half, then linear half; null: experts
+  view<T const, 2, S> down = {};            ///< [W,I]
 };
 
 /// Their gradients, float; every one is written.
 template <space S = space::host> struct block_gradients {
-  view<float, 1, S> attention_norm = {};
-  view<float, 2, S> qkv = {}, out = {};
-  view<float, 1, S> feed_norm = {};
-  moe_gradients<S> experts = {};
-  view<float, 2, S> up = {}, down = {};
+  view<float, 1, S> attention_norm = {};  ///< [W]
+  view<float, 2, S> qkv = {}, out = {};   ///< as the weights
+  view<float, 1, S> feed_norm = {};       ///< [W]
+  moe_gradients<S> experts = {};          ///< of the mixture
+  view<float, 2, S> up = {}, down = {};   ///< of a dense feed-forward
 };
 
+/// Options of block, its backward and its decoding: give all the same.
 template <space S = space::host> struct block_options {
-  index_t heads = 1, kv_heads = 1;
-  float norm_epsilon = 1e-5f;
-  rotary_pairs pairs = rotary_pairs::halves;
+  index_t heads = 1, kv_heads = 1;  ///< of queries; of keys and values, which divides the first
+  float norm_epsilon = 1e-5f;       ///< ε of both norms
+  rotary_pairs pairs = rotary_pairs::halves;  ///< which columns turn together
   layer_options<swiglu, S> layer =
       {};                   ///< of the mixture; its hook and `gradients` are set from here
   bool accumulate = false;  ///< gradients: add instead of overwriting
@@ -48,8 +49,8 @@ template <storage T, space S = space::host> struct block_saved {
   view<float, 3, S> log_sum = {};  ///< [B,heads,S]
   view<T, 2, S> middle = {};       ///< [T,W] after the attention's residual
   view<T, 2, S> feed_in = {};      ///< [T,W] normalized
-  moe_saved<T, S> experts = {};
-  view<T, 2, S> pre = {};  ///< dense: [T,2I] pre-activations
+  moe_saved<T, S> experts = {};    ///< of the mixture
+  view<T, 2, S> pre = {};          ///< dense: [T,2I] pre-activations
 };
 
 namespace detail {

@@ -21,6 +21,7 @@ template <space S = space::host> struct model_report {
   stage_hook hook = {};  ///< called after each stage: see stage_clock
 };
 
+/// Options of a training step of the model.
 struct model_train_options {
   bool accumulate = false;  ///< gradients: add to them (micro-batches) instead of overwriting them
   offset_t divisor = 0;     ///< valid targets of all micro-batches together; 0: this one's
@@ -29,8 +30,8 @@ struct model_train_options {
 /// Keys and values of every layer, in one piece of the caller's memory.
 template <storage T, space S = space::host> struct model_cache {
   view<T, 1, S> memory = {};  ///< [model_cache_elements], no initial value needed
-  index_t batch = 0;
-  index_t capacity = 0;  ///< tokens a sequence, at most config.context
+  index_t batch = 0;          ///< sequences
+  index_t capacity = 0;       ///< tokens a sequence, at most config.context
 };
 
 }  // namespace SHUNT_ABI

@@ -13,8 +13,8 @@ namespace shunt {
 
 /// An instruction set and, in one sentence, why it is taken.
 struct instruction_choice {
-  isa instructions = isa::portable;
-  char const* reason = "";  ///< of static storage
+  isa instructions = isa::portable;  ///< the set that runs
+  char const* reason = "";           ///< of static storage
 };
 
 namespace host {
