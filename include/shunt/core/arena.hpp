@@ -14,10 +14,12 @@ namespace shunt {
 ///   auto work = shunt::arena<>::measuring();  carve(work);  std::vector<std::byte> bytes(work.needed());
 template <space S = space::host> class arena {
  public:
-  static constexpr space memory = S;
+  static constexpr space memory = S;  ///< which memory its pieces are in
+  /// Bytes that the address of each piece is a multiple of.
   static constexpr std::size_t alignment = 64;
 
   constexpr arena() noexcept = default;  ///< no memory: whatever is taken from it fails
+  /// `size` bytes, of any alignment.
   constexpr arena(void* bytes, std::size_t size) noexcept
       : base_(static_cast<std::byte*>(bytes)), size_(size) {}
   /// From any contiguous container of bytes.
@@ -28,6 +30,7 @@ template <space S = space::host> class arena {
     }
   constexpr arena(C& bytes) noexcept : arena(bytes.data(), bytes.size()) {}
 
+  /// An arena that only counts.
   [[nodiscard]] static constexpr arena measuring() noexcept {
     arena a;
     a.measuring_ = true;
@@ -60,8 +63,10 @@ template <space S = space::host> class arena {
   [[nodiscard]] constexpr std::size_t needed() const noexcept {
     return needed_ == 0 ? 0 : needed_ + alignment;
   }
-  [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }
+  [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }  ///< bytes given
+  /// Whether it only counts.
   [[nodiscard]] constexpr bool is_measuring() const noexcept { return measuring_; }
+  /// Whether all that was taken had room.
   [[nodiscard]] constexpr bool fits() const noexcept {
     return measuring_ || (!overflow_ && (base_ != nullptr || needed_ == 0));
   }

@@ -26,14 +26,15 @@ template <class T, int Rank, space S = space::host> class view {
   static_assert(Rank >= 1 && Rank <= 5, "shunt::view: rank must be 1 to 5");
 
  public:
-  using element_type = T;
-  using value_type = std::remove_cv_t<T>;
-  using extents_type = axes<Rank>;
-  static constexpr space memory = S;
-  [[nodiscard]] static constexpr int rank() noexcept { return Rank; }
+  using element_type = T;                  ///< const where the memory is only read
+  using value_type = std::remove_cv_t<T>;  ///< without const
+  using extents_type = axes<Rank>;         ///< one number an axis
+  static constexpr space memory = S;       ///< where the pointer leads
+  [[nodiscard]] static constexpr int rank() noexcept { return Rank; }  ///< number of axes
 
   constexpr view() noexcept = default;
 
+  /// Row-major, without gaps.
   constexpr view(T* data, extents_type extents) noexcept : data_(data), extents_(extents) {
     offset_t stride = 1;
     for (std::size_t d = Rank; d-- > 0;) {
@@ -48,6 +49,7 @@ template <class T, int Rank, space S = space::host> class view {
   constexpr view(T* data, N... extents) noexcept
       : view(data, extents_type{{static_cast<offset_t>(extents)...}}) {}
 
+  /// With strides, in elements.
   constexpr view(T* data, extents_type extents, extents_type strides) noexcept
       : data_(data), extents_(extents), strides_(strides) {}
 
@@ -83,26 +85,33 @@ template <class T, int Rank, space S = space::host> class view {
   constexpr view(C& c) noexcept
       : data_(c.data()), extents_{{static_cast<offset_t>(c.size())}}, strides_{{1}} {}
 
+  /// The first element.
   [[nodiscard]] SHUNT_HD constexpr T* data() const noexcept { return data_; }
+  /// The extents of all axes.
   [[nodiscard]] constexpr extents_type const& extents() const noexcept { return extents_; }
+  /// The strides of all axes, in elements.
   [[nodiscard]] constexpr extents_type const& strides() const noexcept { return strides_; }
+  /// The extent of axis d.
   [[nodiscard]] SHUNT_HD constexpr offset_t extent(int d) const noexcept {
     return extents_[static_cast<std::size_t>(d)];
   }
+  /// The stride of axis d, in elements.
   [[nodiscard]] SHUNT_HD constexpr offset_t stride(int d) const noexcept {
     return strides_[static_cast<std::size_t>(d)];
   }
+  /// Elements, gaps not counted.
   [[nodiscard]] constexpr offset_t size() const noexcept {
     offset_t n = 1;
     for (std::size_t d = 0; d < Rank; ++d) n *= extents_[d];
     return n;
   }
-  [[nodiscard]] constexpr bool empty() const noexcept { return size() == 0; }
+  [[nodiscard]] constexpr bool empty() const noexcept { return size() == 0; }  ///< some extent is 0
   /// True where the optional argument was given.
   [[nodiscard]] SHUNT_HD constexpr explicit operator bool() const noexcept {
     return data_ != nullptr;
   }
 
+  /// The element at these indices, one an axis; not checked.
   template <class... Index>
     requires(sizeof...(Index) == static_cast<std::size_t>(Rank))
   [[nodiscard]] SHUNT_HD constexpr T& operator()(Index... index) const noexcept {
@@ -111,6 +120,7 @@ template <class T, int Rank, space S = space::host> class view {
     ((at += static_cast<offset_t>(index) * stride(d++)), ...);
     return data_[at];
   }
+  /// The element at index i; not checked.
   [[nodiscard]] SHUNT_HD constexpr T& operator[](offset_t i) const noexcept
     requires(Rank == 1)
   {

@@ -27,9 +27,9 @@ struct pair_layout {
 /// order.
 template <class Element, space S = space::host> class basic_expert_matrix {
  public:
-  using element_type = Element;
-  using value_type = std::remove_const_t<Element>;
-  static constexpr space memory = S;
+  using element_type = Element;                     ///< const for weights
+  using value_type = std::remove_const_t<Element>;  ///< without const
+  static constexpr space memory = S;                ///< where the pointers lead
 
   constexpr basic_expert_matrix() noexcept = default;
 
@@ -63,6 +63,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
     m.strides_ = {{0, row_stride == 0 ? columns : row_stride, 1}};
     return m;
   }
+  /// The same, of rows in pairs.
   static constexpr basic_expert_matrix each(view<Element* const, 1, S> pointers, offset_t rows,
                                             offset_t columns, pair_layout pairs,
                                             offset_t row_stride = 0) noexcept
@@ -106,24 +107,28 @@ template <class Element, space S = space::host> class basic_expert_matrix {
     return m;
   }
 
-  [[nodiscard]] constexpr Element* data() const noexcept { return data_; }
-  [[nodiscard]] constexpr Element* const* pointers() const noexcept { return each_; }
+  [[nodiscard]] constexpr Element* data() const noexcept { return data_; }  ///< null: pointers()
+  [[nodiscard]] constexpr Element* const* pointers() const noexcept { return each_; }  ///< or null
   /// Of the second half of each expert's rows, where the halves lie apart; else null.
   [[nodiscard]] constexpr Element* const* second_pointers() const noexcept { return each_second_; }
+  /// Whether each expert has two pointers.
   [[nodiscard]] constexpr bool halves_apart() const noexcept { return apart_; }
   /// How many pointers there are to second halves.
   [[nodiscard]] constexpr offset_t second_halves() const noexcept {
     return apart_ ? extents_[0] - missing_ : 0;
   }
-  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
-  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
-  [[nodiscard]] constexpr offset_t columns() const noexcept { return extents_[2]; }
+  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }  ///< E
+  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }     ///< N
+  [[nodiscard]] constexpr offset_t columns() const noexcept { return extents_[2]; }  ///< K
+  /// The stride of axis d, in elements.
   [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
     return strides_[static_cast<std::size_t>(d)];
   }
-  [[nodiscard]] constexpr bool is_packed() const noexcept { return packed_; }
-  [[nodiscard]] constexpr bool has_pairs() const noexcept { return paired_; }
+  [[nodiscard]] constexpr bool is_packed() const noexcept { return packed_; }  ///< made by packed()
+  [[nodiscard]] constexpr bool has_pairs() const noexcept { return paired_; }  ///< gate and up rows
+  /// How the pairs lie.
   [[nodiscard]] constexpr pair_layout pairs() const noexcept { return pairs_; }
+  /// Whether there are weights.
   [[nodiscard]] constexpr explicit operator bool() const noexcept {
     return data_ != nullptr || each_ != nullptr;
   }
@@ -152,6 +157,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
   }
 
   static constexpr offset_t panel = 16;  ///< rows that a packed panel interleaves
+  /// Panels of one expert; the last of each half may be partly zeros.
   [[nodiscard]] constexpr offset_t packed_panels() const noexcept {
     return paired_ ? 2 * ((rows() / 2 + panel - 1) / panel) : (rows() + panel - 1) / panel;
   }
@@ -163,6 +169,7 @@ template <class Element, space S = space::host> class basic_expert_matrix {
       return panel * columns();
     }
   }
+  /// The size of `data` in packed(), all experts together.
   [[nodiscard]] constexpr offset_t packed_elements() const noexcept {
     return experts() * packed_panels() * panel_elements();
   }
@@ -207,6 +214,7 @@ template <class P, class W>
 template <space S = space::host> class expert_vector {
  public:
   constexpr expert_vector() noexcept = default;
+  /// From [E,N] with any strides.
   template <class V>
     requires(storage<element_t<V>> && std::constructible_from<view<element_t<V> const, 2, S>, V&>)
   constexpr expert_vector(V&& v) noexcept : type_(element_type_of<element_t<V>>) {
@@ -215,6 +223,7 @@ template <space S = space::host> class expert_vector {
     extents_ = b.extents();
     strides_ = b.strides();
   }
+  /// One pointer per expert, each to `rows` numbers.
   template <storage T>
   static expert_vector each(view<T const* const, 1, S> pointers, offset_t rows) noexcept {
     expert_vector v;
@@ -225,14 +234,17 @@ template <space S = space::host> class expert_vector {
     return v;
   }
 
-  [[nodiscard]] constexpr void const* data() const noexcept { return data_; }
+  [[nodiscard]] constexpr void const* data() const noexcept { return data_; }  ///< null: pointers()
+  /// One pointer per expert, or null.
   [[nodiscard]] constexpr void const* const* pointers() const noexcept { return each_; }
-  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }
-  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }
-  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }
+  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }  ///< of the numbers
+  [[nodiscard]] constexpr offset_t experts() const noexcept { return extents_[0]; }  ///< E
+  [[nodiscard]] constexpr offset_t rows() const noexcept { return extents_[1]; }     ///< N
+  /// Of axis d, in elements.
   [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
     return strides_[static_cast<std::size_t>(d)];
   }
+  /// Whether there are numbers.
   [[nodiscard]] constexpr explicit operator bool() const noexcept {
     return data_ != nullptr || each_ != nullptr;
   }
@@ -248,6 +260,7 @@ template <space S = space::host> class expert_vector {
 template <space S = space::host> class matrix_out {
  public:
   constexpr matrix_out() noexcept = default;
+  /// From [R,N] with rows of any stride.
   template <class V>
     requires(storage<element_t<V>> && std::constructible_from<view<element_t<V>, 2, S>, V&>)
   constexpr matrix_out(V&& v) noexcept : type_(element_type_of<element_t<V>>) {
@@ -256,14 +269,17 @@ template <space S = space::host> class matrix_out {
     extents_ = rows.extents();
     strides_ = rows.strides();
   }
-  [[nodiscard]] constexpr void* data() const noexcept { return data_; }
-  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }
+  [[nodiscard]] constexpr void* data() const noexcept { return data_; }  ///< the first element
+  [[nodiscard]] constexpr element_type type() const noexcept { return type_; }  ///< of the elements
+  /// Of axis d.
   [[nodiscard]] constexpr offset_t extent(int d) const noexcept {
     return extents_[static_cast<std::size_t>(d)];
   }
+  /// Of axis d, in elements.
   [[nodiscard]] constexpr offset_t stride(int d) const noexcept {
     return strides_[static_cast<std::size_t>(d)];
   }
+  /// Whether it is wanted.
   [[nodiscard]] constexpr explicit operator bool() const noexcept { return data_ != nullptr; }
 
  private:

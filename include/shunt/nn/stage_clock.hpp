@@ -18,8 +18,8 @@ class stage_clock {
     double seconds = 0.0;   ///< the sum over all calls
   };
 
-  void start() noexcept { last_ = clock_type::now(); }
-  void clear() noexcept { count_ = 0; }
+  void start() noexcept { last_ = clock_type::now(); }  ///< the next stage begins now
+  void clear() noexcept { count_ = 0; }                 ///< forgets all
   /// Seconds since the last call go to `stage`, a string literal.
   void after(char const* stage) noexcept {
     auto const now = clock_type::now();
@@ -35,12 +35,15 @@ class stage_clock {
     entries_[i].seconds += std::chrono::duration<double>(now - last_).count();
     last_ = now;
   }
+  /// What to give a layer or a model; starts the clock.
   [[nodiscard]] stage_hook hook() noexcept {
     start();
     return {this,
             [](void* self, char const* stage) { static_cast<stage_clock*>(self)->after(stage); }};
   }
+  /// The stages, in order of their first call.
   [[nodiscard]] entry const* begin() const noexcept { return entries_; }
+  /// Behind the last stage.
   [[nodiscard]] entry const* end() const noexcept { return entries_ + count_; }
 
  private:

@@ -34,22 +34,29 @@ template <space S = space::host> struct routing {
 template <space S = space::host> class expert_ids {
  public:
   constexpr expert_ids() noexcept = default;
+  /// From [T,K], or from a table [V,K].
   constexpr expert_ids(view<std::int16_t const, 2, S> ids) noexcept : narrow_(ids) {}
-  constexpr expert_ids(view<std::int16_t, 2, S> ids) noexcept : narrow_(ids) {}
-  constexpr expert_ids(view<index_t const, 2, S> ids) noexcept : wide_(ids) {}
-  constexpr expert_ids(view<index_t, 2, S> ids) noexcept : wide_(ids) {}
+  constexpr expert_ids(view<std::int16_t, 2, S> ids) noexcept : narrow_(ids) {}  ///< likewise
+  constexpr expert_ids(view<index_t const, 2, S> ids) noexcept : wide_(ids) {}   ///< likewise
+  constexpr expert_ids(view<index_t, 2, S> ids) noexcept : wide_(ids) {}         ///< likewise
 
+  /// Whether the ids are int16.
   [[nodiscard]] SHUNT_HD constexpr bool is_narrow() const noexcept {
     return narrow_.data() != nullptr;
   }
+  /// The int16 ids; null where wide() has them.
   [[nodiscard]] constexpr view<std::int16_t const, 2, S> narrow() const noexcept { return narrow_; }
+  /// The int32 ids, or null.
   [[nodiscard]] constexpr view<index_t const, 2, S> wide() const noexcept { return wide_; }
+  /// The extent of axis d.
   [[nodiscard]] SHUNT_HD constexpr offset_t extent(int d) const noexcept {
     return is_narrow() ? narrow_.extent(d) : wide_.extent(d);
   }
+  /// Whether there are ids.
   [[nodiscard]] SHUNT_HD constexpr explicit operator bool() const noexcept {
     return narrow_.data() != nullptr || wide_.data() != nullptr;
   }
+  /// The id of choice k in a row.
   [[nodiscard]] SHUNT_HD constexpr index_t operator()(offset_t row, offset_t k) const noexcept {
     return is_narrow() ? static_cast<index_t>(narrow_(row, k)) : wide_(row, k);
   }

@@ -213,13 +213,15 @@ template <class P> struct model_backend;
 /// graph can then be replayed at later positions, which advance() (counter.hpp) makes.
 template <space S = space::host> class token_positions {
  public:
-  constexpr token_positions(index_t number = 0) noexcept : number_(number) {}
-  constexpr token_positions(view<index_t const, 1, S> at) noexcept : at_(at) {}
-  constexpr token_positions(view<index_t, 1, S> at) noexcept : at_(at) {}
+  constexpr token_positions(index_t number = 0) noexcept : number_(number) {}    ///< one for all
+  constexpr token_positions(view<index_t const, 1, S> at) noexcept : at_(at) {}  ///< [1] or [B]
+  constexpr token_positions(view<index_t, 1, S> at) noexcept : at_(at) {}        ///< [1] or [B]
 
   /// The one number; 0 where memory is read.
   [[nodiscard]] constexpr index_t number() const noexcept { return number_; }
+  /// The numbers in memory; null where number() says it.
   [[nodiscard]] constexpr view<index_t const, 1, S> memory() const noexcept { return at_; }
+  /// Whether the kernel reads the positions from memory.
   [[nodiscard]] constexpr bool in_memory() const noexcept { return at_.data() != nullptr; }
   /// Whether sequences have positions of their own.
   [[nodiscard]] constexpr bool per_sequence() const noexcept {
