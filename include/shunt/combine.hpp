@@ -11,13 +11,14 @@
 /// Combine: expert rows → tokens, weighted by the gates, and back.
 namespace shunt {
 
-/// Sums each token's expert rows, weighted by its gates, and adds what stands beside the experts.
+/// Sums each token's expert rows, weighted by its gates, and adds the shared expert's output, the
+/// residual and zero experts.
 /// Shapes  rows [R,H] · plan for T tokens · gate [T,K] (null: every gate is 1) → y [T,H]; options:
 ///         shared [T,H] (times shared_gate [T]), residual [T,H], zero experts (expert [T,K], x [T,H])
 /// Types   storage types, rows' and y's own; shared, residual and x have y's. Accumulation float.
 /// Order   y = one chain of fma(gate, row, ·) from 0 in slot order k = 0..K-1, a zero expert's slot
 ///         being fma(gate, x, ·); then fma(shared_gate or 1, shared, ·); then + residual; rounded once.
-///         The same bits on every instruction set and any thread count, whatever the other tokens.
+///         The same bits on every instruction set and any thread count, independent of the other tokens.
 /// Aliasing y may be exactly shared's, residual's or x's memory; it shares none with rows.
 /// Errors  shapes that do not fit the plan; shared_gate without shared; zero experts without ids or x.
 /// Cost    reads ≤ T·K·H, writes T·H. Slots without a row add zero; a token that does not count gets
@@ -39,7 +40,7 @@ template <execution P, input<P, 2> Rows, output<P, 2> Tokens>
 /// The gradients of combine.
 /// Shapes  d_y [T,H] · gate [T,K] (null: 1) · rows [R,H] (null: no d_gate for them) → d_rows [R,H]
 ///         (null: not wanted), and those of options: d_gate, d_shared, d_shared_gate, d_residual, d_x
-/// Types   storage types, d_y's and the rows' own; what stands beside the rows has d_y's.
+/// Types   storage types, d_y's and the rows' own; all other results have d_y's.
 /// Order   d_row = gate · d_y, rounded once (also what dispatch gives of d_y with these gates, so
 ///         that it need not be materialized); d_gate = <d_y, row> in 32 strided partial sums;
 ///         d_x = a chain of fma(gate, d_y, ·) from 0, then + the old d_x where it accumulates.

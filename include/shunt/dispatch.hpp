@@ -54,7 +54,7 @@ template <execution P>
 /// Shapes  token [E,C] → plan (offset [E+1], row_slot [R ≥ expert_choice_rows_bound], slot_row [T·E])
 /// Types   token index_t; -1 chooses nothing, out of range likewise (counted); a token that an expert
 ///         names twice has one row, the first naming's (counted).
-/// Order   rows of an expert stand in token order, whatever the order of the choice.
+/// Order   rows of an expert are in token order, for any order of the choice.
 /// Aliasing none.  Errors as plan_dispatch.  Cost reads 2·E·C, writes T·E + R.
 /// Source  Zhou et al., "Mixture-of-Experts with Expert Choice Routing", 2022.
 template <execution P, input<P, 2> Token>

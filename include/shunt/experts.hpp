@@ -21,7 +21,7 @@ namespace shunt {
 /// Order   an output is one chain of fma over k = 0..K-1 from 0.0f, then + bias, then (where they are
 ///         kept, or round_pre) rounded as the kept pre-activation, the activation, times the row's
 ///         factor, rounded once. The same bits on every instruction set and thread count, for every
-///         layout of the weights, packed or not, and whatever the other rows. Quantized weights: the
+///         layout of the weights, packed or not, independent of the other rows. Quantized weights: the
 ///         bits of the same product with the decoded weights. With int8_rows: sums of integers, exact,
 ///         group by group (docs/stages/weight_formats.md); the same bits everywhere too.
 /// Aliasing c and pre share no memory with an input or each other.
@@ -182,7 +182,7 @@ template <execution P, class W, output<P, 1> Packed>
   return detail::experts_backend<P>::pack(on, from, to.data());
 }
 
-/// An activation of rows that are at hand, times the rows' factors.
+/// An activation of given rows, times the rows' factors.
 /// Shapes  pre [R,I], or [R,2I] (gate columns before up columns) → out [R,I]
 /// Types   any storage types; in float, rounded once.
 /// Order   each element by itself: the bits that grouped_gemm makes of the same pre-activations.
@@ -220,7 +220,7 @@ template <execution P, input<P, 2> Pre, output<P, 2> Out, any_activation Act>
 ///         ascending order from 0.0f.
 /// Aliasing d_pre may be exactly pre's memory, act exactly d_act's, of one type; else none.
 /// Errors  extents that do not fit.
-/// Cost    reads 3·R·I, writes 2 to 3·R·I. A padding row (slot -1) gets zeros whatever it holds.
+/// Cost    reads 3·R·I, writes 2 to 3·R·I. A padding row (slot -1) gets zeros.
 ///         Never allocates, never syncs.
 template <execution P, input<P, 2> D, input<P, 2> Pre, output<P, 2> Out, any_activation Act>
 [[nodiscard]] status activation_backward(

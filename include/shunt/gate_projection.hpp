@@ -32,7 +32,7 @@ template <class X, class W, class L, space S>
 }  // namespace SHUNT_ABI
 }  // namespace check
 
-/// logits = x·wᵀ (+ bias): float whatever the operands are stored as. The bias (gpt-oss) is part of
+/// logits = x·wᵀ (+ bias): always float. The bias (gpt-oss) is part of
 /// the projection: it moves gates as well as choices, and has a gradient.
 /// Shapes   x [T,H] · w [E,H] · bias [E] or none → logits [T,E]
 /// Types    x, w float, bf16 or fp16; bias and logits float

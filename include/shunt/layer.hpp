@@ -101,8 +101,8 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
 #include "shunt/layer/once.inl"
 #endif
 
-/// A mixture-of-experts layer: logits → choice → plan → experts → combine, with what the family has
-/// beside: shared experts, latents, zero experts, gates on the input, biases.
+/// A mixture-of-experts layer: logits → choice → plan → experts → combine, with model-specific
+/// extras: shared experts, latents, zero experts, gates on the input, biases.
 /// Shapes  x [T,Hm] · weights → y [T,Hm]; saved: carve_moe_saved for T tokens, or null: inference
 /// Types   x, y and the expert weights of one storage type T, or the experts' weights of a weight
 ///         format, and then saved null; logits, gates and all sums in float.

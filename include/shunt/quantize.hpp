@@ -28,8 +28,8 @@ template <quantized F, space S>
 /// Types   w float, bf16 or fp16 → int8_channel, fp8_block or mxfp4.
 /// Order   scale: int8 max|row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
 ///         mxfp4 2^(floor(log2 max|32 of a row|) - 2). Where 127 times an int8 scale would be
-///         infinite, the scale is the float below: what is finite decodes to finite numbers. number: w / scale in float, to nearest, ties to
-///         even, no larger than the format's largest. Where all are zero, all stay zero.
+///         infinite, the scale is the float below: what is finite decodes to finite numbers. number:
+///         w / scale in float, to nearest, ties to even, no larger than the format's largest. Where all are zero, all stay zero.
 ///         Not finite: such a weight counts for no maximum; what shares a scale with it in its row
 ///         (the row, its 128, its 32) is NaN when decoded.
 /// Aliasing packed shares no memory with w.

@@ -7,7 +7,7 @@
 #include "shunt/core/numeric.hpp"  // float, bf16, fp16, fp8 storage
 #include "shunt/core/policy.hpp"   // on_host
 #include "shunt/core/status.hpp"   // errors are sentences
-#include "shunt/core/view.hpp"     // arrays of the caller's
+#include "shunt/core/view.hpp"     // arrays of the caller
 // clang-format off: the order is the reader's
 #include "shunt/gate_projection.hpp"      // tokens → logits
 #include "shunt/route.hpp"                // logits → expert ids and gates

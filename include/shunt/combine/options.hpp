@@ -15,7 +15,7 @@ template <class T, space S = space::host> struct zero_experts {
   index_t first = 0, count = 0;           ///< the global id of the first, and how many; 0: none
 };
 
-/// What is added to a token beside its rows. T is the element type of y.
+/// What is added to a token in addition to its rows. T is the element type of y.
 ///   Shapes  shared [T,H] · shared_gate [T] · residual [T,H] · valid [T]
 template <class T, space S = space::host> struct combine_options {
   view<T const, 2, S> shared = {};            ///< the shared experts' output
@@ -25,7 +25,7 @@ template <class T, space S = space::host> struct combine_options {
   view<std::uint8_t const, 1, S> valid = {};  ///< 0: the token's output is zero, all of it
 };
 
-/// Inputs and results of combine_backward beside d_rows. T is the element type of d_y; each result is
+/// Further inputs and results of combine_backward. T is the element type of d_y; each result is
 /// optional.
 template <class T, space S = space::host> struct combine_gradients {
   view<T const, 2, S> shared = {};            ///< forward's, needed for d_shared_gate only

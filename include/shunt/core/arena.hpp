@@ -8,7 +8,7 @@
 
 namespace shunt {
 
-/// The caller's scratch bytes, carved by the callee. The same code that carves also measures: an
+/// Scratch bytes of the caller, carved by the callee. The same code carves and measures: an
 /// arena without memory (`arena<S>::measuring()`) hands out null pointers and counts, so the size
 /// asked for and the size used cannot disagree. Each piece starts on 64 bytes of the address.
 ///   auto work = shunt::arena<>::measuring();  carve(work);  std::vector<std::byte> bytes(work.needed());
@@ -18,7 +18,7 @@ template <space S = space::host> class arena {
   /// Bytes that the address of each piece is a multiple of.
   static constexpr std::size_t alignment = 64;
 
-  constexpr arena() noexcept = default;  ///< no memory: whatever is taken from it fails
+  constexpr arena() noexcept = default;  ///< no memory: every take fails
   /// `size` bytes, of any alignment.
   constexpr arena(void* bytes, std::size_t size) noexcept
       : base_(static_cast<std::byte*>(bytes)), size_(size) {}

@@ -23,7 +23,7 @@ template <class V, class P, int Rank>
 concept output = execution<P> && requires { typename element_t<V>; } &&
                  std::constructible_from<view<element_t<V>, Rank, P::memory>, V&>;
 
-/// The one view type that a backend sees, whatever the caller passed.
+/// The one view type that a backend takes, for any argument of the caller.
 template <class P, int Rank, class V>
   requires input<V, P, Rank>
 [[nodiscard]] constexpr auto as_input(V& v) noexcept {

@@ -1,7 +1,7 @@
 #pragma once
 #include "shunt/core/compiler.hpp"
 
-/// The library's only macros beside SHUNT_VERSION: how one source serves host and device compilers.
+/// The macros of device code: how one source serves host and device compilers.
 #if defined(__CUDACC__)
 #define SHUNT_HD __host__ __device__
 #else

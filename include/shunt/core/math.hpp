@@ -6,7 +6,7 @@
 #include "shunt/core/numeric.hpp"
 
 /// Shunt's own elementary functions for one float: bit for bit those that the vector code and the
-/// device compute. Never use the C library's beside them where results must agree.
+/// device compute. Do not mix them with the C library's where results must agree.
 namespace shunt::math {
 
 using vf = float;          ///< a number

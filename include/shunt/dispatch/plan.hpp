@@ -12,7 +12,7 @@
 namespace shunt {
 
 /// Which row each slot (token·K + k) has, and which slot each row serves: one the inverse of the
-/// other. Made by plan_dispatch or plan_from_expert_choice in memory of the caller's (carve_plan).
+/// other. Made by plan_dispatch or plan_from_expert_choice in memory of the caller (carve_plan).
 /// Within an expert rows stand in slot order, then padding rows, if any were asked for.
 ///   Shapes  offset [E+1] · row_slot [R] · slot_row [T·K]
 template <space S = space::host> struct dispatch_plan {
@@ -20,7 +20,7 @@ template <space S = space::host> struct dispatch_plan {
   view<index_t, 1, S> row_slot =
       {};  ///< slot of each row; -1: padding, or a row behind the last segment
   view<index_t, 1, S> slot_row =
-      {};  ///< row of each slot; -1: none (dropped, padding, lives elsewhere)
+      {};                         ///< row of each slot; -1: none (dropped, padding, another shard)
   index_t tokens = 0, top_k = 0;  ///< T and K: the plan has T·K slots
   index_t expected = 0;  ///< rows of one expert, where a guess is better than R / E: see segments
 
@@ -44,8 +44,8 @@ struct plan_counts {
   index_t invalid = 0;       ///< slots of tokens that do not count
 };
 
-/// What a plan can tell beside itself; each view is optional and may be read without a
-/// synchronization of the caller's choosing.
+/// Further results of a plan; each view is optional and may be read without a
+/// synchronization that the caller chooses.
 ///   Shapes  wanted [E] · kept [E] · totals [1]
 template <space S = space::host> struct plan_report {
   view<index_t, 1, S> wanted = {};      ///< slots that asked for each local expert, before drops
@@ -110,7 +110,7 @@ namespace detail {
 }
 }  // namespace detail
 
-/// Rows that a plan of this shape may need, whatever the ids are: the least extent of row_slot.
+/// Rows that a plan of this shape may need for any ids: the least extent of row_slot.
 /// `s.experts` counts the experts that live here.
 template <space S = space::host>
 [[nodiscard]] constexpr offset_t plan_rows_bound(shape const& s,

@@ -55,7 +55,7 @@ class shard_map {
   offset_t real_, all_;
 };
 
-/// The slot of a row, or -1; the row of a slot, or -1: whatever else a plan not of ours may hold.
+/// The slot of a row, or -1; the row of a slot, or -1, also where a plan from elsewhere holds another number.
 template <space S> SHUNT_HD index_t slot_of(dispatch_plan<S> const& p, offset_t row) noexcept {
   index_t const slot = p.row_slot.data()[row];
   return slot >= 0 && slot < p.slot_row.extent(0) ? slot : -1;

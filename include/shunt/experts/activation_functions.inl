@@ -1,4 +1,4 @@
-// No include guard: the activations and their derivatives, once, for whatever lane type the including
+// No include guard: the activations and their derivatives, once, for the lane type of the including
 // namespace defines (see core/math_functions.inl, whose functions it uses). No product feeds a plain
 // add. Where only the value is used, the compiler drops the rest.
 

@@ -203,7 +203,7 @@ concept expert_weights =
                   expert_matrix<typename std::remove_cvref_t<W>::value_type, P::memory>> ||
      input<W, P, 3>);
 
-/// The handle of whatever names weights.
+/// The handle of any argument that names weights.
 template <class P, class W>
   requires expert_weights<W, P>
 [[nodiscard]] constexpr auto as_experts(W const& weights) noexcept {
@@ -256,7 +256,7 @@ template <space S = space::host> class expert_vector {
   element_type type_ = element_type::f32;
 };
 
-/// Rows [R,N] of any storage type that a primitive may write beside its main output.
+/// Rows [R,N] of any storage type that a primitive may write in addition to its main output.
 template <space S = space::host> class matrix_out {
  public:
   constexpr matrix_out() noexcept = default;

@@ -15,7 +15,7 @@ template <storage T, storage G, space S, any_activation A>
                                            options, options.memory == memory_mode::save));
   return from.needed();
 }
-/// A moe_saved in memory of the caller's; `from.fits()` tells whether it sufficed.
+/// A moe_saved in memory of the caller; `from.fits()` tells whether it sufficed.
 template <storage T, storage G, space S, any_activation A>
 [[nodiscard]] moe_saved<T, S> carve_moe_saved(arena<S>& from, index_t tokens,
                                               moe_weights<T, G, S> const& weights,

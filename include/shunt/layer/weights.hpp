@@ -36,7 +36,7 @@ struct moe_weights {
   view<T const, 2, S> latent_up = {};    ///< [Hm,H] after combine
 };
 
-/// Float buffers of the caller's for the weights' gradients; what is null is not computed.
+/// Float buffers of the caller for the weights' gradients; what is null is not computed.
 ///   Shapes  those of moe_weights
 template <space S = space::host> struct moe_gradients {
   view<float, 2, S> gate = {};                          ///< [E,Hm]

@@ -38,7 +38,7 @@ template <class P, class X, class W, class Y>
 }
 
 /// The gradients of project: dx (+)= d_y · w and, where wanted, dw (+)= d_yᵀ · x, d_bias (+)= Σ d_y;
-/// of tokens that count only, whatever the others hold.
+/// of valid tokens only; the content of the others is not read.
 template <class P, class D, class W, class DX>
 [[nodiscard]] status project_back(P const& on, view<D const, 2, P::memory> d_y,
                                   view<W const, 2, P::memory> w,
@@ -61,7 +61,7 @@ template <class P, class D, class X>
   return grouped_wgrad(on, d_y, x, all_tokens.rows(), stack_of_one(dw), options);
 }
 
-/// What a stack of experts is, beside its rows.
+/// A stack of experts, without its rows.
 template <class T, class A, space S, class W = T> struct feed_forward {
   expert_matrix<W, S> up, down;
   expert_vector<S> up_bias, down_bias;

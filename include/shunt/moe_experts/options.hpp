@@ -6,7 +6,7 @@
 
 namespace shunt {
 
-/// What forward keeps for backward beside the choice.
+/// What forward keeps for backward in addition to the choice.
 enum class memory_mode : std::uint8_t {
   save,      ///< the pre-activations: no GEMM runs twice
   recompute  ///< nothing: backward runs the first GEMM again, on the saved choice; the same bits

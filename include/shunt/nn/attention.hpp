@@ -57,7 +57,7 @@ template <execution P>
 /// Types    q, k, v, out of one storage type; arithmetic in float (on a device, bf16 and fp16 up to
 ///          D = 128 on tensor cores, within a bound, unless on_cuda::products is exact)
 /// Order    scores and sums over keys: chains in ascending index; a new peak each 64 keys: the same
-///          bits on any thread count, ISA and batch, and whatever tokens follow
+///          bits on any thread count, ISA and batch, independent of the tokens that follow
 /// Aliasing out overlaps nothing
 /// Errors   extents that do not fit, null pointers, arena too small (says how much)
 /// Cost     2·B·heads·S²·D multiply-adds; scratch attention_scratch_bytes(); allocates nothing

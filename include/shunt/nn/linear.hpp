@@ -26,7 +26,7 @@ status matrix_of(char const* name, V v, offset_t rows, offset_t columns) noexcep
 /// Shapes   x [R,K] · weight [N,K] → y [R,N]
 /// Types    each of any storage type; accumulation in float, one rounding to y's type
 /// Order    each output is one chain of fma in ascending k: the same bits on any thread count and
-///          ISA, whatever other rows there are
+///          ISA, independent of the other rows
 /// Aliasing y overlaps nothing
 /// Errors   extents that do not fit, null pointers
 /// Cost     R·N·K multiply-adds; allocates nothing

@@ -6,7 +6,7 @@
 #include "shunt/nn/detail/model_run.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits
-/// from a key/value cache. It owns nothing: parameters are one flat buffer of the caller's (float
+/// from a key/value cache. It owns nothing: parameters are one flat buffer of the caller (float
 /// master weights, and where T is not float a working copy in T), scratch comes from an arena.
 ///
 ///   nn::model_config config{…};

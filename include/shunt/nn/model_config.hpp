@@ -22,7 +22,7 @@ struct model_config {
   index_t experts = 16;             ///< E
   index_t top_k = 2;                ///< K
   index_t intermediate = 256;       ///< of one expert, or of the dense feed-forward
-  index_t shared_intermediate = 0;  ///< of a shared expert beside the chosen ones; 0: none
+  index_t shared_intermediate = 0;  ///< of a shared expert in addition to the chosen ones; 0: none
   bool tied_head = false;           ///< the head is the embedding, transposed
   float norm_epsilon = 1e-5f;       ///< ε of every norm
   double rotary_base = 10000.0;     ///< base of the rotary frequencies

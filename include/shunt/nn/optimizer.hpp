@@ -51,9 +51,10 @@ struct adamw_options {
   float rate = 1e-3f;                 ///< η
   float beta1 = 0.9f, beta2 = 0.95f;  ///< β₁ of the first moment, β₂ of the second
   float epsilon = 1e-8f;              ///< ε, added to the root of the second moment
-  float weight_decay = 0.0f;  ///< λ, decoupled: the weights shrink by ηλ, whatever the gradient
-  std::int64_t step = 1;      ///< 1 at the first step: for the bias correction
-  float clip = 0.0f;          ///< the norm that gradients are scaled down to; 0: not clipped
+  float weight_decay =
+      0.0f;  ///< λ, decoupled: the weights shrink by ηλ, independent of the gradient
+  std::int64_t step = 1;  ///< 1 at the first step: for the bias correction
+  float clip = 0.0f;      ///< the norm that gradients are scaled down to; 0: not clipped
 };
 
 /// Where the numbers that change from step to step are read when the kernel runs, in the policy's

@@ -8,7 +8,7 @@
 namespace shunt::nn {
 inline namespace SHUNT_ABI {
 
-/// Cosines and sines of every position, in memory of the caller's: filled once by rotary_fill.
+/// Cosines and sines of every position, in memory of the caller: filled once by rotary_fill.
 template <space S = space::host> struct rotary_table {
   view<float, 2, S> cosine = {};  ///< [positions, pairs]
   view<float, 2, S> sine = {};    ///< [positions, pairs]

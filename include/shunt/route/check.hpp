@@ -81,7 +81,7 @@ template <space S> [[nodiscard]] status route_draws(::shunt::route_draws<S> cons
                   optional_row("route.draws.first_token", draws.first_token, 1, "one number"));
 }
 
-/// What may be given beside the logits.
+/// Optional inputs of route.
 template <space S>
 [[nodiscard]] status check_route_inputs(route_inputs<S> const& with, route_options const& o,
                                         offset_t tokens, offset_t experts,
@@ -115,7 +115,7 @@ template <space S>
                               : rows("route.ids", with.ids.wide());
 }
 
-/// The outputs beside expert and gate.
+/// Optional outputs of route.
 template <space S>
 [[nodiscard]] status check_route_outputs(routing<S> const& out, route_inputs<S> const& with,
                                          route_options const& o, offset_t tokens, offset_t experts,

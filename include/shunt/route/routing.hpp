@@ -84,7 +84,7 @@ template <space S = space::host> struct route_draws {
   }
 };
 
-/// What route() reads beside the logits; all of it optional.
+/// What route() reads in addition to the logits; all optional.
 template <space S = space::host> struct route_inputs {
   view<float const, 1, S> choice_bias{};   ///< [E] added to the scores for the choice only
   view<std::uint8_t const, 1, S> valid{};  ///< [T] 0: padding; no expert, no gate, no load, no loss

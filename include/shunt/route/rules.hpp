@@ -81,7 +81,7 @@ inline void set_choice(route_rule& r, float const* bias) noexcept {
                    (r.importance && r.score == score_kind::logits);
 }
 
-/// Tokens are taken in blocks of this many, whatever the thread count: each block sums its own load,
+/// Tokens are taken in blocks of this many for any thread count: each block sums its own load,
 /// and the blocks' sums are added in order.
 inline constexpr std::int64_t route_block = 32;
 

@@ -1,4 +1,4 @@
-// No include guard: what the sums over experts add up, once, for whatever lane type the including
+// No include guard: what the sums over experts add up, once, for the lane type of the including
 // namespace defines (see core/math_functions.inl, whose functions it uses).
 
 /// -log2 p, in bits; 0 for 0, whose share of the entropy is none.

@@ -22,7 +22,7 @@ inline void relax() noexcept {
 }
 
 /// Shunt's own fork-join pool. Workers wait for the next job by spinning some tens of microseconds,
-/// then asleep. One job at a time: who finds the pool busy (another thread of the caller's, or a job
+/// then asleep. One job at a time: who finds the pool busy (another thread of the caller, or a job
 /// inside a job) runs its workers one after another itself, with the same result.
 class pool {
  public:

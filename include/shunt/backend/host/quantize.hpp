@@ -50,7 +50,7 @@ template <class F> struct packed_row {
   }
 };
 
-/// Where row `row` of the caller's goes among the logical ones.
+/// Where row `row` of the caller goes among the logical ones.
 inline std::int64_t logical_row(gemm_pairs const& pairs, std::int64_t row) noexcept {
   std::int64_t const half = pairs.half_rows, block = pairs.block == 0 ? half : pairs.block;
   if (half == 0) return row;

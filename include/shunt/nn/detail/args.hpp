@@ -247,7 +247,7 @@ struct attention_shape {
   index_t batch = 0, length = 0, heads = 0, kv_heads = 0, head_dim = 0;
 };
 
-/// Keys and values of past tokens, in memory of the caller's, laid out as attention reads them: the
+/// Keys and values of past tokens, in memory of the caller, laid out as attention reads them: the
 /// keys of each sequence and head in panels [key / 64][D][64], the values in rows padded to 32.
 /// The memory needs no initial value. One per layer.
 template <class T, space S = space::host> struct kv_cache {

@@ -40,7 +40,7 @@ template <space S = space::host> struct block_options {
   stage_hook hook = {};     ///< after each stage
 };
 
-/// What forward keeps for backward, beside the block's input: carve_block_saved.
+/// What forward keeps for backward, in addition to the block's input: carve_block_saved.
 template <storage T, space S = space::host> struct block_saved {
   view<float, 1, S> attention_inverse = {}, feed_inverse = {};  ///< [T] 1 / rms
   view<T, 2, S> attention_in = {};                              ///< [T,W] normalized
