@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Puts measured figures into docs/: tables and two pictures between the marks of benchmarks.md.
+"""Puts measured figures into docs/: tables and two pictures between the marks of performance_log.md.
 
 document.py [--peers FILE] [--scaling FILE]
 
@@ -16,13 +16,13 @@ import pathlib
 import re
 import statistics
 
-from svg import COLOURS, Panel, page
+from svg import COLORS, Panel, page
 
 DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
 
 
 def put(name: str, lines: list[str]) -> None:
-    path = DOCS / "benchmarks.md"
+    path = DOCS / "performance_log.md"
     text = path.read_text(encoding="utf-8")
     start, end = f"<!-- figures: {name} -->\n", "<!-- end -->"
     if start not in text:
@@ -147,7 +147,7 @@ def scaling(document: dict) -> None:
         ticks = [(place[x], label(x)) for x in few]
         panel = Panel(title, x_title, ticks, "share of the roofline",
                       [(v / 100, f"{v} %") for v in (0, 25, 50, 75, 100)], log_x=log)  # fmt: skip
-        for color, (name, line) in zip(COLOURS, sorted(found[curve].items())):
+        for color, (name, line) in zip(COLORS, sorted(found[curve].items())):
             panel.line([(place[x], min(1.05, statistics.median(line[x]))) for x in sorted(line)], color)
             if curve == "tokens":
                 panel.key(name, color)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 
-COLOURS = ("#1f6fb4", "#d1603d", "#2f8f5b", "#8a5bb0", "#8c6d31", "#444444")
+COLORS = ("#1f6fb4", "#d1603d", "#2f8f5b", "#8a5bb0", "#8c6d31", "#444444")
 STYLE = ("<style>text{font:11px sans-serif;fill:#333}.t{font-weight:bold;font-size:12px}"
          ".g{stroke:#ddd;stroke-width:1}.a{stroke:#666;stroke-width:1}</style>")  # fmt: skip
 

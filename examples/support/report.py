@@ -18,7 +18,7 @@ try:
 except ImportError:
     plt = None
 
-COLOURS = {"moe": "#1b6ca8", "dense": "#d1602f"}
+COLORS = {"moe": "#1b6ca8", "dense": "#d1602f"}
 BITS = 1.4426950408889634  # nats to bits
 
 
@@ -43,7 +43,7 @@ def svg(figure):
 def loss_curves(log):
     figure, axes = plt.subplots(figsize=(8, 4))
     for model in log["models"]:
-        history, color = model["history"], COLOURS.get(model["name"], "#555555")
+        history, color = model["history"], COLORS.get(model["name"], "#555555")
         bits = [value * BITS for value in history["loss"]]
         axes.plot(history["step"], bits, color=color, alpha=0.2, linewidth=0.8)
         axes.plot(history["step"], smooth(bits), color=color, linewidth=1.4,
