@@ -595,7 +595,7 @@ TEST(LayerContract, StagesAreNamedInOrder) {
                                           "combine",
                                           "latent",
                                           "combine",
-                                          "all_tokens",
+                                          "gate_backward",
                                           "latent_backward",
                                           "experts_backward",
                                           "dispatch_backward",
