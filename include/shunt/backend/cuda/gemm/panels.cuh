@@ -3,8 +3,8 @@
 #include "shunt/backend/cuda/gemm/frame.cuh"
 
 /// An operand of a tile in shared memory, as tensor cores take it: matrices of eight rows of 16 bytes,
-/// each 128 bytes on end, four of them (64 bytes of terms) for every eight rows or columns. Whatever
-/// reads or writes eight of those rows at once meets every bank once, without padding or exchange. A
+/// each 128 bytes on end, four of them (64 bytes of terms) for every eight rows or columns. An access that
+/// reads or writes eight of those rows at once has no bank conflict, without padding or swizzle. A
 /// matrix's rows are the tile's rows (columns), or, where memory lies across (16-bit elements), its
 /// terms. It is the layout of wgmma without swizzle, too.
 namespace shunt::cuda {

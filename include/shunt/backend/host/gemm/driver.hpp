@@ -42,15 +42,15 @@ struct gemm_job : shunt::detail::gemm_product {
       : gemm_product(product), epilogue(last), epilogue_context(context) {}
 
   gemm_epilogue epilogue;
-  void const* epilogue_context;  ///< what `finish` needs beside
-  /// Where `finish` writes in the end: brought near behind the last piece of weights.
+  void const* epilogue_context;  ///< what `epilogue` needs in addition
+  /// Where `epilogue` writes in the end: prefetched after the last piece of weights.
   gemm_store const* output = nullptr;
   /// wgrad: where its rows go, if they lie contiguous: brought near while they are computed.
   gemm_experts<void> const* written = nullptr;
   /// k that lie in the place of one float, in a forward product: 2 of bf16 (see uses_bf16_dot), 2 or 4
   /// integers (see gemm/int8.inl).
   int k_per_word = 1;
-  bool nontemporal = false;  ///< `finish` writes whole lines that no cache needs
+  bool nontemporal = false;  ///< `epilogue` writes whole lines by non-temporal stores
   int strip = 16;            ///< panels a task computes at most,
   bool wide = false;         ///< whether its sums may take more room (gemm_wide_sums), and
   bool tall = true;          ///< whether blocks may be as high as they can: chosen by gemm()
@@ -99,7 +99,7 @@ template <gemm_kind Kind, class Left, class Right>
 inline constexpr bool may_hold_pairs<gemm_job_of<Kind, Left, Right>> =
     Kind == gemm_kind::forward && std::is_same_v<Left, bf16> && std::is_same_v<Right, bf16>;
 
-/// The job that a call makes, and what its `finish` knows of the output. Kernels that are compiled once in a
+/// The job that a call makes, and what its epilogue knows of the output. Kernels that are compiled once in a
 /// program know nothing: they serve all calls.
 #if defined(SHUNT_ONCE)
 template <gemm_kind, class, class> using gemm_job_for = gemm_job;

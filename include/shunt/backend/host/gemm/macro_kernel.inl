@@ -1,4 +1,5 @@
-// No include guard: the driver of every product, once in each region.
+// No include guard: the macro-kernel of every product, once in each region: GotoBLAS' nest. A task is an
+// MC x NC block of one expert's output; KC (gemm_depth, gemm_made_depth) k are packed at a time.
 #define SHUNT_ADDRESSING SHUNT_INLINE
 #include "shunt/experts/operand_addressing.inl"
 #undef SHUNT_ADDRESSING

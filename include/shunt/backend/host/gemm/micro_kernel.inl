@@ -1,4 +1,5 @@
-// No include guard: the innermost loop, a tile of sums held in registers.
+// No include guard: the micro-kernel, an MR x NR tile of sums held in registers. MR is tile_rows, NR
+// tile_columns.
 #if SHUNT_REGION == 512
 inline constexpr int tile_rows = 12;
 #elif SHUNT_REGION == 256

@@ -1,4 +1,4 @@
-// No include guard: the left operand of a product, as floats.
+// No include guard: pack A, the left operand of a product as a block of floats.
 
 SHUNT_INLINE bool in_place(gemm_rows const& rows) noexcept {
   return rows.type == element_type::f32 && rows.slot == nullptr && rows.scale.factor == nullptr;

@@ -1,4 +1,4 @@
-// No include guard: the right operand, a few panels at a time. B[k][j] is w[n][k] with j = n in the
+// No include guard: pack B, the right operand, a few panels at a time. B[k][j] is w[n][k] with j = n in the
 // forward product, w[n][j] with k = n in dgrad, and a row of tokens in wgrad.
 
 /// Panels for the tiles: floats that are ready, or what the first tile makes them of.

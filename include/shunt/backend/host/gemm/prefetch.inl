@@ -1,4 +1,4 @@
-// No include guard: weights on their way while others are computed with.
+// No include guard: software prefetch of the next panel; loads overlap with FMAs.
 
 /// The rows [first, first + rows) of one expert.
 struct gemm_segment {

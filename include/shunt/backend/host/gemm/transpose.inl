@@ -1,4 +1,4 @@
-// No include guard: operands brought into the form that the tile reads: floats, panels of 16 columns.
+// No include guard: the transpositions of pack B and the conversions of pack A: floats, panels of 16 columns.
 
 /// `count` elements widened to float.
 template <class T>

@@ -21,6 +21,6 @@ SHUNT_INLINE vh narrow_upper(vu x) noexcept {
   __m256i const packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(halves, halves), 0x08);
   return (vh)_mm256_castsi256_si128(packed);
 }
-/// Past the caches, to an aligned place; store_fence() before other threads may read it.
+/// A non-temporal store to an aligned place; store_fence() before other threads may read it.
 SHUNT_INLINE void store_nontemporal(float* to, vf x) noexcept { _mm256_stream_ps(to, (__m256)x); }
 SHUNT_INLINE void store_fence() noexcept { _mm_sfence(); }

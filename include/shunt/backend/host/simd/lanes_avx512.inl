@@ -52,6 +52,6 @@ SHUNT_INLINE vu widen_upper(vh h) noexcept {
 SHUNT_INLINE vh narrow_upper(vu x) noexcept {
   return (vh)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)(x >> 16));
 }
-/// Past the caches, to an aligned place; store_fence() before other threads may read it.
+/// A non-temporal store to an aligned place; store_fence() before other threads may read it.
 SHUNT_INLINE void store_nontemporal(float* to, vf x) noexcept { _mm512_stream_ps(to, (__m512)x); }
 SHUNT_INLINE void store_fence() noexcept { _mm_sfence(); }
