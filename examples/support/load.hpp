@@ -16,7 +16,7 @@ inline void add_load(expert_load& to, expert_load const& more) {
   }
 }
 
-/// The load of one layer as shares that sum to one (all zero where nobody got anything).
+/// The load of one layer as shares that sum to one (all zero where there was no load).
 [[nodiscard]] inline std::vector<double> shares_of(std::vector<std::int64_t> const& counts) {
   double all = 0;
   for (std::int64_t c : counts) all += double(c);

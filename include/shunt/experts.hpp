@@ -116,13 +116,13 @@ template <execution P, input<P, 2> D, class W, output<P, 2> A>
 
 /// The gradient of grouped_gemm to its weights and biases.
 /// Shapes  dc [R,N] · a [R,K] (either may be gathered) · rows [E+1] → dw [E,N,K], d_bias [E,N]. dw may
-///         lie as weights may: any strides, pointers per expert, pairs in any layout, halves apart.
+///         have any layout of weights: any strides, pointers per expert, pairs in any layout, halves apart.
 /// Types   dc and a of any storage type; dw and d_bias float.
 /// Order   dw: one chain of fma(factor · dc, a, ·) over the expert's rows in order, from 0.0f; then
 ///         (add) old + chain. d_bias: the sum of dc's rows in order, likewise.
 /// Aliasing dw and d_bias share no memory with an input.
 /// Errors  as grouped_gemm.
-/// Cost    2·R·N·K flops. An expert without rows gets zeros, or (add) is left alone; a frozen one is
+/// Cost    2·R·N·K flops. An expert without rows gets zeros, or (accumulate) is not touched; a frozen one is
 ///         never written. Never allocates, never syncs.
 template <execution P, input<P, 2> D, input<P, 2> A, class G>
   requires std::constructible_from<expert_gradient<P::memory>, G const&>

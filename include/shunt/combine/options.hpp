@@ -32,7 +32,7 @@ template <class T, space S = space::host> struct combine_gradients {
   view<float const, 1, S> shared_gate = {};   ///< forward's
   zero_experts<T, S> zero = {};               ///< forward's
   view<std::uint8_t const, 1, S> valid = {};  ///< [T] forward's
-  view<float, 2, S> d_gate = {};  ///< [T,K] <d_y, row>; left alone for slots with a row where
+  view<float, 2, S> d_gate = {};  ///< [T,K] <d_y, row>; not written for slots with a row where
                                   ///< rows is null; 0 for slots that add nothing
   view<T, 2, S> d_shared = {};    ///< [T,H] shared_gate · d_y
   view<float, 1, S> d_shared_gate = {};  ///< [T] <d_y, shared>

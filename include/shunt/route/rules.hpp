@@ -14,7 +14,7 @@ namespace shunt::math {
 #undef SHUNT_MATH
 }  // namespace shunt::math
 
-/// What a call of the router comes down to, said once for all backends.
+/// A call of the router, derived once from its options, shared by all backends.
 namespace shunt::detail {
 
 inline constexpr std::int64_t route_strip = 32;  // partial sums of a row: rows are padded to strips

@@ -37,7 +37,7 @@ template <class... Parameters, class... Arguments>
   }
   if (e == cudaSuccess) e = cudaLaunchKernelEx(&where, kernel, Parameters(arguments)...);
   if (e == cudaSuccess) return {};
-  (void)cudaGetLastError();  // said here
+  (void)cudaGetLastError();  // clear the error, which is reported below
   return status::fail(error::backend, "%s: the kernel was not launched: %s", who,
                       cudaGetErrorString(e));
 }

@@ -177,7 +177,7 @@ SHUNT_KERNEL void row_dots(matrix<R const> rows, matrix<T const> like, device_pl
     float dot = 0;
     if (is_valid(valid, t)) {
       if (row >= 0) {
-        if (!rows) continue;  // theirs is the caller's
+        if (!rows) continue;  // the caller computes their d_gate
         dot = row_dot(row_at(rows, row), row_at(like, t), hidden);
       } else if (is_identity(zero, t, k)) {
         dot = row_dot(row_at(like, t), row_at(zero.x, t), hidden);

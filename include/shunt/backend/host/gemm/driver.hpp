@@ -122,12 +122,12 @@ inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///
 inline constexpr std::int64_t gemm_wide_panels = 64;
 inline constexpr std::int64_t gemm_wide_sums = gemm_block_rows * gemm_depth;
 
-/// A weight gradient whose sums are at hand at once: finished by a few rows, see gemm/wgrad.inl.
+/// A weight gradient with few terms a sum: finished by a few rows, see gemm/wgrad.inl.
 SHUNT_INLINE bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) noexcept {
   return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
 }
 
-/// What its blocks may be high: the rows of its left operand, all sums deep, are kept. The higher, the less often
+/// The largest block height whose packed left operand fits. The higher, the less often
 /// the right one is read from its rows, which costs a tile three times its time.
 SHUNT_INLINE std::int64_t gemm_tallest(std::int64_t depth) noexcept {
   std::int64_t const fit = gemm_block_rows * gemm_depth / depth / 16 * 16;

@@ -57,7 +57,7 @@ static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
 #include "shunt/backend/host/gemm/wgrad.inl"
 
 /// The pieces of a block in the order in which they are computed with: by columns for each piece of
-/// the left operand that is at hand, and those by k.
+/// the packed left operand, and those by k.
 struct gemm_walk {
   std::int64_t column, columns, depth, a_depth, group;
   std::int64_t most;  ///< k of a piece

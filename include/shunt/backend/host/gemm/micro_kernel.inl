@@ -35,7 +35,7 @@ struct by_fma {
 
 // Where a tile's right operand comes from. The vectors of row k lie in one panel, or (a tile as wide
 // as two) vector v in panel v. right_packed and right_rows are for the first tile of several: what it has
-// widened it leaves in a panel for the others, in the shadow of its arithmetic. `pairs`: the first vector
+// widened it leaves in a panel for the others, while it multiplies. `pairs`: the first vector
 // is the even columns, the second the odd ones.
 inline constexpr bool one_panel = tile_columns <= panel_columns;
 inline constexpr int tile_panels = one_panel ? 1 : tile_columns / panel_columns;
@@ -57,7 +57,7 @@ template <class Sums> struct right_ready {
 };
 using right_panel = right_ready<by_fma>;
 
-/// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a line to forget.
+/// Packed panels of a narrower type, and a place for their floats, or (keep_row 0) a scratch line that is never read.
 template <class T> struct right_packed {
   using sums = by_fma;
   static constexpr bool runs_across = false;

@@ -37,7 +37,7 @@ struct prefetch_batch {
   char const* at;
   std::int64_t apart, step;
 };
-/// Requests for the next `lines`, in `steps`; for a line at hand, `idle`, where none is left.
+/// Requests for the next `lines`, in `steps`; for `idle`, a cached line, where none is left.
 SHUNT_INLINE prefetch_batch next_prefetch_batch(prefetch_cursor& next, std::int64_t lines,
                                                 std::int64_t steps, void const* idle) noexcept {
   if (next.rows <= 0) return {static_cast<char const*>(idle), 0, 0};

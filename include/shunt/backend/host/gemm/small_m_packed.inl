@@ -135,7 +135,7 @@ __attribute__((noinline, aligned(64))) void few_piece(Sums& sums, float const* a
   }
 }
 
-/// The sums in units of the scales of the pieces at hand, or of 1.
+/// The sums in units of the scales of these pieces, or of 1.
 template <bool One, class F, int Rows, int Panels>
 SHUNT_INLINE void change_unit(few_sums<F, Rows, Panels>& to) noexcept {
   for_sums<1, Panels>([&](auto, auto p, auto v) __attribute__((always_inline)) {

@@ -60,7 +60,7 @@ template <class T, int Rows> void sum_across(across_at<T> const& at) noexcept {
     store(at.c + r.value * at.c_row, sum[r.value]);
   });
 }
-/// Rows between are computed with some more, whose sums nobody reads.
+/// Rows between are computed with some more, whose sums are not read.
 template <class T>
 SHUNT_INLINE void sum_across_rows(std::int64_t rows, across_at<T> const& at) noexcept {
   if (rows == 1) return sum_across<T, 1>(at);

@@ -1,4 +1,4 @@
-// No include guard: a block of a weight gradient whose rows of tokens are all at hand. Its sums are finished
+// No include guard: a block of a weight gradient whose rows of tokens are packed at once. Its sums are finished
 // a tile's height at a time, many columns wide: they never leave the first cache, and what is written is
 // written in long runs, which memory takes twice as fast as single lines.
 

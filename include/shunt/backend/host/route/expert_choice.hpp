@@ -72,7 +72,7 @@ status route_expert_choice(on_host const& on,
     if (wanted > 0) choose(column, s.padded, s.peaks + worker * s.strips, to, wanted);
     std::int64_t taken = 0;
     while (taken < wanted && to[taken] >= 0) ++taken;
-    // Into token order: marked in the column, which nobody needs any more, and read off it.
+    // Into token order: marked in the column, which is not needed any more, and read from it.
     for (std::int64_t t = 0; t < tokens; ++t) column[t] = 0.0f;
     for (std::int64_t i = 0; i < taken; ++i) column[to[i]] = 1.0f;
     for (std::int64_t t = 0, i = 0; i < taken; ++t) {

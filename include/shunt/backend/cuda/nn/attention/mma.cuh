@@ -212,7 +212,7 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
         }
       }
       __syncthreads();
-      bring_keys(key + tile_side);  // on their way while the values are used
+      bring_keys(key + tile_side);  // prefetched while the values are used
       int seen[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {

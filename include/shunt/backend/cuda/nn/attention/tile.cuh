@@ -107,7 +107,7 @@ __device__ void tile_products(A const& a, B const& b, int depth, tile_memory& m,
     a.put(left, m.staged[0]);
     b.put(right, m.staged[1]);
     __syncthreads();
-    if (first + tile_depth < depth) {  // on their way while these are multiplied
+    if (first + tile_depth < depth) {  // prefetched while these are multiplied
       a.fetch(first + tile_depth, depth, left);
       b.fetch(first + tile_depth, depth, right);
     }
