@@ -12,14 +12,14 @@
 namespace bindings {
 namespace {
 
-using options_type = shunt::moe_experts_options<shunt::activation, S>;
+using experts_options = shunt::moe_experts_options<shunt::activation, S>;
 
 /// Ids, gates and experts of one call. Types and memory are checked here, extents by the library.
 struct experts_call {
   array x, expert, gate;
   matrices up, down;
   array up_bias, down_bias;
-  options_type options;
+  experts_options options;
 
   experts_call(nb::handle x_, nb::handle expert_, nb::handle gate_, nb::tuple const& experts)
       : expert(expert_, "moe_experts.expert", 2, {element::i32}, access::read, here),

@@ -16,7 +16,7 @@ TEST(CudaMmaTypes, Tf32OnRequest) {
 }
 
 /// The choice for so many rows of eight experts, as text.
-std::string choice(on_cuda const& on, stored a, stored w, offset_t rows) {
+std::string choice(on_cuda const& on, element_type a, element_type w, offset_t rows) {
   cuda::gemm_job job;
   job.experts = 8;
   job.rows = rows;
