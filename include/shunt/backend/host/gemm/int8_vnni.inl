@@ -10,10 +10,8 @@ SHUNT_INLINE vu fill_four(void const* numbers) noexcept {
 /// int8_channel: four neighboring k, see gemm/int8.inl.
 struct by_fours {
   static SHUNT_INLINE void add(float const* at, vf b0, vf b1, vf& sum0, vf& sum1) noexcept {
-    vu const left = fill_four(at);
     vu first = as_bits(sum0), second = as_bits(sum1);
-    add_fours(first, as_bits(b0), left);
-    add_fours(second, as_bits(b1), left);
+    add_fours(first, second, as_bits(b0), as_bits(b1), at);
     sum0 = as_float(first);
     sum1 = as_float(second);
   }

@@ -40,6 +40,26 @@ SHUNT_INLINE void add_fours(vu& sum, vu weights, vu numbers) noexcept {
   __asm__("vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(weights), "v"(numbers));
 #endif
 }
+/// The same of two sums with the row's four numbers that are at `numbers`. The broadcast is in the assembly of its
+/// products: clang hoists the broadcasts of all rows otherwise, and spills them.
+SHUNT_INLINE void add_fours(vu& sum0, vu& sum1, vu weights0, vu weights1,
+                            float const* numbers) noexcept {
+#if defined(SHUNT_EMULATE_AVX512)
+  unsigned bits;
+  __builtin_memcpy(&bits, numbers, sizeof bits);
+  vu const row = vu{} + bits;
+  add_fours(sum0, weights0, row);
+  add_fours(sum1, weights1, row);
+#else
+  vu row;
+  __asm__(
+      "vpbroadcastd {%5, %2|%2, %5}\n\t"
+      "vpdpbusd {%2, %3, %0|%0, %3, %2}\n\t"
+      "vpdpbusd {%2, %4, %1|%1, %4, %2}"
+      : "+v"(sum0), "+v"(sum1), "=&v"(row)
+      : "v"(weights0), "v"(weights1), "m"(*numbers));
+#endif
+}
 SHUNT_INLINE vf sqrt(vf x) noexcept { return (vf)_mm512_maskz_sqrt_ps(0xffff, (__m512)x); }
 SHUNT_INLINE vf widen_half(vh h) noexcept { return (vf)_mm512_maskz_cvtph_ps(0xffff, (__m256i)h); }
 SHUNT_INLINE vh narrow_half(vf x) noexcept {
