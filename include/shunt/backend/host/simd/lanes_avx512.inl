@@ -51,7 +51,7 @@ SHUNT_INLINE void add_fours(vu& sum0, vu& sum1, vu weights0, vu weights1,
   add_fours(sum0, weights0, row);
   add_fours(sum1, weights1, row);
 #else
-  vu row;
+  [[maybe_unused]] vu row;  // nvcc sees no use of it in the assembly
   __asm__(
       "vpbroadcastd {%5, %2|%2, %5}\n\t"
       "vpdpbusd {%2, %3, %0|%0, %3, %2}\n\t"
