@@ -78,14 +78,8 @@ TEST(MoeExperts, PackedWeightsHaveTheBitsOfPlainOnes) {
   on_host const on{};
   auto plain = in.weights();
   auto const pack = [&](expert_matrix<float> const& w, guarded<float>& memory) {
-    auto const as = [&](float const* at) {
-      return w.has_pairs()
-                 ? expert_matrix<float>::packed(at, w.experts(), w.rows(), w.columns(), w.pairs())
-                 : expert_matrix<float>::packed(at, w.experts(), w.rows(), w.columns());
-    };
-    memory = guarded<float>(static_cast<std::size_t>(as(nullptr).packed_elements()));
-    EXPECT_TRUE(pack_weights(on, w, memory).ok());
-    return as(memory.data());
+    return packed_by(w, memory,
+                     [&](auto const& from, auto& to) { return pack_weights(on, from, to); });
   };
   guarded<float> up, down;
   auto packed = plain;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "shunt/moe_experts.hpp"
@@ -11,6 +12,7 @@
 #include "support/compare.hpp"
 #include "support/guarded.hpp"
 #include "support/oracle_layer.hpp"
+#include "support/packed_formats.hpp"
 #include "support/random.hpp"
 #include "support/shapes.hpp"
 
@@ -41,6 +43,17 @@ inline std::vector<experts_formula> experts_formulas() {
        .gate_on_input = true},
       {.name = "some without an expert", .tokens = 11, .top_k = 3, .without_expert = {0, 4}},
       {.name = "padding", .tokens = 4, .hidden = 16, .valid = {1, 0, 1, 1}}};
+}
+
+/// The packed form of w, made by pack(w, bytes) in `bytes`.
+template <class F, class T, class Pack>
+expert_matrix<F> packed_by(expert_matrix<T> const& w, guarded<F>& bytes, Pack const& pack) {
+  auto const E = static_cast<int>(w.experts()), N = static_cast<int>(w.rows()),
+             K = static_cast<int>(w.columns());
+  auto const pairs = w.has_pairs() ? std::optional(w.pairs()) : std::nullopt;
+  bytes = room_for<F>(E, N, K, pairs);
+  fine(pack(w, bytes));
+  return handle(bytes, E, N, K, pairs);
 }
 
 template <class T> struct experts_numbers {
@@ -115,15 +128,9 @@ template <class T> struct experts_numbers {
   [[nodiscard]] guarded<T> infer_quantized(moe_experts_options<activation> const& o) const {
     auto const plain = weights();
     auto const quantize = [](expert_matrix<T> const& w, guarded<F>& bytes) {
-      auto const as = [&](F const* at) {
-        return w.has_pairs()
-                   ? expert_matrix<F>::packed(at, w.experts(), w.rows(), w.columns(), w.pairs())
-                   : expert_matrix<F>::packed(at, w.experts(), w.rows(), w.columns());
-      };
-      bytes = guarded<F>(static_cast<std::size_t>(as(nullptr).packed_elements()));
-      status const done = quantize_weights(on_host{}, w, bytes);
-      EXPECT_TRUE(done.ok()) << done.message();
-      return as(bytes.data());
+      return packed_by(w, bytes, [](auto const& from, auto& to) {
+        return quantize_weights(on_host{}, from, to);
+      });
     };
     guarded<F> up_bytes, down_bytes;
     moe_experts_weights<F> w;

@@ -178,8 +178,7 @@ template <class T, space S, class A>
 template <class V>
 [[nodiscard]] status tokens_of_layer(char const* name, V const& x, offset_t tokens,
                                      offset_t width) noexcept {
-  return first_of(extent(name, 0, x.extent(0), tokens, "tokens of x"),
-                  extent(name, 1, x.extent(1), width, "the gate's width"), rows(name, x));
+  return tokens_of(name, x, tokens, width, "the gate's width");
 }
 
 template <execution P, class T, class G, class W, class A>

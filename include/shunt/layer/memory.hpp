@@ -21,7 +21,9 @@ struct moe_sizes : expert_sizes {
 
   template <class T, class G, space S, class W, class A>
   moe_sizes(offset_t batch, moe_weights<T, G, S, W> const& w, layer_options<A, S> const& o) noexcept
-      : width(w.gate.extent(1)),
+      : expert_sizes(batch, o.tokens_per_expert > 0 ? w.gate.extent(0) : offset_t{o.top_k}, w,
+                     o.route.gate_on_input),
+        width(w.gate.extent(1)),
         experts(w.gate.extent(0)),
         shared_rows(w.shared_up.rows()),
         shared(w.shared_up ? w.shared_down.columns() : 0),
@@ -29,13 +31,6 @@ struct moe_sizes : expert_sizes {
         latent(bool(w.latent_down)),
         shared_gated(bool(w.shared_gate)),
         zero(o.route.zero_experts > 0 && o.zero_experts_here) {
-    tokens = batch;
-    hidden = w.down.rows();
-    local = w.up.experts();
-    top_k = tokens_per_expert > 0 ? experts : offset_t{o.top_k};
-    up_rows = w.up.rows();
-    intermediate = w.down.columns();
-    gate_on_input = o.route.gate_on_input;
     if (tokens_per_expert > 0) {
       rows = expert_choice_rows_bound(static_cast<index_t>(local), o.tokens_per_expert);
       expected = o.tokens_per_expert;

@@ -69,13 +69,18 @@ template <class G, class Weights>
                        bool(g.down)));
 }
 
+/// Rows for each token of x; of that width, for the reason `why`.
+template <class V>
+[[nodiscard]] status tokens_of(char const* name, V const& x, offset_t tokens, offset_t width,
+                               char const* why) noexcept {
+  return first_of(extent(name, 0, x.extent(0), tokens, "tokens of x"),
+                  extent(name, 1, x.extent(1), width, why), rows(name, x));
+}
 /// [T,H] of the experts.
 template <class V>
 [[nodiscard]] status tokens_of_experts(char const* who, char const* what, V const& x,
                                        offset_t tokens, offset_t hidden) noexcept {
-  argument const name(who, what);
-  return first_of(extent(name, 0, x.extent(0), tokens, "tokens of x"),
-                  extent(name, 1, x.extent(1), hidden, "rows of down"), rows(name, x));
+  return tokens_of(argument(who, what), x, tokens, hidden, "rows of down");
 }
 
 /// The ids that go with the gates.

@@ -18,17 +18,10 @@ struct expert_sizes {
   index_t expected = 0;                                   // rows of an expert, for tile sizes
   bool gate_on_input = false;
 
-  expert_sizes() noexcept = default;
   template <class W, space S, class A>
   expert_sizes(offset_t batch, offset_t k, moe_experts_weights<W, S> const& w,
                moe_experts_options<A, S> const& o) noexcept
-      : tokens(batch),
-        hidden(w.down.rows()),
-        local(w.up.experts()),
-        top_k(k),
-        up_rows(w.up.rows()),
-        intermediate(w.down.columns()),
-        gate_on_input(o.gate_on_input) {
+      : expert_sizes(batch, k, w, o.gate_on_input) {
     rows = plan_rows_bound(for_plan(), plan_options<S>{.capacity = o.capacity});
     expected = expected_rows(o.global_experts > 0 ? o.global_experts : local, o.capacity);
   }
@@ -41,6 +34,17 @@ struct expert_sizes {
   [[nodiscard]] shape for_plan() const noexcept { return of_experts(local); }
 
  protected:
+  /// All but the rows, which depend on who chooses. Weights has the members of moe_experts_weights.
+  template <class Weights>
+  expert_sizes(offset_t batch, offset_t k, Weights const& w, bool on_input) noexcept
+      : tokens(batch),
+        hidden(w.down.rows()),
+        local(w.up.experts()),
+        top_k(k),
+        up_rows(w.up.rows()),
+        intermediate(w.down.columns()),
+        gate_on_input(on_input) {}
+
   [[nodiscard]] shape of_experts(offset_t count) const noexcept {
     return {.tokens = static_cast<index_t>(tokens),
             .experts = static_cast<index_t>(count),

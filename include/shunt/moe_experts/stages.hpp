@@ -20,9 +20,7 @@ class stages {
   template <class Stage>
     requires std::invocable<Stage&>
   void operator()(char const* name, Stage&& stage) noexcept {
-    if (!outcome_.ok()) return;
-    outcome_ = stage();
-    if (outcome_.ok() && hook_.after != nullptr) hook_.after(hook_.self, name);
+    if (outcome_.ok()) (*this)(name, stage());
   }
   bool operator()(char const* name, status const& outcome) noexcept {
     outcome_ = outcome;
