@@ -4,7 +4,7 @@
 #include "shunt/experts/operand_addressing.inl"
 #undef SHUNT_ADDRESSING
 //
-#include "shunt/backend/host/gemm_known.inl"
+#include "shunt/backend/host/gemm/known.inl"
 //
 #include "shunt/backend/host/gemm/prefetch.inl"
 //
