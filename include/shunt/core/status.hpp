@@ -17,7 +17,8 @@ enum class error : std::uint8_t {
   overlap,          ///< input and output share memory where that is not allowed
   too_large,        ///< a count that does not fit its type
   unsupported,      ///< this build or this processor cannot do it
-  backend           ///< the device runtime reported an error
+  backend,          ///< the device runtime, or another library that carries data, reported an error
+  peer              ///< another rank died, left or did not answer in time: the sentence names it
 };
 
 /// What a primitive answers: `ok()`, or an error with a sentence that names the argument, what it

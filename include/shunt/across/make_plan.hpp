@@ -1,0 +1,253 @@
+#pragma once
+#include <algorithm>
+#include <limits>
+
+#include "shunt/across/agree.hpp"
+#include "shunt/dispatch.hpp"
+
+/// From the ids of this rank's tokens and the counts of all ranks to a plan: integers only, so that every
+/// rank computes the same.
+namespace shunt::detail {
+inline namespace SHUNT_ABI {
+
+/// The sizes of a plan across ranks, and what competes for a capacity.
+struct across_sizes {
+  offset_t tokens = 0, top_k = 0, experts = 0, zero = 0, places = 0, local = 0;
+  int ranks = 1;
+  index_t capacity = 0;
+  drop_policy drop = drop_policy::by_position;
+
+  /// Where first choices go before second ones, each choice is counted by itself.
+  [[nodiscard]] offset_t levels() const noexcept {
+    return capacity > 0 && drop == drop_policy::by_choice ? top_k : 1;
+  }
+  [[nodiscard]] offset_t ids() const noexcept { return experts + zero; }
+  [[nodiscard]] offset_t counts() const noexcept { return levels() * ids(); }
+};
+
+template <exchange X>
+[[nodiscard]] across_sizes sizes_across(among_ranks<X> const& among, offset_t tokens,
+                                        offset_t top_k, index_t capacity, drop_policy drop,
+                                        index_t zero_experts) noexcept {
+  expert_placement const& p = among.placement;
+  int const rank = among.transport.rank();
+  bool const whole = p.start && p.ranks() == among.transport.ranks();
+  return {.tokens = tokens,
+          .top_k = top_k,
+          .experts = p.experts,
+          .zero = zero_experts,
+          .places = p.places(),
+          .local = whole ? p.on_rank(rank) : 0,
+          .ranks = among.transport.ranks(),
+          .capacity = capacity,
+          .drop = drop};
+}
+
+struct across_plan_scratch {
+  rank_messages messages;
+  view<index_t, 2> place;      // [T,K] the place of each slot
+  view<index_t, 1> of_expert;  // [E] the place that tokens of one rank use
+  view<index_t, 2> kept;       // [R,E] slots of each rank that have a row
+  view<index_t, 1> used;       // [E]
+  view<offset_t, 1> received;  // [R] rows that each rank receives
+  arena<> plan;
+
+  static across_plan_scratch carve(arena<>& from, across_sizes const& n) noexcept {
+    auto const list = [&](offset_t count) {
+      return view<index_t, 1>(from.take<index_t>(count), {{count}});
+    };
+    auto const matrix = [&](offset_t rows, offset_t columns) {
+      return view<index_t, 2>(from.take<index_t>(rows * columns), {{rows, columns}});
+    };
+    across_plan_scratch s;
+    s.messages = rank_messages::carve(from, n.ranks, n.counts());
+    s.place = matrix(n.tokens, n.top_k);
+    s.of_expert = list(n.experts);
+    s.kept = matrix(n.ranks, n.experts);
+    s.used = list(n.experts);
+    s.received = view<offset_t, 1>(from.take<offset_t>(n.ranks), {{n.ranks}});
+    std::size_t const bytes =
+        plan_scratch_bytes(on_host{}, {.tokens = static_cast<index_t>(n.tokens),
+                                       .experts = static_cast<index_t>(n.places),
+                                       .top_k = static_cast<index_t>(n.top_k)});
+    s.plan = {from.take<std::byte>(static_cast<offset_t>(bytes)), bytes};
+    return s;
+  }
+};
+
+/// Slots of this rank that ask for each id, choice by choice where n.levels() says so; and valid tokens.
+[[nodiscard]] inline offset_t count_slots(across_sizes const& n, view<index_t const, 2> expert,
+                                          view<std::uint8_t const, 1> valid,
+                                          index_t* counts) noexcept {
+  std::fill_n(counts, n.counts(), 0);
+  offset_t tokens = 0;
+  for (offset_t t = 0; t < n.tokens; ++t) {
+    if (!is_valid(valid, t)) continue;
+    ++tokens;
+    for (offset_t k = 0; k < n.top_k; ++k) {
+      index_t const id = expert(t, k);
+      if (id >= 0 && id < n.ids()) ++counts[(n.levels() > 1 ? k * n.ids() : 0) + id];
+    }
+  }
+  return tokens;
+}
+
+/// Slots of all ranks that ask for an id.
+[[nodiscard]] inline offset_t wanted_by_all(across_sizes const& n, rank_messages const& m,
+                                            offset_t id) noexcept {
+  offset_t sum = 0;
+  for (int r = 0; r < n.ranks; ++r) {
+    for (offset_t k = 0; k < n.levels(); ++k) sum += m.count(r, k * n.ids() + id);
+  }
+  return sum;
+}
+
+/// What a capacity leaves to each rank: an expert takes slots in the order of ranks, or, by choice, all
+/// ranks' first choices before their second ones.
+inline void share_capacity(across_sizes const& n, rank_messages const& m,
+                           view<index_t, 2> kept) noexcept {
+  for (offset_t e = 0; e < n.experts; ++e) {
+    offset_t left = n.capacity > 0 ? n.capacity : std::numeric_limits<offset_t>::max();
+    for (int r = 0; r < n.ranks; ++r) kept(r, e) = 0;
+    for (offset_t k = 0; k < n.levels(); ++k) {
+      for (int r = 0; r < n.ranks; ++r) {
+        offset_t const got = std::min<offset_t>(left, m.count(r, k * n.ids() + e));
+        kept(r, e) += static_cast<index_t>(got);
+        left -= got;
+      }
+    }
+  }
+}
+
+/// Rows that each place gets, rank by rank: each(source rank, owner rank, place, rows).
+template <class Each>
+void each_transfer(across_sizes const& n, expert_placement const& p, view<index_t, 2> kept,
+                   view<index_t, 1> of_expert, Each const& each) noexcept {
+  for (int source = 0; source < n.ranks; ++source) {
+    places_of_rank(p, source, of_expert);
+    for (int owner = 0; owner < n.ranks; ++owner) {
+      for (index_t at = p.start[owner]; at < p.start[owner + 1]; ++at) {
+        index_t const e = p.expert[at];
+        each(source, owner, at, of_expert[e] == at ? kept(source, e) : 0);
+      }
+    }
+  }
+}
+
+/// Whether every rank has memory for what it would receive: the same answer on all of them.
+[[nodiscard]] inline status room_for_rows(char const* who, across_sizes const& n,
+                                          expert_placement const& p, across_plan_scratch const& s) {
+  for (int rank = 0; rank < n.ranks; ++rank) s.received[rank] = 0;
+  each_transfer(n, p, s.kept, s.of_expert,
+                [&](int, int owner, index_t, index_t rows) { s.received[owner] += rows; });
+  for (int rank = 0; rank < n.ranks; ++rank) {
+    offset_t const most = s.messages.header(rank).most_rows;
+    if (s.received[rank] <= most) continue;
+    return status::fail(error::arena_too_small,
+                        "%s: rank %d would receive %lld rows; it has memory for %lld "
+                        "(among.most_rows, most_tokens)",
+                        who, rank, static_cast<long long>(s.received[rank]),
+                        static_cast<long long>(most));
+  }
+  return {};
+}
+
+/// recv_start, and `here`: the rows that come, in the order of source ranks, each rank's place by place.
+inline void plan_received(across_sizes const& n, expert_placement const& p, int rank,
+                          across_plan_scratch const& s, across_plan const& plan) noexcept {
+  index_t const first = p.start[rank];
+  view<index_t, 1> const offset = plan.here.offset;
+  for (offset_t e = 0; e < offset.extent(0); ++e) offset[e] = 0;
+  for (int r = 0; r <= n.ranks; ++r) plan.recv_start[r] = 0;
+  each_transfer(n, p, s.kept, s.of_expert, [&](int source, int owner, index_t at, index_t rows) {
+    if (owner != rank) return;
+    plan.recv_start[source + 1] += rows;
+    offset[at - first + 1] += rows;
+  });
+  for (int r = 0; r < n.ranks; ++r) plan.recv_start[r + 1] += plan.recv_start[r];
+  for (offset_t e = 0; e + 1 < offset.extent(0); ++e) offset[e + 1] += offset[e];
+  // The next row of each expert, where its own offset stands until all are placed.
+  index_t* const next = s.used.data();
+  for (offset_t e = 0; e < n.local; ++e) next[e] = offset[e];
+  index_t slot = 0;
+  each_transfer(n, p, s.kept, s.of_expert, [&](int, int owner, index_t at, index_t rows) {
+    for (index_t i = 0; owner == rank && i < rows; ++i, ++slot) {
+      index_t const row = next[at - first]++;
+      plan.here.row_slot[row] = slot;
+      plan.here.slot_row[slot] = row;
+    }
+  });
+}
+
+/// Ids become places; a slot that a capacity leaves out becomes -1, and so does one of an id that names no
+/// expert. Returns the slots left out.
+inline index_t place_slots(across_sizes const& n, int rank, expert_placement const& p,
+                           view<index_t const, 2> expert, view<std::uint8_t const, 1> valid,
+                           across_plan_scratch const& s) noexcept {
+  places_of_rank(p, rank, s.of_expert);
+  for (offset_t e = 0; e < n.experts; ++e) s.used[e] = 0;
+  index_t dropped = 0;
+  auto const slot = [&](offset_t t, offset_t k) {
+    index_t const id = expert(t, k);
+    index_t& to = s.place(t, k);
+    to = id;  // -1, and what is out of range: plan_dispatch counts it
+    if (id < 0 || !is_valid(valid, t)) return;
+    if (id >= n.experts) {
+      to = static_cast<index_t>(id < n.ids() ? id - n.experts + n.places : n.places + n.zero);
+    } else if (s.used[id] == s.kept(rank, id)) {
+      to = -1;
+      ++dropped;
+    } else {
+      ++s.used[id];
+      to = s.of_expert[id];
+    }
+  };
+  if (n.levels() > 1) {
+    for (offset_t k = 0; k < n.top_k; ++k) {
+      for (offset_t t = 0; t < n.tokens; ++t) slot(t, k);
+    }
+  } else {
+    for (offset_t t = 0; t < n.tokens; ++t) {
+      for (offset_t k = 0; k < n.top_k; ++k) slot(t, k);
+    }
+  }
+  return dropped;
+}
+
+/// The plan, once the ranks agree. What it writes before it succeeds is the plan alone.
+template <class P, exchange X>
+[[nodiscard]] status plan_agreed(char const* who, P const& on, among_ranks<X> const& among,
+                                 across_sizes const& n, view<index_t const, 2> expert,
+                                 across_plan_scratch const& s, across_plan const& plan,
+                                 across_plan_options const& o) noexcept {
+  expert_placement const& p = among.placement;
+  int const rank = among.transport.rank();
+  share_capacity(n, s.messages, s.kept);
+  if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
+  plan_received(n, p, rank, s, plan);
+  index_t const dropped = place_slots(n, rank, p, expert, o.valid, s);
+  plan_counts totals;
+  status const made = plan_dispatch(on, s.place, plan.to, s.plan,
+                                    {.valid = o.valid,
+                                     .experts = static_cast<index_t>(n.places),
+                                     .zero_experts = static_cast<index_t>(n.zero),
+                                     .report = {.totals = view<plan_counts, 1>(&totals, {{1}})}});
+  if (!made.ok()) return made;
+  for (int r = 0; r <= n.ranks; ++r) plan.send_start[r] = plan.to.offset[p.start[r]];
+  if (o.report.totals) {
+    totals.dropped += dropped;
+    totals.unrouted -= dropped;
+    o.report.totals[0] = totals;
+  }
+  for (index_t i = 0; i < n.local; ++i) {
+    if (o.report.wanted) {
+      o.report.wanted[i] =
+          static_cast<index_t>(wanted_by_all(n, s.messages, p.expert[p.start[rank] + i]));
+    }
+    if (o.report.kept) o.report.kept[i] = plan.here.offset[i + 1] - plan.here.offset[i];
+  }
+  return {};
+}
+
+}  // namespace SHUNT_ABI
+}  // namespace shunt::detail
