@@ -57,7 +57,7 @@ template <class T> struct job {
     out.z = z;
   }
   std::string forward() {
-    status const s = route(on, in(), out, arena<>(bytes), p.route, with);
+    status const s = route(on, in(), with, out, arena<>(bytes), p.route);
     return s.ok() ? std::string() : s.message();
   }
   std::string backward() {
@@ -65,9 +65,9 @@ template <class T> struct job {
     d.gate = {d_gate.data(), {{tokens, p.sizes.top_k}}};
     d.importance = d_importance;
     d.z = d_z;
-    status const s =
-        route_backward(on, in(), out, d, view<T, 2>(d_logits.data(), {{tokens, p.sizes.experts}}),
-                       arena<>(bytes), p.route, with);
+    status const s = route_backward(on, in(), with, out, d,
+                                    view<T, 2>(d_logits.data(), {{tokens, p.sizes.experts}}),
+                                    arena<>(bytes), p.route);
     return s.ok() ? std::string() : s.message();
   }
   /// Every chosen expert's key is at least every other's, and gates are the scores' (softmax and

@@ -26,13 +26,13 @@ int main() {
       .down = matrices(down.data(), {{experts, hidden, intermediate}})};
   shunt::load_figures load;
   shunt::layer_options<> const options{.top_k = 2,
-                                       .route = {.gates = shunt::gate_kind::renormalized},
-                                       .load = {.figures = {&load, {{1}}}}};
+                                       .route = {.gates = shunt::gate_kind::renormalized}};
   shunt::on_host const on;  // all cores, the best instruction set
   std::vector<std::byte> scratch(shunt::moe_layer_scratch_bytes(on, tokens, weights, options));
   shunt::status const done =
       shunt::moe_layer(on, matrix(x.data(), {{tokens, hidden}}), weights,
-                       shunt::view<float, 2>(y.data(), {{tokens, hidden}}), scratch, options);
+                       shunt::view<float, 2>(y.data(), {{tokens, hidden}}),
+                       {.load = {.figures = {&load, {{1}}}}}, scratch, options);
 
   if (!done.ok()) return std::fprintf(stderr, "%s\n", done.message()), 1;
   std::printf("y[0] = %.4f %.4f %.4f ...\n", double(y[0]), double(y[1]), double(y[2]));

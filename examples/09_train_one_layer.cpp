@@ -61,7 +61,7 @@ int main() {
 
   double first = 0.0, loss = 0.0;
   for (int step = 0; step <= 300; ++step) {
-    must(shunt::moe_layer(on, in, w, view(y.data(), T, H), work, options, &saved));
+    must(shunt::moe_layer(on, in, w, view(y.data(), T, H), {.saved = &saved}, work, options));
     loss = 0.0;
     for (std::size_t i = 0; i < y.size(); ++i) {
       float const off = y[i] - target[i];

@@ -119,12 +119,11 @@ void run(checkpoint::any_layer const& layer,
     }
     options.token = ids;
   }
-  options.observe.counts = counts;
   std::vector<std::byte> work(shunt::moe_layer_scratch_bytes(on, tokens, weights, options));
   auto const before = std::chrono::steady_clock::now();
-  shunt::status done =
-      shunt::moe_layer(on, shunt::view<T const, 2>(x.data(), {{tokens, width}}), weights,
-                       shunt::view<T, 2>(y.data(), {{tokens, width}}), work, options);
+  shunt::status done = shunt::moe_layer(on, shunt::view<T const, 2>(x.data(), {{tokens, width}}),
+                                        weights, shunt::view<T, 2>(y.data(), {{tokens, width}}),
+                                        {.route = {.counts = counts}}, work, options);
   std::chrono::duration<double> const took = std::chrono::steady_clock::now() - before;
   if (!done.ok()) throw lm::problem(done.message());
   done = shunt::load_stats(on, shunt::view<shunt::index_t const, 1>(counts),

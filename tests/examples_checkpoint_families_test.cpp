@@ -45,13 +45,13 @@ class Families : public testing::Test {
   layer_formula& f = s.is.f;
   auto const tokens = static_cast<index_t>(f.tokens);
   guarded<std::int16_t> chosen(static_cast<std::size_t>(tokens * f.top_k));
-  options.observe.recorded = chosen.as(tokens, f.top_k);
   if (s.is.table > 0) options.token = s.token.as(tokens);
   on_host const on{.threads = 1};
   guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, options));
   status const done =
-      moe_layer(on, s.x.as(tokens, f.width), w, y.as(tokens, f.width), arena<>(work), options);
+      moe_layer(on, s.x.as(tokens, f.width), w, y.as(tokens, f.width),
+                {.route = {.recorded = chosen.as(tokens, f.top_k)}}, arena<>(work), options);
   EXPECT_TRUE(done.ok()) << done.message();
   f.chosen.assign(chosen.data(), chosen.data() + chosen.size());
   f.kept = f.chosen;

@@ -70,14 +70,15 @@ template <class Bias> layer_choice choice_of(layer_setup<bf16> const& s, Bias co
 /// The ids that the layer chooses.
 template <class T, class G>
 std::vector<index_t> chosen_by(on_host const& on, layer_setup<T> const& s,
-                               moe_weights<T, G> const& w, layer_options<activation> options) {
+                               moe_weights<T, G> const& w,
+                               layer_options<activation> const& options) {
   auto const tokens = static_cast<index_t>(s.is.f.tokens);
   guarded<std::int16_t> chosen(static_cast<std::size_t>(tokens * s.is.f.top_k));
-  options.observe.recorded = chosen.as(tokens, s.is.f.top_k);
   guarded<T> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, options));
-  status const done = moe_layer(on, s.x.as(tokens, s.is.f.width), w, y.as(tokens, s.is.f.width),
-                                arena<>(work), options);
+  status const done =
+      moe_layer(on, s.x.as(tokens, s.is.f.width), w, y.as(tokens, s.is.f.width),
+                {.route = {.recorded = chosen.as(tokens, s.is.f.top_k)}}, arena<>(work), options);
   EXPECT_TRUE(done.ok()) << done.message();
   return {chosen.begin(), chosen.end()};
 }

@@ -83,13 +83,14 @@ TEST(LayerContract, Battery10_RecomputingGivesTheSameBitsAndCountsTheLoadOnce) {
     guarded<index_t> tokens(std::vector<index_t>{0});
     std::fill(importance.begin(), importance.end(), 0.0f);
     o.memory = memory_mode::recompute;
+    moe_outputs<float> outputs;
     if (c.taken == 0) {
       o.route.accumulate = true;
-      o.observe.counts = counts.as(c.f.experts);
-      o.observe.importance = importance.as(c.f.experts);
-      o.observe.tokens = tokens.as(1);
+      outputs.route.counts = counts.as(c.f.experts);
+      outputs.route.importance = importance.as(c.f.experts);
+      outputs.route.tokens = tokens.as(1);
     }
-    run again(one, s, o);
+    run again(one, s, o, true, outputs);
     EXPECT_TRUE(same_results(kept, again));
     EXPECT_FALSE(again.saved.pre);
     if (c.taken > 0) continue;
@@ -198,8 +199,7 @@ TEST(LayerContract, AForcedChoiceKeepsTheGatesGradient) {
   ASSERT_TRUE(free.forward.ok());
   auto o = s.options();
   guarded<std::int16_t> recorded(static_cast<std::size_t>(s.is.f.tokens * s.is.f.top_k));
-  o.observe.recorded = recorded.as(s.is.f.tokens, s.is.f.top_k);
-  run recording(one, s, o);
+  run recording(one, s, o, true, {.route = {.recorded = recorded.as(s.is.f.tokens, s.is.f.top_k)}});
   ASSERT_TRUE(recording.forward.ok()) << recording.forward.message();
   o = s.options();
   o.ids = view<std::int16_t const, 2>(recorded.as(s.is.f.tokens, s.is.f.top_k));
@@ -341,8 +341,7 @@ TEST(LayerContract, Battery11_LossesEnterOnceWithTheirCoefficient) {
   setup s(c);
   guarded<float> loss(2);
   auto o = s.options();
-  o.loss = loss.as(2);
-  run r(one, s, o);
+  run r(one, s, o, true, {.loss = loss.as(2)});
   r.tell(s.is.f);
   double const balance = layer_forward(s.is.f, s.numbers()).aux;
   EXPECT_NEAR(static_cast<double>(loss[0]), balance, 1e-6 * balance);
@@ -351,7 +350,7 @@ TEST(LayerContract, Battery11_LossesEnterOnceWithTheirCoefficient) {
   s.is.f.z = 0.2;
   o.balance_loss = 0.0f;
   o.z_loss = 0.2f;
-  run z(one, s, o);
+  run z(one, s, o, true, {.loss = loss.as(2)});
   double const squares = layer_forward(s.is.f, s.numbers()).aux;
   EXPECT_NEAR(static_cast<double>(loss[1]), squares, 1e-6 * squares);
   expect_formulas(s, z);
@@ -366,12 +365,11 @@ TEST(LayerContract, LossesFromOutsideTakeTheirPlace) {
   o.z_loss = 0.0f;
   run own(one, s, o);
   o.balance_loss = 0.0f;
-  o.observe.counts = counts.as(7);
-  o.observe.importance = importance.as(7);
-  o.observe.tokens = tokens.as(1);
-  run first(one, s, o);
+  routing<> const load{
+      .counts = counts.as(7), .importance = importance.as(7), .tokens = tokens.as(1)};
+  run first(one, s, o, true, {.route = load});
   ASSERT_TRUE(first.forward.ok()) << first.forward.message();
-  ASSERT_TRUE(balance_loss(one, o.observe, loss.as(1), d.as(7), {.coefficient = 0.1f}).ok());
+  ASSERT_TRUE(balance_loss(one, load, loss.as(1), d.as(7), {.coefficient = 0.1f}).ok());
   o.from_losses.importance = d.as(7);
   run outside(one, s, o);
   EXPECT_TRUE(same_results(own, outside));
@@ -439,15 +437,15 @@ TEST(LayerContract, Battery24_TheBytesAskedForSufficeAndOneFewerIsRefused) {
     arena<> from(keep);
     auto const saved = carve_moe_saved(from, f.tokens, w, o);
     ASSERT_TRUE(from.fits());
-    auto const* given = training ? &saved : nullptr;
+    moe_outputs<float> const given{.saved = training ? &saved : nullptr};
     y.wipe();
     status const refused = moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width),
-                                     arena<>(less), o, given);
+                                     given, arena<>(less), o);
     EXPECT_EQ(refused.code(), error::arena_too_small);
     EXPECT_NE(std::strstr(refused.message(), "moe_layer.work"), nullptr) << refused.message();
     EXPECT_TRUE(std::isnan(y[0])) << "written before it was refused";
-    status const good = moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width),
-                                  arena<>(work), o, given);
+    status const good = moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), given,
+                                  arena<>(work), o);
     EXPECT_TRUE(good.ok()) << good.message();
   }
 }
@@ -466,8 +464,8 @@ TEST(LayerContract, Battery18_WhatIsLeftInScratchDoesNotMatter) {
     gradient_buffers d(s);
     arena<> from(keep);
     auto const saved = carve_moe_saved(from, f.tokens, w, o);
-    ASSERT_TRUE(moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), arena<>(work),
-                          o, &saved)
+    ASSERT_TRUE(moe_layer(one, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width),
+                          {.saved = &saved}, arena<>(work), o)
                     .ok());
     ASSERT_TRUE(moe_layer_backward(one, s.x.as(f.tokens, f.width), w, s.d_y.as(f.tokens, f.width),
                                    saved, d_x.as(f.tokens, f.width), d.views(f, s.layout()),
@@ -609,12 +607,10 @@ TEST(LayerContract, StagesAreNamedInOrder) {
 
 TEST(LayerContract, ReportsTheLoad) {
   setup const s(family("gshard"));
-  auto o = s.options();
   load_figures figures;
   plan_counts totals;
-  o.load.figures = view<load_figures, 1>(&figures, {{1}});
-  o.plan.totals = view<plan_counts, 1>(&totals, {{1}});
-  run r(one, s, o);
+  run r(one, s, s.options(), true,
+        {.load = {.figures = view(&figures, 1)}, .plan = {.totals = view(&totals, 1)}});
   ASSERT_TRUE(r.forward.ok()) << r.forward.message();
   EXPECT_EQ(figures.slots, r.saved.plan.offset[7]);
   EXPECT_EQ(totals.rows + totals.dropped, 26);
@@ -652,7 +648,7 @@ TEST(LayerContract, Battery05_RowsBeyondTwoToTheThirtyOneElements) {
   guarded<std::byte> keep(moe_saved_bytes(3, w, o));
   arena<> from(keep);
   auto const saved = carve_moe_saved(from, 3, w, o);
-  ASSERT_TRUE(moe_layer(one, x, w, y, arena<>(work), o, &saved).ok());
+  ASSERT_TRUE(moe_layer(one, x, w, y, {.saved = &saved}, arena<>(work), o).ok());
   ASSERT_TRUE(moe_layer_backward(one, x, w, d_y, saved, d_x, {}, arena<>(work), o).ok());
   for (int t = 0; t < f.tokens; ++t) {
     for (int h = 0; h < f.width; ++h) {

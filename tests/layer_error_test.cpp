@@ -19,6 +19,7 @@ struct attempt {
   layer_setup<float> s;
   moe_weights<float> w;
   layer_options<activation> o;
+  moe_outputs<float> outputs;
   guarded<float> y, d_x;
   gradient_buffers d;
   guarded<std::byte> keep, work;
@@ -35,13 +36,14 @@ struct attempt {
                                        moe_layer_backward_scratch_bytes(one, f.tokens, w, o)));
     arena<> from(keep);
     saved = carve_moe_saved(from, f.tokens, w, o);
+    outputs.saved = &saved;
     x = s.x.as(f.tokens, f.width);
     d_y = s.d_y.as(f.tokens, f.width);
     out = y.as(f.tokens, f.width);
     back = d_x.as(f.tokens, f.width);
     g = d.views(f, s.layout());
   }
-  status forward() { return moe_layer(one, x, w, out, arena<>(work), o, &saved); }
+  status forward() { return moe_layer(one, x, w, out, outputs, arena<>(work), o); }
   status backward() { return moe_layer_backward(one, x, w, d_y, saved, back, g, arena<>(work), o); }
 };
 
@@ -160,7 +162,7 @@ TEST(LayerErrors, CombinationsWithoutMeaning) {
       bad_argument, "moe_layer.options.balance_loss is inf; it must be a finite number");
   refuses(
       "olmoe", [](attempt& a) { a.o.route.accumulate = true; }, null_pointer,
-      "moe_layer.options.observe: counts, importance or tokens is missing");
+      "moe_layer.outputs.route: counts, importance or tokens is missing");
   refuses(
       "olmoe", [](attempt& a) { a.o.capacity = -1; }, bad_argument,
       "moe_layer.options.capacity is -1; it must be from 0");

@@ -153,12 +153,12 @@ TYPED_TEST(LayerFormats, NothingIsSavedForABackwardThatIsNot) {
   guarded<float> y(s.x.size());
   guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, few, o));
   moe_saved<float> const saved;
-  expect_error(
-      moe_layer(on_host{}, s.x.as(f.tokens, f.width), few, y.as(f.tokens, f.width), work, o,
-                &saved),
-      error::bad_argument,
-      "moe_layer.saved is given; with experts' weights of another type than the tokens' there is "
-      "no backward, and it must be null");
+  expect_error(moe_layer(on_host{}, s.x.as(f.tokens, f.width), few, y.as(f.tokens, f.width),
+                         {.saved = &saved}, work, o),
+               error::bad_argument,
+               "moe_layer.outputs.saved is given; with experts' weights of another type than the "
+               "tokens' there is "
+               "no backward, and it must be null");
 }
 
 }  // namespace layer_formats_test

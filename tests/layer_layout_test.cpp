@@ -51,7 +51,7 @@ template <class T> struct own_run {
     arena<> from(keep);
     auto const saved = carve_moe_saved(from, f.tokens, w, o);
     auto const x = s.x.as(f.tokens, f.width);
-    forward = moe_layer(one, x, w, y.as(f.tokens, f.width), arena<>(work), o, &saved);
+    forward = moe_layer(one, x, w, y.as(f.tokens, f.width), {.saved = &saved}, arena<>(work), o);
     work = guarded<std::byte>(moe_layer_backward_scratch_bytes(one, f.tokens, w, o));
     moe_gradients<> to = d.views(f, {});
     to.up = up;
@@ -219,7 +219,7 @@ TEST(LayerLayout, Battery26_RowsThatAreNotAlignedGiveTheSameBits) {
   arena<> from(keep.data() + 1, keep.size() - 1);
   auto const saved = carve_moe_saved(from, f.tokens, w, o);
   ASSERT_TRUE(from.fits());
-  ASSERT_TRUE(moe_layer(one, x, w, y, scratch, o, &saved).ok());
+  ASSERT_TRUE(moe_layer(one, x, w, y, {.saved = &saved}, scratch, o).ok());
   ASSERT_TRUE(moe_layer_backward(one, x, w, d_y, saved, d_x, {}, scratch, o).ok());
   for (int t = 0; t < f.tokens; ++t) {
     for (int h = 0; h < f.width; ++h) {
@@ -289,7 +289,8 @@ TEST(LayerLayout, BfloatWeightsWithAFloatGateAndAFloatInputGradient) {
   guarded<bf16> y(s.x.size());
   gradient_buffers d(s);
   auto const x = s.x.as(f.tokens, f.width);
-  ASSERT_TRUE(moe_layer(one, x, w, y.as(f.tokens, f.width), arena<>(work), o, &saved).ok());
+  ASSERT_TRUE(
+      moe_layer(one, x, w, y.as(f.tokens, f.width), {.saved = &saved}, arena<>(work), o).ok());
   EXPECT_TRUE(same_bits(y, plain.y));
   status const done =
       moe_layer_backward(one, x, w, s.d_y.as(f.tokens, f.width), saved, d_x.as(f.tokens, f.width),

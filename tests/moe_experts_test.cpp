@@ -154,8 +154,7 @@ TEST(MoeExperts, CapacityDropsAndTellsWhat) {
   auto options = in.options();
   guarded<plan_counts> totals(1);
   options.capacity = 1;
-  options.plan.totals = totals.as(1);
-  static_cast<void>(in.infer({}, in.weights(), options));
+  static_cast<void>(in.infer({}, in.weights(), options, 0.0f, {.plan = {.totals = totals.as(1)}}));
   EXPECT_LE(totals[0].rows, in.f.experts);
   EXPECT_EQ(totals[0].rows + totals[0].dropped, in.f.tokens * in.f.top_k);
 }
@@ -246,7 +245,9 @@ TEST(MoeExperts, IsWhatTheLayerRuns) {
   guarded<std::byte> work(moe_layer_scratch_bytes(on_host{}, f.tokens, w, o));
   guarded<float> y(in.x.size());
   auto const x = in.x.as(f.tokens, f.hidden);
-  ASSERT_TRUE(moe_layer(on_host{}, x, w, y.as(f.tokens, f.hidden), arena<>(work), o, &saved).ok());
+  ASSERT_TRUE(
+      moe_layer(on_host{}, x, w, y.as(f.tokens, f.hidden), {.saved = &saved}, arena<>(work), o)
+          .ok());
   experts_numbers<float> same = in;
   for (std::size_t i = 0; i < same.gate.size(); ++i) {
     same.expert[i] = saved.choice.expert.data()[i];

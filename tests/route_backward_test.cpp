@@ -69,8 +69,8 @@ status run_backward(on_host const& on, guarded<T> const& logits, route_outputs& 
                     route_gradients<> const& d, guarded<G>& d_logits, route_options const& o,
                     route_inputs<> const& with = {}) {
   auto bytes = route_scratch_for(on, out.tokens, out.experts, out.top_k, out.sequences);
-  return route_backward(on, matrix(logits, out.tokens, out.experts), out.plain(), d,
-                        matrix(d_logits, out.tokens, out.experts), arena<>(bytes), o, with);
+  return route_backward(on, matrix(logits, out.tokens, out.experts), with, out.plain(), d,
+                        matrix(d_logits, out.tokens, out.experts), arena<>(bytes), o);
 }
 
 template <class T>

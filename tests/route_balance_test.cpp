@@ -39,9 +39,9 @@ struct small_case {
     for (auto& g : zero) g = 0.0f;
     d.gate = matrix(std::as_const(zero), tokens, top_k);
     auto bytes = route_scratch_for({}, tokens, experts, top_k, sequences);
-    ASSERT_TRUE(route_backward(on_host{}, matrix(logits, tokens, experts), out.plain(), d,
-                               matrix(d_logits, tokens, experts), arena<>(bytes), options,
-                               {.valid = valid})
+    ASSERT_TRUE(route_backward(on_host{}, matrix(logits, tokens, experts), {.valid = valid},
+                               out.plain(), d, matrix(d_logits, tokens, experts), arena<>(bytes),
+                               options)
                     .ok());
     double largest = 0.0;
     for (std::size_t i = 0; i < z.size(); ++i) {
@@ -323,8 +323,8 @@ TEST(RouteBias, QuantileBalancingEvensTheLoad) {
       wanted.histogram = matrix(histogram, experts, quantile_bins);
       o.accumulate = part == 1;
       auto bytes = route_scratch_for({}, tokens / 2, experts, top_k);
-      ASSERT_TRUE(route(on_host{.threads = 2}, matrix(half, tokens / 2, experts), wanted,
-                        arena<>(bytes), o, {.choice_bias = bias})
+      ASSERT_TRUE(route(on_host{.threads = 2}, matrix(half, tokens / 2, experts),
+                        {.choice_bias = bias}, wanted, arena<>(bytes), o)
                       .ok());
     }
     std::int64_t entries = 0;

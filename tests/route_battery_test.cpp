@@ -218,9 +218,9 @@ TEST(RouteBattery, Battery09_PaddingCountsNowhere) {
       wanted_dirty.histogram = matrix(histogram_dirty, experts, 100);
       route_inputs<> const with{.choice_bias = bias, .valid = mask};
       ASSERT_TRUE(
-          route(on_host{}, matrix(clean, tokens, experts), wanted, arena<>(bytes), o, with).ok());
+          route(on_host{}, matrix(clean, tokens, experts), with, wanted, arena<>(bytes), o).ok());
       ASSERT_TRUE(
-          route(on_host{}, matrix(dirty, tokens, experts), wanted_dirty, arena<>(bytes), o, with)
+          route(on_host{}, matrix(dirty, tokens, experts), with, wanted_dirty, arena<>(bytes), o)
               .ok());
       EXPECT_TRUE(same_routing(a, b)) << "what stands in padding must not show";
       EXPECT_TRUE(same_bits(histogram, histogram_dirty));

@@ -19,7 +19,7 @@ struct fixture {
   view<float const, 2> in = matrix(std::as_const(logits), 6, 8);
 
   void refused(error code, std::string const& sentence) {
-    status const s = route(on_host{}, in, wanted, arena<>(bytes), options, with);
+    status const s = route(on_host{}, in, with, wanted, arena<>(bytes), options);
     EXPECT_EQ(s.code(), code) << s.message();
     EXPECT_NE(std::string(s.message()).find(sentence), std::string::npos) << s.message();
     for (index_t id : out.expert) EXPECT_EQ(id, untouched<index_t>()) << "something was written";

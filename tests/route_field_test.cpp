@@ -20,8 +20,8 @@ status backward_of(guarded<T> const& logits, route_outputs& out, guarded<float> 
   auto bytes = route_scratch_for({}, out.tokens, out.experts, out.top_k);
   route_gradients<> d;
   d.gate = matrix(d_gate, out.tokens, out.top_k);
-  return route_backward(on_host{}, matrix(logits, out.tokens, out.experts), out.plain(), d,
-                        matrix(d_logits, out.tokens, out.experts), arena<>(bytes), o, with);
+  return route_backward(on_host{}, matrix(logits, out.tokens, out.experts), with, out.plain(), d,
+                        matrix(d_logits, out.tokens, out.experts), arena<>(bytes), o);
 }
 
 // Keys below 0: an expert of a group that was left out must not come back as a 0 that is larger.
@@ -117,8 +117,8 @@ TEST(RouteField, Battery44_UnevenMicroBatchesAndPaddingOnlyOnes) {
       to.counts = counts, to.importance = importance, to.tokens = total;
       o.accumulate = first > 0;
       auto bytes = route_scratch_for({}, n, experts, top_k);
-      ASSERT_TRUE(route(on_host{}, matrix(std::as_const(part), n, experts), to, arena<>(bytes), o,
-                        {.valid = valid})
+      ASSERT_TRUE(route(on_host{}, matrix(std::as_const(part), n, experts), {.valid = valid}, to,
+                        arena<>(bytes), o)
                       .ok());
       first += length;
     }

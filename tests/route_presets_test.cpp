@@ -43,8 +43,8 @@ TEST(RoutePresets, EachAgreesWithTheOracleForwardAndBackward) {
     route_gradients<> d;
     d.gate = matrix(d_gate, tokens, top_k);
     auto bytes = route_scratch_for({}, tokens, experts, top_k);
-    ASSERT_TRUE(route_backward(on_host{}, matrix(logits, tokens, experts), out.plain(), d,
-                               matrix(d_logits, tokens, experts), arena<>(bytes), o, with)
+    ASSERT_TRUE(route_backward(on_host{}, matrix(logits, tokens, experts), with, out.plain(), d,
+                               matrix(d_logits, tokens, experts), arena<>(bytes), o)
                     .ok());
     std::vector<expectation> expected;
     for (offset_t t = 0; t < tokens; ++t) {

@@ -71,8 +71,8 @@ struct range_run {
     d.gate = matrix(std::as_const(d_gate), tokens, top_k);
     if (load) d.importance = d_importance;
     auto bytes = route_scratch_for(on, tokens, experts, top_k);
-    return route_backward(on, matrix(std::as_const(logits), tokens, experts), out.plain(), d,
-                          matrix(d_logits, tokens, experts), arena<>(bytes), what.options, with);
+    return route_backward(on, matrix(std::as_const(logits), tokens, experts), with, out.plain(), d,
+                          matrix(d_logits, tokens, experts), arena<>(bytes), what.options);
   }
   oracle_row row(offset_t t) const {
     return oracle_scores(row_of(in_double(logits), t, experts), what.options);

@@ -138,8 +138,8 @@ template <class T> struct scene {
   status forward(bool training) {
     batch = (batch + 1) % choices.size();
     give_choice();
-    return moe_layer(on, tokens(x), w, view<T, 2>(y.data(), {{s.tokens, s.hidden}}), arena<>(work),
-                     o, training ? &saved : nullptr);
+    return moe_layer(on, tokens(x), w, view<T, 2>(y.data(), {{s.tokens, s.hidden}}),
+                     {.saved = training ? &saved : nullptr}, arena<>(work), o);
   }
   status backward() {
     return moe_layer_backward(on, tokens(x), w, tokens(d_y), saved,

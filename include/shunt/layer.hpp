@@ -53,19 +53,19 @@ status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens
 template <execution P, storage T, storage G, weight_format W, any_activation A>
 status run_layer(P const& on, view<T const, 2, P::memory> x,
                  moe_weights<T, G, P::memory, W> const& weights, view<T, 2, P::memory> y,
-                 arena<P::memory> work, layer_options<A, P::memory> const& options,
-                 moe_saved<T, P::memory> const* saved) noexcept {
-  if (status bad = check::moe_layer(on, x, weights, y, options, saved); !bad.ok()) return bad;
+                 moe_outputs<T, P::memory> const& out, arena<P::memory> work,
+                 layer_options<A, P::memory> const& options) noexcept {
+  if (status bad = check::moe_layer(on, x, weights, y, out, options); !bad.ok()) return bad;
   moe_sizes const n(x.extent(0), weights, options);
   moe_saved<T, P::memory> keep;
-  if (saved != nullptr) {
-    keep = *saved;
+  if (out.saved != nullptr) {
+    keep = *out.saved;
   } else {
     keep = carve_saved<T>(work, n, options, false);
   }
   auto const scratch = carve_forward<T>(on, work, n, options);
   if (status bad = work.check("moe_layer.work"); !bad.ok()) return bad;
-  moe_call<P, T, G, A, W> const call{on, n, x, weights, options, keep, scratch.all_tokens};
+  moe_call<P, T, G, A, W> const call{on, n, x, weights, options, out, keep, scratch.all_tokens};
   return call.forward(scratch, y);
 }
 
@@ -85,7 +85,8 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
   auto const scratch =
       carve_backward<T>(on, work, n, bool(weights.down_bias), !std::same_as<D, float>, options);
   if (status bad = work.check("moe_layer_backward.work"); !bad.ok()) return bad;
-  moe_call<P, T, G, A> const call{on, n, x, weights, options, saved, scratch.all_tokens};
+  moe_outputs<T, P::memory> const none;
+  moe_call<P, T, G, A> const call{on, n, x, weights, options, none, saved, scratch.all_tokens};
   if constexpr (std::same_as<D, float>) {
     return call.backward(scratch, d_y, gradients, d_x);
   } else {
@@ -103,9 +104,9 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
 
 /// A mixture-of-experts layer: logits → choice → plan → experts → combine, with model-specific
 /// extras: shared experts, latents, zero experts, gates on the input, biases.
-/// Shapes  x [T,Hm] · weights → y [T,Hm]; saved: carve_moe_saved for T tokens, or null: inference
+/// Shapes  x [T,Hm] · weights → y [T,Hm]
 /// Types   x, y and the expert weights of one storage type T, or the experts' weights of a weight
-///         format, and then saved null; logits, gates and all sums in float.
+///         format, and then outputs.saved null; logits, gates and all sums in float.
 /// Order   every stage's own (see the modules), one after the other: the same bits on every run, thread
 ///         count and, for float, instruction set; a token's bits do not depend on the others; nor on
 ///         whether anything is saved.
@@ -116,16 +117,25 @@ status run_layer_backward(P const& on, view<T const, 2, P::memory> x,
 /// Source  Shazeer et al., 2017; the families of docs/stages/layer.md
 template <execution P, input<P, 2> X, storage T, storage G, weight_format W, output<P, 2> Y,
           any_activation A = swiglu>
-[[nodiscard]] status moe_layer(
-    P const& on, X x, moe_weights<T, G, P::memory, W> const& weights, Y y,
-    std::type_identity_t<arena<P::memory>> work, layer_options<A, P::memory> const& options = {},
-    std::type_identity_t<moe_saved<T, P::memory> const*> saved = nullptr) noexcept {
+[[nodiscard]] status moe_layer(P const& on, X x, moe_weights<T, G, P::memory, W> const& weights,
+                               Y y, std::type_identity_t<moe_outputs<T, P::memory>> const& outputs,
+                               std::type_identity_t<arena<P::memory>> work,
+                               layer_options<A, P::memory> const& options = {}) noexcept {
   static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<Y>, T>,
                 "shunt::moe_layer: x and y must have the weights' storage type");
   static_assert(storage<W> || P::memory == space::host,
                 "shunt::moe_layer: weight formats run on the host only");
-  return detail::run_layer<P, T, G, W, A>(on, as_input<P, 2>(x), weights, as_output<P, 2>(y), work,
-                                          options, saved);
+  return detail::run_layer<P, T, G, W, A>(on, as_input<P, 2>(x), weights, as_output<P, 2>(y),
+                                          outputs, work, options);
+}
+
+/// The same where y is all that is wanted: inference.
+template <execution P, input<P, 2> X, storage T, storage G, weight_format W, output<P, 2> Y,
+          any_activation A = swiglu>
+[[nodiscard]] status moe_layer(P const& on, X x, moe_weights<T, G, P::memory, W> const& weights,
+                               Y y, std::type_identity_t<arena<P::memory>> work,
+                               layer_options<A, P::memory> const& options = {}) noexcept {
+  return moe_layer(on, x, weights, y, {}, work, options);
 }
 
 /// The gradients of moe_layer to its input and its weights, from what forward saved. The experts'

@@ -14,28 +14,33 @@
 namespace shunt {
 namespace detail {
 
-/// moe_experts for views. saved null: inference.
+/// moe_experts for views.
 template <execution P, storage T, weight_format W, any_activation A>
 status run_experts(P const& on, view<T const, 2, P::memory> x,
                    view<index_t const, 2, P::memory> expert, view<float const, 2, P::memory> gate,
                    moe_experts_weights<W, P::memory> const& weights, view<T, 2, P::memory> y,
-                   moe_experts_saved<T, P::memory> const* saved, arena<P::memory> work,
+                   moe_experts_outputs<T, P::memory> const& out, arena<P::memory> work,
                    moe_experts_options<A, P::memory> const& o) noexcept {
   constexpr char const* who = "moe_experts";
-  if (status bad = first_of(check::experts_inputs(who, on, x, gate, weights, o),
-                            check::expert_ids(who, expert, gate),
-                            check::tokens_of_experts(who, "y", y, x.extent(0), x.extent(1)),
-                            check::apart("moe_experts.y", y, "x", x),
-                            check::apart("moe_experts.y", y, "expert", expert),
-                            check::apart("moe_experts.y", y, "gate", gate));
+  if (status bad = first_of(
+          check::experts_inputs(who, on, x, gate, weights, o), check::expert_ids(who, expert, gate),
+          check::report(who, out.plan, weights.up.experts(), check::report_in_outputs),
+          check::tokens_of_experts(who, "y", y, x.extent(0), x.extent(1)),
+          check::apart("moe_experts.y", y, "x", x),
+          check::apart("moe_experts.y", y, "expert", expert),
+          check::apart("moe_experts.y", y, "gate", gate));
       !bad.ok()) {
     return bad;
   }
   expert_sizes const n(x.extent(0), expert.extent(1), weights, o);
   moe_experts_saved<T, P::memory> keep;
-  if (saved != nullptr) {
-    if (status bad = check::experts_saved(who, n, o.memory, *saved); !bad.ok()) return bad;
-    keep = *saved;
+  if (out.saved != nullptr) {
+    if constexpr (!std::same_as<W, T>) {
+      return check::inference_only(who);
+    } else {
+      if (status bad = check::experts_saved(who, n, o.memory, *out.saved); !bad.ok()) return bad;
+      keep = *out.saved;
+    }
   } else {
     keep = carve_experts_saved<T>(work, n, false);
   }
@@ -54,7 +59,7 @@ status run_experts(P const& on, view<T const, 2, P::memory> x,
                           .valid = o.valid,
                           .first_expert = o.first_expert,
                           .experts = o.global_experts,
-                          .report = o.plan});
+                          .report = out.plan});
   });
   call.forward(step, s, keep.pre);
   combine_options<T, P::memory> also{.valid = o.valid};
@@ -109,9 +114,27 @@ status run_experts_backward(P const& on, view<T const, 2, P::memory> x,
 ///         count and, for float, instruction set; a token's bits do not depend on the other tokens.
 /// Aliasing y shares no memory with an input.
 /// Errors  extents that do not fit, an arena too small: a sentence, before anything is written. An id
-///         that names no expert is no expert; options.plan counts it.
+///         that names no expert is no expert; outputs.plan counts it.
 /// Cost    2·R·(2I+I)·H flops. Never allocates, never syncs.
 /// Source  cutlass_fused_moe of FlashInfer, fused_experts of vLLM: see docs/bring_your_own_router.md
+template <execution P, input<P, 2> X, weight_format W, output<P, 2> Y, any_activation A = swiglu>
+[[nodiscard]] status moe_experts(
+    P const& on, X x, std::type_identity_t<view<index_t const, 2, P::memory>> expert,
+    std::type_identity_t<view<float const, 2, P::memory>> gate,
+    moe_experts_weights<W, P::memory> const& weights, Y y,
+    std::type_identity_t<moe_experts_outputs<element_t<Y>, P::memory>> const& outputs,
+    std::type_identity_t<arena<P::memory>> work,
+    moe_experts_options<A, P::memory> const& options = {}) noexcept {
+  using T = element_t<Y>;
+  static_assert(std::same_as<element_t<X>, T> && (std::same_as<W, T> || !storage<W>),
+                "shunt::moe_experts: x, y and the weights must have one storage type");
+  static_assert(storage<W> || P::memory == space::host,
+                "shunt::moe_experts: weight formats run on the host only");
+  return detail::run_experts<P, T, W, A>(on, as_input<P, 2>(x), expert, gate, weights,
+                                         as_output<P, 2>(y), outputs, work, options);
+}
+
+/// The same where y is all that is wanted: inference.
 template <execution P, input<P, 2> X, weight_format W, output<P, 2> Y, any_activation A = swiglu>
 [[nodiscard]] status moe_experts(P const& on, X x,
                                  std::type_identity_t<view<index_t const, 2, P::memory>> expert,
@@ -119,28 +142,7 @@ template <execution P, input<P, 2> X, weight_format W, output<P, 2> Y, any_activ
                                  moe_experts_weights<W, P::memory> const& weights, Y y,
                                  std::type_identity_t<arena<P::memory>> work,
                                  moe_experts_options<A, P::memory> const& options = {}) noexcept {
-  using T = element_t<Y>;
-  static_assert(std::same_as<element_t<X>, T> && (std::same_as<W, T> || !storage<W>),
-                "shunt::moe_experts: x, y and the weights must have one storage type");
-  static_assert(storage<W> || P::memory == space::host,
-                "shunt::moe_experts: weight formats run on the host only");
-  return detail::run_experts<P, T, W, A>(on, as_input<P, 2>(x), expert, gate, weights,
-                                         as_output<P, 2>(y), nullptr, work, options);
-}
-
-/// The same, in training: what backward needs is written to `saved` (carve_moe_experts_saved).
-template <execution P, input<P, 2> X, storage T, output<P, 2> Y, any_activation A = swiglu>
-[[nodiscard]] status moe_experts(P const& on, X x,
-                                 std::type_identity_t<view<index_t const, 2, P::memory>> expert,
-                                 std::type_identity_t<view<float const, 2, P::memory>> gate,
-                                 moe_experts_weights<T, P::memory> const& weights, Y y,
-                                 moe_experts_saved<T, P::memory> const& saved,
-                                 std::type_identity_t<arena<P::memory>> work,
-                                 moe_experts_options<A, P::memory> const& options = {}) noexcept {
-  static_assert(std::same_as<element_t<X>, T> && std::same_as<element_t<Y>, T>,
-                "shunt::moe_experts: x, y and the weights must have one storage type");
-  return detail::run_experts<P, T, T, A>(on, as_input<P, 2>(x), expert, gate, weights,
-                                         as_output<P, 2>(y), &saved, work, options);
+  return moe_experts(on, x, expert, gate, weights, y, {}, work, options);
 }
 
 /// The gradients of moe_experts to x, gates and weights. The experts' outputs are not needed: a gate's

@@ -32,7 +32,8 @@ template <execution P>
 }
 
 /// Chooses K experts for each token and weighs them, in one pass over the logits.
-/// Shapes   logits [T,E] → expert [T,K] · gate [T,K]; optional outputs: see routing
+/// Shapes   logits [T,E] · inputs, each optional: see route_inputs → expert [T,K] · gate [T,K]; optional
+///          outputs: see routing
 /// Types    logits float, bf16 or fp16; all arithmetic float
 /// Order    a token's bits depend on its own logits only. Row sums by 32 strided partial sums and
 ///          halving; importance by blocks of 32 tokens, added in order. Equal keys: the lower expert,
@@ -45,10 +46,11 @@ template <execution P>
 ///          Scratch: route_scratch_bytes(). Never allocates.
 /// Source   Shazeer et al. 2017, GShard 2020, Switch 2021, DeepSeek-V2/V3; docs/stages/route.md
 template <execution P, input<P, 2> Logits>
-[[nodiscard]] status route(P const& on, Logits logits, routing<P::memory> const& out,
+[[nodiscard]] status route(P const& on, Logits logits,
+                           std::type_identity_t<route_inputs<P::memory>> const& inputs,
+                           routing<P::memory> const& out,
                            std::type_identity_t<arena<P::memory>> work,
-                           route_options const& options = {},
-                           route_inputs<P::memory> const& with = {}) noexcept {
+                           route_options const& options = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   offset_t const tokens = in.extent(0), experts = in.extent(1), top_k = out.expert.extent(1);
   if (status bad = check::policy(on); !bad.ok()) return bad;
@@ -57,15 +59,23 @@ template <execution P, input<P, 2> Logits>
     return bad;
   }
   if (status bad = check::route_rules(options, experts, top_k); !bad.ok()) return bad;
-  if (status bad = check::check_route_inputs(with, options, tokens, experts, top_k); !bad.ok())
+  if (status bad = check::check_route_inputs(inputs, options, tokens, experts, top_k); !bad.ok())
     return bad;
-  if (status bad = check::check_route_outputs(out, with, options, tokens, experts, top_k);
+  if (status bad = check::check_route_outputs(out, inputs, options, tokens, experts, top_k);
       !bad.ok()) {
     return bad;
   }
   if (status bad = check::check_route_no_alias(in, out); !bad.ok()) return bad;
   return detail::route_backend<P>::run(
-      on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, with});
+      on, detail::route_call<element_t<Logits>, P::memory>{in, out, work, options, inputs});
+}
+
+/// The same from the logits alone.
+template <execution P, input<P, 2> Logits>
+[[nodiscard]] status route(P const& on, Logits logits, routing<P::memory> const& out,
+                           std::type_identity_t<arena<P::memory>> work,
+                           route_options const& options = {}) noexcept {
+  return route(on, logits, {}, out, work, options);
 }
 
 /// The logits' gradient from the gates' (and from the load's and z's, where a loss has them).
@@ -79,11 +89,12 @@ template <execution P, input<P, 2> Logits>
 ///          logits, empty slots, and the choice bias. Options and inputs must be those of route().
 /// Source   docs/stages/route.md
 template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
-[[nodiscard]] status route_backward(P const& on, Logits logits, routing<P::memory> const& chosen,
+[[nodiscard]] status route_backward(P const& on, Logits logits,
+                                    std::type_identity_t<route_inputs<P::memory>> const& inputs,
+                                    routing<P::memory> const& chosen,
                                     route_gradients<P::memory> const& d, DLogits d_logits,
                                     std::type_identity_t<arena<P::memory>> work,
-                                    route_options const& options = {},
-                                    route_inputs<P::memory> const& with = {}) noexcept {
+                                    route_options const& options = {}) noexcept {
   auto const in = as_input<P, 2>(logits);
   auto const out = as_output<P, 2>(d_logits);
   offset_t const tokens = in.extent(0), experts = in.extent(1), top_k = chosen.expert.extent(1);
@@ -93,12 +104,21 @@ template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
     return bad;
   }
   if (status bad = check::route_rules(options, experts, top_k); !bad.ok()) return bad;
-  if (status bad = check::check_route_inputs(with, options, tokens, experts, top_k); !bad.ok())
+  if (status bad = check::check_route_inputs(inputs, options, tokens, experts, top_k); !bad.ok())
     return bad;
   if (status bad = check::route_gradients_given(d, out, in, chosen.expert); !bad.ok()) return bad;
   return detail::route_backward_backend<P>::run(
       on, detail::route_backward_call<element_t<Logits>, element_t<DLogits>, P::memory>{
-              in, chosen.expert, d, out, work, options, with});
+              in, chosen.expert, d, out, work, options, inputs});
+}
+
+/// The same for a choice from the logits alone.
+template <execution P, input<P, 2> Logits, output<P, 2> DLogits>
+[[nodiscard]] status route_backward(P const& on, Logits logits, routing<P::memory> const& chosen,
+                                    route_gradients<P::memory> const& d, DLogits d_logits,
+                                    std::type_identity_t<arena<P::memory>> work,
+                                    route_options const& options = {}) noexcept {
+  return route_backward(on, logits, {}, chosen, d, d_logits, work, options);
 }
 
 }  // namespace shunt

@@ -73,18 +73,15 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
   layer_inputs const with(valid, nb::none(), ids, token, here);
   with.fill(o);
   wanted_arrays const wanted(observe, here);
-  wanted.fill(o.observe);
   array const losses = optional(loss, "moe_layer.loss", 1, {element::f32}, access::write, here);
-  o.loss = losses.as<float, 1, S>();
-  if (o.loss && o.loss.extent(0) != 2) {
-    value_error("moe_layer.loss: extent 0 is " + std::to_string(o.loss.extent(0)) +
+  if (auto const l = losses.as<float, 1, S>(); l && l.extent(0) != 2) {
+    value_error("moe_layer.loss: extent 0 is " + std::to_string(l.extent(0)) +
                 "; it must be 2 (balance loss, z-loss)");
   }
   if (o.add_to_y && out.is_none()) {
     value_error("moe_layer.out is None; with add_to_y it must hold what is added to");
   }
   array y = output(out, x, "moe_layer.out", {in.extent(0), in.extent(1)}, {w.type()}, here);
-  if (report != nullptr) report->wanted_in(o, x, fetcher);
   apart arrays;
   w.each_array([&](array const& a) { arrays.reads(a); });
   with.read_in(arrays);
@@ -97,8 +94,12 @@ nb::object moe_layer(maybe x, weights const& w, layer_settings const& settings, 
     auto const from = in.as<T const, 2, S>();
     auto const to = y.as<T, 2, S>();
     auto const tokens = static_cast<index_t>(from.extent(0));
+    shunt::moe_outputs<T, S> outputs{.loss = losses.as<float, 1, S>()};
+    wanted.fill(outputs.route);
+    if (report != nullptr) report->wanted_in(outputs, x, fetcher);
     auto const go = [&](shunt::arena<S> work, shunt::moe_saved<T, S> const* keep) {
-      return shunt::moe_layer(where, from, weights, to, work, o, keep);
+      outputs.saved = keep;
+      return shunt::moe_layer(where, from, weights, to, outputs, work, o);
     };
     auto const bytes = [&](bool training) {
       return shunt::moe_layer_scratch_bytes(where, tokens, weights, o, training);

@@ -6,6 +6,8 @@
 #include "routing.hpp"
 #include "weights.hpp"
 
+#include "shunt/layer/outputs.hpp"
+
 namespace bindings {
 
 /// What decides how moe_saved is carved: backward must find what forward made.
@@ -55,11 +57,10 @@ struct layer_report {
   reported<shunt::load_figures> figures;
   reported<shunt::plan_counts> totals;
 
-  template <shunt::space S>
-  void wanted_in(shunt::layer_options<shunt::activation, S>& o, nb::handle like,
-                 fetch_bytes fetch) {
-    o.load.figures = figures.template renewed<S>(like, fetch);
-    o.plan.totals = totals.template renewed<S>(like, fetch);
+  template <class T, shunt::space S>
+  void wanted_in(shunt::moe_outputs<T, S>& out, nb::handle like, fetch_bytes fetch) {
+    out.load.figures = figures.template renewed<S>(like, fetch);
+    out.plan.totals = totals.template renewed<S>(like, fetch);
   }
 };
 

@@ -102,7 +102,7 @@ nb::object moe_experts(maybe x, maybe expert, maybe gate, nb::tuple experts, may
     }
     auto const keep = c.saved<T>(saved->arena<S>());
     auto const go = [&](auto work) {
-      return shunt::moe_experts(where, in, ids, gates, w, to, keep, work, c.options);
+      return shunt::moe_experts(where, in, ids, gates, w, to, {.saved = &keep}, work, c.options);
     };
     run_with_scratch(x, go, [&] { return bytes(true); });
     saved->key = c.key();

@@ -63,7 +63,7 @@ nb::tuple route(maybe logits_, offset_t top_k, shunt::route_options const& optio
     run_with_scratch(
         logits_,
         [&](auto work) {
-          return shunt::route(where, logits.as<T const, 2, S>(), out, work, options, with.views());
+          return shunt::route(where, logits.as<T const, 2, S>(), with.views(), out, work, options);
         },
         [&] {
           return shunt::route_scratch_bytes(where, sizes_of(logits, out.expert.extent(1)),
@@ -120,8 +120,8 @@ nb::object route_backward(maybe logits_, maybe expert_, maybe d_gate_,
       run_with_scratch(
           logits_,
           [&](auto work) {
-            return shunt::route_backward(where, logits.as<T const, 2, S>(), chosen, d,
-                                         d_logits.as<D, 2, S>(), work, options, with.views());
+            return shunt::route_backward(where, logits.as<T const, 2, S>(), with.views(), chosen, d,
+                                         d_logits.as<D, 2, S>(), work, options);
           },
           [&] {
             return shunt::route_scratch_bytes(where, sizes_of(logits, expert.extent(1)),

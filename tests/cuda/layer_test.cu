@@ -48,7 +48,7 @@ template <class T> class device_layer {
   template <class A> status enqueue(on_cuda const& on, layer_options<A, space::device> const& o) {
     auto keep = all_of(saved_bytes_);
     auto const saved = carve_moe_saved(keep, tokens_, weights_, o);
-    status const done = moe_layer(on, x_, weights_, y_, all_of(forward_), o, &saved);
+    status const done = moe_layer(on, x_, weights_, y_, {.saved = &saved}, all_of(forward_), o);
     if (!done.ok()) return done;
     return moe_layer_backward(on, x_, weights_, d_y_, saved, d_x_, gradients_, all_of(backward_),
                               o);

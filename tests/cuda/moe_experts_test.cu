@@ -51,7 +51,8 @@ template <class T> class device_experts_call {
   status enqueue(on_cuda const& on) {
     auto from = all_of(kept_);
     auto const saved = carve_moe_experts_saved(from, f_.tokens, f_.top_k, w_, o_);
-    status const done = moe_experts(on, x_, expert_, gate_, w_, y_, saved, all_of(forward_), o_);
+    status const done =
+        moe_experts(on, x_, expert_, gate_, w_, y_, {.saved = &saved}, all_of(forward_), o_);
     if (!done.ok()) return done;
     return moe_experts_backward(on, x_, gate_, w_, d_y_, saved, d_x_, g_, all_of(backward_), o_);
   }

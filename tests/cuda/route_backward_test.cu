@@ -75,7 +75,7 @@ template <class T = float, class G = float> struct batch {
     out.expert = expert.of(on, tokens, top_k);
     out.gate = {gate.data(), {{tokens, top_k}}};
     auto work = scratch_for(on, bytes(on));
-    status const done = route(on, logits.of(on, tokens, experts), out, work, o, inputs(on));
+    status const done = route(on, logits.of(on, tokens, experts), inputs(on), out, work, o);
     ASSERT_TRUE(done.ok()) << done.message();
     expert.device.fill(expert.host);
   }
@@ -87,8 +87,8 @@ template <class T = float, class G = float> struct batch {
     if (load) d.importance = d_importance.of(on, experts);
     if (load) d.sequence_importance = d_sequence.of(on, sequences, experts);
     if (z) d.z = d_z.of(on, tokens);
-    return route_backward(on, logits.of(on, tokens, experts), chosen, d, d_to, arena_of(on, work),
-                          o, inputs(on));
+    return route_backward(on, logits.of(on, tokens, experts), inputs(on), chosen, d, d_to,
+                          arena_of(on, work), o);
   }
   void expect_same(std::string const& what) {
     SCOPED_TRACE(what);
@@ -127,12 +127,12 @@ TEST(CudaRouteBackward, Battery18_ACapturedGraphDrawsAnewInEachReplay) {
       out.expert = q.expert.of(on, tokens, 2);
       out.gate = gate.of(on, tokens, 2);
       auto const logits = q.logits.of(on, tokens, 16);
-      status const done = route(on, logits, out, arena_of(on, work), q.o, with);
+      status const done = route(on, logits, with, out, arena_of(on, work), q.o);
       route_gradients<S> d;
       d.gate = q.d_gate.of(on, tokens, 2);
       if (!done.ok()) return done;
-      return route_backward(on, logits, out, d, q.d_logits.of(on, tokens, 16), arena_of(on, work),
-                            q.o, with);
+      return route_backward(on, logits, with, out, d, q.d_logits.of(on, tokens, 16),
+                            arena_of(on, work), q.o);
     };
     auto work = scratch_for(on_cuda{}, q.bytes(on_cuda{}));
     auto host_work = scratch_for(on_host{}, q.bytes(on_host{}));

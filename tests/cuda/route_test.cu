@@ -110,13 +110,13 @@ template <class T> void expect_same(inputs const& q, std::string const& what) {
   on_host const host{.threads = 2};
   std::vector<std::byte> host_work(route_scratch_bytes(host, s, n));
   status const wanted =
-      route(host, view<T const, 2>(logits.data(), {{q.tokens, q.experts}}), hr, host_work, q.o, hi);
+      route(host, view<T const, 2>(logits.data(), {{q.tokens, q.experts}}), hi, hr, host_work, q.o);
   ASSERT_TRUE(wanted.ok()) << wanted.message();
   on_cuda const on;
   on_device<T> const d_logits(logits);
   on_device<std::byte> const work(static_cast<offset_t>(route_scratch_bytes(on, s, n)));
   status const done =
-      route(on, d_logits.as(q.tokens, q.experts), dr, {work.data(), work.size()}, q.o, di);
+      route(on, d_logits.as(q.tokens, q.experts), di, dr, {work.data(), work.size()}, q.o);
   ASSERT_TRUE(done.ok()) << done.message();
   EXPECT_TRUE(same_values(d.expert.host(), h.expert)) << "expert";
   EXPECT_TRUE(same_values(d.gate.host(), h.gate)) << "gate";

@@ -192,7 +192,7 @@ outcome run(problem& p, shunt::on_host const& on) {
       shunt::route_scratch_bytes(on, {.tokens = p.tokens, .experts = p.experts, .top_k = p.top_k});
   std::vector<std::byte> scratch(need > p.missing_scratch ? need - p.missing_scratch : 0);
   shunt::status const routed =
-      shunt::route(on, matrix(p.logits, p.tokens, p.experts), chosen, scratch, p.route, with);
+      shunt::route(on, matrix(p.logits, p.tokens, p.experts), with, chosen, scratch, p.route);
   o.said = routed.message();
   if (!routed.ok()) {
     must(!o.said.empty(), "route refuses without a sentence");

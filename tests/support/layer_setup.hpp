@@ -245,15 +245,15 @@ template <class T> struct layer_run {
 
   template <class A>
   layer_run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
-            bool train = true)
+            bool train = true, moe_outputs<T> const& outputs = {})
       : y(s.x.size()), d_x(s.x.size()), d(s) {
-    run(on, s, o, s.weights(), train);
+    run(on, s, o, s.weights(), outputs, train);
   }
   template <class A>
   layer_run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
             moe_weights<T> const& w, bool train, int local = 0)
       : y(s.x.size()), d_x(s.x.size()), d(s) {
-    run(on, s, o, w, train, local);
+    run(on, s, o, w, {}, train, local);
   }
 
   /// What the library chose, for the oracle: ids by slot, and those whose slot has a row or is a zero
@@ -286,15 +286,18 @@ template <class T> struct layer_run {
 
   template <class A>
   void run(on_host const& on, layer_setup<T> const& s, layer_options<A> const& o,
-           moe_weights<T> const& w, bool train, int local = 0) {
+           moe_weights<T> const& w, moe_outputs<T> outputs, bool train, int local = 0) {
     layer_formula const& f = s.is.f;
     auto const tokens = static_cast<index_t>(f.tokens);
     guarded<std::byte> work(moe_layer_scratch_bytes(on, tokens, w, o, train));
     saved_bytes = guarded<std::byte>(train ? moe_saved_bytes(tokens, w, o) : 0);
     arena<> keep(saved_bytes);
-    if (train) saved = carve_moe_saved(keep, tokens, w, o);
-    forward = moe_layer(on, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), arena<>(work), o,
-                        train ? &saved : nullptr);
+    if (train) {
+      saved = carve_moe_saved(keep, tokens, w, o);
+      outputs.saved = &saved;
+    }
+    forward = moe_layer(on, s.x.as(f.tokens, f.width), w, y.as(f.tokens, f.width), outputs,
+                        arena<>(work), o);
     if (!train || !forward.ok()) return;
     work = guarded<std::byte>(moe_layer_backward_scratch_bytes(on, tokens, w, o));
     backward = moe_layer_backward(on, s.x.as(f.tokens, f.width), w, s.d_y.as(f.tokens, f.width),

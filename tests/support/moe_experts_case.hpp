@@ -50,10 +50,14 @@ template <class F, class T, class Pack>
 expert_matrix<F> packed_by(expert_matrix<T> const& w, guarded<F>& bytes, Pack const& pack) {
   auto const E = static_cast<int>(w.experts()), N = static_cast<int>(w.rows()),
              K = static_cast<int>(w.columns());
-  auto const pairs = w.has_pairs() ? std::optional(w.pairs()) : std::nullopt;
-  bytes = room_for<F>(E, N, K, pairs);
+  // Not a std::optional: g++ 12 takes its value for uninitialized when all of this is inlined.
+  auto const at = [&](F const* to) {
+    return w.has_pairs() ? expert_matrix<F>::packed(to, E, N, K, w.pairs())
+                         : expert_matrix<F>::packed(to, E, N, K);
+  };
+  bytes = guarded<F>(static_cast<std::size_t>(at(nullptr).packed_elements()));
   fine(pack(w, bytes));
-  return handle(bytes, E, N, K, pairs);
+  return at(bytes.data());
 }
 
 template <class T> struct experts_numbers {
@@ -114,13 +118,13 @@ template <class T> struct experts_numbers {
   /// y of an inference, onto `before`.
   template <class W>
   [[nodiscard]] guarded<T> infer(on_host const& on, moe_experts_weights<W> const& w,
-                                 moe_experts_options<activation> const& o,
-                                 float before = 0.0f) const {
+                                 moe_experts_options<activation> const& o, float before = 0.0f,
+                                 moe_experts_outputs<T> const& outputs = {}) const {
     guarded<T> y(std::vector<T>(x.size(), from_float<T>(before)));
     guarded<std::byte> work(moe_experts_scratch_bytes<T>(on, f.tokens, f.top_k, w, o));
-    status const done =
-        moe_experts(on, x.as(f.tokens, f.hidden), expert.as(f.tokens, f.top_k),
-                    gate.as(f.tokens, f.top_k), w, y.as(f.tokens, f.hidden), arena<>(work), o);
+    status const done = moe_experts(on, x.as(f.tokens, f.hidden), expert.as(f.tokens, f.top_k),
+                                    gate.as(f.tokens, f.top_k), w, y.as(f.tokens, f.hidden),
+                                    outputs, arena<>(work), o);
     EXPECT_TRUE(done.ok()) << done.message();
     return y;
   }
@@ -222,7 +226,7 @@ template <class T> struct experts_run {
     auto const saved = carve_moe_experts_saved(from, f.tokens, f.top_k, w, o);
     guarded<std::byte> work(moe_experts_scratch_bytes<T>(on, f.tokens, f.top_k, w, o, true));
     forward = moe_experts(on, x, in.expert.as(f.tokens, f.top_k), gate, w, y.as(f.tokens, f.hidden),
-                          saved, arena<>(work), o);
+                          {.saved = &saved}, arena<>(work), o);
     if (!forward.ok()) return;
     work = guarded<std::byte>(moe_experts_backward_scratch_bytes(on, f.tokens, f.top_k, w, o));
     moe_experts_gradients<> g;

@@ -108,7 +108,7 @@ template <class T>
 status run_route(on_host const& on, guarded<T> const& logits, route_outputs& out,
                  route_options const& o = {}, route_inputs<> const& with = {}) {
   auto bytes = route_scratch_for(on, out.tokens, out.experts, out.top_k, out.sequences);
-  return route(on, matrix(logits, out.tokens, out.experts), out.all(), arena<>(bytes), o, with);
+  return route(on, matrix(logits, out.tokens, out.experts), with, out.all(), arena<>(bytes), o);
 }
 
 inline std::vector<double> row_of(std::vector<double> const& m, offset_t row, offset_t columns) {

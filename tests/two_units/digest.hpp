@@ -113,7 +113,7 @@ bool layer(shunt::on_host const& on, folder& digest) {
   shunt::moe_gradients<> d;
   d.gate = shunt::view<float, 2>(d_gate.data(), {{E, H}});
   d.up = shunt::view<float, 3>(d_up.data(), {{E, 2 * I, H}});
-  if (!shunt::moe_layer(on, in, weights, out, work, options, &saved).ok()) return false;
+  if (!shunt::moe_layer(on, in, weights, out, {.saved = &saved}, work, options).ok()) return false;
   if (!shunt::moe_layer_backward(on, in, weights, out, saved, back, d, work, options).ok()) {
     return false;
   }

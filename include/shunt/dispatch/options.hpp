@@ -32,11 +32,21 @@ template <class P> struct dispatch_backend;
 namespace check {
 inline namespace SHUNT_ABI {
 
+/// How the caller names the members of a plan_report.
+struct report_names {
+  char const *wanted, *kept, *totals;
+};
+inline constexpr report_names report_in_options{"options.report.wanted", "options.report.kept",
+                                                "options.report.totals"};
+inline constexpr report_names report_in_outputs{"outputs.plan.wanted", "outputs.plan.kept",
+                                                "outputs.plan.totals"};
+
 template <space S>
-[[nodiscard]] status report(char const* who, plan_report<S> const& r, offset_t experts) noexcept {
-  return first_of(optional_vector(who, "options.report.wanted", r.wanted, experts, "experts"),
-                  optional_vector(who, "options.report.kept", r.kept, experts, "experts"),
-                  optional_vector(who, "options.report.totals", r.totals, 1, "one plan_counts"));
+[[nodiscard]] status report(char const* who, plan_report<S> const& r, offset_t experts,
+                            report_names const& name = report_in_options) noexcept {
+  return first_of(optional_vector(who, name.wanted, r.wanted, experts, "experts"),
+                  optional_vector(who, name.kept, r.kept, experts, "experts"),
+                  optional_vector(who, name.totals, r.totals, 1, "one plan_counts"));
 }
 
 /// row_slot holds what the plan may need, and row numbers fit index_t.

@@ -63,8 +63,8 @@ status moe_call<P, T, G, A, W>::choose_backward(backward_scratch<T, S> const& s)
   d.gate = d_gate;
   if (!d.importance) d.importance = saved.d_importance;
   if (!d.z) d.z = saved.d_z;
-  return route_backward(on, saved.logits, saved.choice, d, s.d_logits, s.route, o.route,
-                        router_inputs());
+  return route_backward(on, saved.logits, router_inputs(), saved.choice, d, s.d_logits, s.route,
+                        o.route);
 }
 
 template <class P, class T, class G, class A, class W>

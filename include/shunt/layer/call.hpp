@@ -3,6 +3,7 @@
 #include "shunt/core/abi.hpp"
 #include "shunt/gate_projection.hpp"
 #include "shunt/layer/memory.hpp"
+#include "shunt/layer/outputs.hpp"
 #include "shunt/moe_experts/call.hpp"
 #include "shunt/route_losses.hpp"
 
@@ -22,6 +23,7 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   tokens_in x;
   moe_weights<T, G, S, W> const& w;
   layer_options<A, S> const& o;
+  moe_outputs<T, S> const& out;
   moe_saved<T, S> const& saved;
   dispatch_plan<S> const& all_tokens;
 

@@ -1,6 +1,7 @@
 #pragma once
 #include "shunt/core/abi.hpp"
 #include "shunt/layer/memory.hpp"
+#include "shunt/layer/outputs.hpp"
 #include "shunt/moe_experts/check.hpp"
 
 /// The layer's argument checks: all that its stages could object to, before the first of them runs.
@@ -78,18 +79,15 @@ template <class T, class G, space S, class W, class A>
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   bool const losses = o.balance_loss != 0.0f || o.z_loss != 0.0f;
   argument const capacity(who, "options.capacity"), chosen(who, "options.tokens_per_expert"),
-      slots(who, "x: tokens x options.top_k"), loss(who, "options.loss"),
-      int8(who, "options.int8_rows");
+      slots(who, "x: tokens x options.top_k"), int8(who, "options.int8_rows");
   if (status bad = first_of(
           between(capacity, o.capacity, 0, most), between(chosen, o.tokens_per_expert, 0, most),
           finite(argument(who, "options.balance_loss"), o.balance_loss),
           finite(argument(who, "options.z_loss"), o.z_loss),
           optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
           optional_vector(who, "options.frozen", o.frozen, local, "experts of weights.up"),
-          optional_vector(who, "options.loss", o.loss, 2, "balance loss and z-loss"),
           int8_rows(int8, w.up, o.int8_rows), int8_rows(int8, w.down, o.int8_rows),
-          int8_rows(int8, w.shared_down, o.int8_rows), report(who, o.plan, local),
-          o.load.figures ? check::load(o.load, load_events<S>{}, local) : status{});
+          int8_rows(int8, w.shared_down, o.int8_rows));
       !bad.ok()) {
     return bad;
   }
@@ -109,17 +107,34 @@ template <class T, class G, space S, class W, class A>
         meaningless(who, o.route.random_second, "options.route.random_second", because));
   }
   route_inputs<S> const inputs{w.choice_bias, o.valid, o.ids, o.token, o.draws};
+  return first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
+                  check_route_inputs(inputs, o.route, tokens, experts, top_k));
+}
+
+/// What forward writes in addition to y, but for `saved`.
+template <class T, class G, space S, class W, class A>
+[[nodiscard]] status layer_outputs(char const* who, offset_t tokens,
+                                   ::shunt::moe_weights<T, G, S, W> const& w,
+                                   moe_outputs<T, S> const& out,
+                                   layer_options<A, S> const& o) noexcept {
+  offset_t const experts = w.gate.extent(0), local = w.up.experts();
   if (status bad =
-          first_of(fits_index(slots, tokens, top_k), route_rules(o.route, experts, top_k),
-                   check_route_inputs(inputs, o.route, tokens, experts, top_k),
-                   check_route_outputs(o.observe, inputs, o.route, tokens, experts, top_k));
+          first_of(optional_vector(who, "outputs.loss", out.loss, 2, "balance loss and z-loss"),
+                   report(who, out.plan, local, report_in_outputs),
+                   out.load.figures ? check::load(out.load, load_events<S>{}, local) : status{});
+      !bad.ok() || o.tokens_per_expert > 0) {
+    return bad;
+  }
+  route_inputs<S> const inputs{w.choice_bias, o.valid, o.ids, o.token, o.draws};
+  if (status bad = check_route_outputs(out.route, inputs, o.route, tokens, experts, o.top_k);
       !bad.ok()) {
     return bad;
   }
-  bool const own = !o.observe.counts || !o.observe.importance || !o.observe.tokens;
+  bool const losses = o.balance_loss != 0.0f || o.z_loss != 0.0f;
+  bool const own = !out.route.counts || !out.route.importance || !out.route.tokens;
   if (losses && o.route.accumulate && own) {
     return status::fail(error::null_pointer,
-                        "%s.options.observe: counts, importance or tokens is missing; with losses "
+                        "%s.outputs.route: counts, importance or tokens is missing; with losses "
                         "over an accumulated load all three must be the caller's",
                         who);
   }
@@ -184,8 +199,8 @@ template <class V>
 template <execution P, class T, class G, class W, class A>
 [[nodiscard]] status moe_layer(P const& on, view<T const, 2, P::memory> x,
                                ::shunt::moe_weights<T, G, P::memory, W> const& w,
-                               view<T, 2, P::memory> y, layer_options<A, P::memory> const& o,
-                               moe_saved<T, P::memory> const* saved) noexcept {
+                               view<T, 2, P::memory> y, moe_outputs<T, P::memory> const& out,
+                               layer_options<A, P::memory> const& o) noexcept {
   constexpr char const* who = "moe_layer";
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   offset_t const tokens = x.extent(0), width = w.gate.extent(1);
@@ -193,17 +208,13 @@ template <execution P, class T, class G, class W, class A>
           policy(on), between("moe_layer.x: extent 0 (tokens)", tokens, 0, most),
           moe_weights(who, w, o), tokens_of_layer("moe_layer.x", x, tokens, width),
           tokens_of_layer("moe_layer.y", y, tokens, width), layer_choice(who, tokens, w, o),
-          apart("moe_layer.y", y, "x", x), apart("moe_layer.y", y, "weights.gate", w.gate));
-      !bad.ok() || saved == nullptr) {
+          layer_outputs(who, tokens, w, out, o), apart("moe_layer.y", y, "x", x),
+          apart("moe_layer.y", y, "weights.gate", w.gate));
+      !bad.ok() || out.saved == nullptr) {
     return bad;
   }
-  if constexpr (!std::same_as<W, T>) {
-    return status::fail(error::bad_argument,
-                        "%s.saved is given; with experts' weights of another type than the tokens' "
-                        "there is no backward, and it must be null",
-                        who);
-  }
-  return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *saved);
+  if constexpr (!std::same_as<W, T>) return check::inference_only(who);
+  return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *out.saved);
 }
 
 template <class T, class G, space S, class A>

@@ -15,7 +15,7 @@ void moe_call<P, T, G, A, W>::gate(stages& step) const noexcept {
 /// expert, gate = route(logits): tokens choose experts, or experts tokens.
 template <class P, class T, class G, class A, class W>
 void moe_call<P, T, G, A, W>::choose(stages& step, forward_scratch<T, S> const& s) const noexcept {
-  routing<S> choice = o.observe;
+  routing<S> choice = out.route;
   choice.expert = saved.choice.expert;
   choice.gate = saved.choice.gate;
   if (s.load.z) choice.z = s.load.z;
@@ -24,11 +24,11 @@ void moe_call<P, T, G, A, W>::choose(stages& step, forward_scratch<T, S> const& 
   if (!choice.tokens) choice.tokens = s.load.tokens;
   step("route", [&] {
     if (n.tokens_per_expert == 0) {
-      return route(on, saved.logits, choice, s.route, o.route, router_inputs());
+      return route(on, saved.logits, router_inputs(), choice, s.route, o.route);
     }
     ::shunt::expert_choice<S> by_expert = saved.expert_choice;
-    by_expert.counts = o.observe.counts;
-    by_expert.report = o.observe.report;
+    by_expert.counts = out.route.counts;
+    by_expert.report = out.route.report;
     return route_expert_choice(on, saved.logits, by_expert, s.route, o.route, o.valid);
   });
   make_plan(step, s);
@@ -44,7 +44,7 @@ void moe_call<P, T, G, A, W>::make_plan(stages& step,
                                      {.gate = saved.expert_choice.gate,
                                       .dense_gate = saved.choice.gate,
                                       .valid = o.valid,
-                                      .report = o.plan});
+                                      .report = out.plan});
     }
     return plan_dispatch(on, saved.choice.expert, saved.plan, s.plan,
                          {.capacity = o.capacity,
@@ -54,14 +54,14 @@ void moe_call<P, T, G, A, W>::make_plan(stages& step,
                           .first_expert = o.first_expert,
                           .experts = real_experts(),
                           .zero_experts = o.route.zero_experts,
-                          .report = o.plan});
+                          .report = out.plan});
   });
 }
 
 template <class P, class T, class G, class A, class W>
 void moe_call<P, T, G, A, W>::losses(stages& step, routing<S> const& choice,
                                      forward_scratch<T, S> const& s) const noexcept {
-  view<float, 1, S> const loss = o.loss ? o.loss : s.loss;
+  view<float, 1, S> const loss = out.loss ? out.loss : s.loss;
   if (saved.d_importance) {
     step("losses", [&] {
       return balance_loss(on, choice, loss.slice(0, 1), saved.d_importance, {o.balance_loss});
@@ -70,7 +70,7 @@ void moe_call<P, T, G, A, W>::losses(stages& step, routing<S> const& choice,
   if (saved.d_z) {
     step("losses", [&] { return z_loss(on, choice, loss.slice(1, 1), saved.d_z, {o.z_loss}); });
   }
-  if (o.load.figures) step("stats", [&] { return load_stats(on, saved.plan, o.load); });
+  if (out.load.figures) step("stats", [&] { return load_stats(on, saved.plan, out.load); });
 }
 
 /// z = x · Wdᵀ

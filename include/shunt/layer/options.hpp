@@ -3,11 +3,11 @@
 
 #include "shunt/moe_experts/options.hpp"
 #include "shunt/route.hpp"
-#include "shunt/stats.hpp"
 
 namespace shunt {
 
-/// Options of moe_layer and moe_layer_backward: give both the same. `Activation` is one of Shunt's,
+/// Options of moe_layer and moe_layer_backward: give both the same. What forward writes in addition to
+/// y is moe_outputs. `Activation` is one of Shunt's,
 /// the user's own, or `activation`, which is chosen at run time.
 template <any_activation Activation = swiglu, space S = space::host> struct layer_options {
   index_t top_k = 1;              ///< K
@@ -35,18 +35,11 @@ template <any_activation Activation = swiglu, space S = space::host> struct laye
   float balance_loss = 0.0f;  ///< times E Σ f_e P_e, over the valid tokens of this call
   float z_loss = 0.0f;        ///< times the mean over them of log(Σ exp(logits))²
 
-  view<float, 1, S> loss =
-      {};  ///< [2] written by forward: both, where their coefficients are not 0
   /// Gradients of further losses (sequence-wise balance, band, one over all micro-batches), read by
   /// backward; `gate` is ignored. What is given here takes the place of the two losses' own.
   route_gradients<S> from_losses = {};
 
-  /// What else route() is to write in forward: counts, importance, histogram, recorded ids, report.
-  /// expert and gate are the layer's own, and z where there is a z-loss.
-  routing<S> observe = {};
-  load_report<S> load = {};  ///< figures of the load that this call's plan puts on the experts
-  plan_report<S> plan = {};  ///< wanted and kept slots, drops
-  stage_hook hook = {};      ///< called after each stage
+  stage_hook hook = {};  ///< called after each stage, in forward and in backward
 };
 
 }  // namespace shunt

@@ -122,8 +122,15 @@ template <execution P, class T, class W, class A>
   }
   return first_of(optional_vector(who, "options.valid", o.valid, tokens, "tokens of x"),
                   optional_vector(who, "options.frozen", o.frozen, local, "experts of weights.up"),
-                  int8_rows(int8, w.up, o.int8_rows), int8_rows(int8, w.down, o.int8_rows),
-                  report(who, o.plan, local));
+                  int8_rows(int8, w.up, o.int8_rows), int8_rows(int8, w.down, o.int8_rows));
+}
+
+/// outputs.saved with weights in a weight format.
+[[nodiscard]] inline status inference_only(char const* who) noexcept {
+  return status::fail(error::bad_argument,
+                      "%s.outputs.saved is given; with experts' weights of another type than the "
+                      "tokens' there is no backward, and it must be null",
+                      who);
 }
 
 /// A moe_experts_saved as carve_moe_experts_saved gives it with the same options.

@@ -52,7 +52,6 @@ template <any_activation Activation = swiglu, space S = space::host> struct moe_
   memory_mode memory = memory_mode::save;      ///< what forward keeps for backward
   view<std::uint8_t const, 1, S> valid = {};   ///< [T] 0: padding; no output, no gradient
   view<std::uint8_t const, 1, S> frozen = {};  ///< [E] 1: this expert's weights get no gradient
-  plan_report<S> plan = {};                    ///< out: wanted and kept slots, drops
   stage_hook hook = {};                        ///< called after each stage
 };
 
@@ -61,6 +60,13 @@ template <any_activation Activation = swiglu, space S = space::host> struct moe_
 template <storage T, space S = space::host> struct moe_experts_saved {
   dispatch_plan<S> plan;  ///< which row each slot has
   view<T, 2, S> pre;      ///< [R,2I] pre-activations; null when recomputing
+};
+
+/// What moe_experts writes in addition to y. Each member is optional.
+template <storage T, space S = space::host> struct moe_experts_outputs {
+  /// For backward, from carve_moe_experts_saved; null: inference. Its memory is written, not its views.
+  moe_experts_saved<T, S> const* saved = nullptr;
+  plan_report<S> plan = {};  ///< wanted and kept slots, drops
 };
 
 }  // namespace shunt

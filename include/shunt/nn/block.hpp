@@ -82,6 +82,7 @@ template <class P, storage T>
     block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
     std::type_identity_t<view<T, 2, P::memory>> y, block_saved<T, P::memory> const& keep,
     kv_cache<T, P::memory> const* cache, token_positions<P::memory> const& first_position,
+    std::type_identity_t<moe_outputs<T, P::memory>> const& outputs,
     block_scratch<T, P::memory> const& s, block_options<P::memory> const& o) noexcept {
   stages step(o.hook);
   bool const done =
@@ -94,8 +95,10 @@ template <class P, storage T>
     (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
     return step.outcome();
   }
+  moe_outputs<T, P::memory> out = outputs;
+  out.saved = &keep.experts;
   status const done_feeding =
-      moe_layer(on, keep.feed_in, w.experts, y, s.own, layer_options_of(o), &keep.experts);
+      moe_layer(on, keep.feed_in, w.experts, y, out, s.own, layer_options_of(o));
   if (done_feeding.ok() && o.layer.valid.data() != nullptr) {
     // The layer gives padding a zero output; the block, its residual.
     return block_backend<P>::template copy_unmarked_rows<T>(on, o.layer.valid, keep.middle, y);
@@ -144,7 +147,8 @@ template <execution P, storage T>
 
 /// A transformer block: m = x + Wo·attention(rotary(Wqkv·norm(x))), y = m + feed(norm(m)), feed a
 /// mixture of experts or a dense SwiGLU network.
-/// Shapes   x, y [B,S,W] without gaps · table [positions ≥ S, pairs ≤ D/2] · saved for B, S
+/// Shapes   x, y [B,S,W] without gaps · table [positions ≥ S, pairs ≤ D/2] · saved for B, S · outputs as
+///          the layer's; its `saved` is ignored: block_saved has it
 /// Types    x, y and all weights of one storage type; arithmetic as the primitives'
 /// Order    the primitives', one after another: the same bits on any thread count and ISA; a token's
 ///          bits do not depend on later tokens or other sequences
@@ -157,6 +161,7 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
 [[nodiscard]] status block(P const& on, X&& x_in, block_weights<T, P::memory> const& weights,
                            rotary_table<P::memory> const& table, Y&& y_in,
                            block_saved<T, P::memory> const& saved,
+                           std::type_identity_t<moe_outputs<T, P::memory>> const& outputs,
                            std::type_identity_t<arena<P::memory>> work,
                            block_options<P::memory> const& options) noexcept {
   view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
@@ -172,7 +177,18 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
     return bad;
   }
   return detail::block_forward<P, T>(on, n, detail::flat_tokens(x), weights, table,
-                                     detail::flat_tokens(y), saved, nullptr, 0, scratch, options);
+                                     detail::flat_tokens(y), saved, nullptr, 0, outputs, scratch,
+                                     options);
+}
+
+/// The same where the layer's other outputs are not wanted.
+template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
+[[nodiscard]] status block(P const& on, X&& x, block_weights<T, P::memory> const& weights,
+                           rotary_table<P::memory> const& table, Y&& y,
+                           block_saved<T, P::memory> const& saved,
+                           std::type_identity_t<arena<P::memory>> work,
+                           block_options<P::memory> const& options) noexcept {
+  return block(on, x, weights, table, y, saved, {}, work, options);
 }
 
 /// The block over new tokens of each sequence, at positions first_position …, with what the cache
@@ -188,6 +204,7 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
                                   kv_cache<T, P::memory> const& cache,
                                   std::type_identity_t<token_positions<P::memory>> first_position,
                                   Y&& y_in, block_saved<T, P::memory> const& saved,
+                                  std::type_identity_t<moe_outputs<T, P::memory>> const& outputs,
                                   std::type_identity_t<arena<P::memory>> work,
                                   block_options<P::memory> const& options) noexcept {
   view<T const, 3, P::memory> const x = as_input<P, 3>(x_in);
@@ -206,8 +223,20 @@ template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
     return bad;
   }
   return detail::block_forward<P, T>(on, n, detail::flat_tokens(x), weights, table,
-                                     detail::flat_tokens(y), saved, &cache, first_position, scratch,
-                                     options);
+                                     detail::flat_tokens(y), saved, &cache, first_position, outputs,
+                                     scratch, options);
+}
+
+/// The same where the layer's other outputs are not wanted.
+template <execution P, input<P, 3> X, storage T, output<P, 3> Y>
+[[nodiscard]] status block_decode(P const& on, X&& x, block_weights<T, P::memory> const& weights,
+                                  rotary_table<P::memory> const& table,
+                                  kv_cache<T, P::memory> const& cache,
+                                  std::type_identity_t<token_positions<P::memory>> first_position,
+                                  Y&& y, block_saved<T, P::memory> const& saved,
+                                  std::type_identity_t<arena<P::memory>> work,
+                                  block_options<P::memory> const& options) noexcept {
+  return block_decode(on, x, weights, table, cache, first_position, y, saved, {}, work, options);
 }
 
 /// The gradients of block(): d_x from d_y, and those of the weights.

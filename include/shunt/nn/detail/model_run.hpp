@@ -149,12 +149,13 @@ template <space S>
       check::extent("model_report.counts", 1, r.counts.extent(1), c.experts, "experts"));
 }
 
-/// The options of layer n: its counts are reported where they are wanted.
-template <space S>
-[[nodiscard]] block_options<S> options_of_layer(block_options<S> options, model_config const& c,
-                                                model_report<S> const& report, int n) noexcept {
-  if (report.counts.data() != nullptr && !c.dense) options.layer.observe.counts = report.counts[n];
-  return options;
+/// What layer n writes in addition to its stream: its counts, where they are wanted.
+template <class T, space S>
+[[nodiscard]] moe_outputs<T, S> outputs_of_layer(model_config const& c,
+                                                 model_report<S> const& report, int n) noexcept {
+  moe_outputs<T, S> out;
+  if (report.counts.data() != nullptr && !c.dense) out.route.counts = report.counts[n];
+  return out;
 }
 
 /// From tokens to the normalized stream, keeping what backward needs when training.
@@ -177,18 +178,18 @@ template <class P, storage T>
   }
   for (int n = 0; n < c.layers; ++n) {
     auto const layer = layer_weights<T, S>(c, n, weights.values, weights.choice_bias);
-    auto const how = options_of_layer(options, c, report, n);
+    auto const out = outputs_of_layer<T, S>(c, report, n);
     arena<S> memory = s.saved_at(n);
     auto const mine = carve_block_saved(memory, static_cast<index_t>(batch),
-                                        static_cast<index_t>(length), layer, how);
+                                        static_cast<index_t>(length), layer, options);
     auto const x = s.stream_at(n, batch, length, w), y = s.stream_at(n + 1, batch, length, w);
     status bad;
     if (cache == nullptr) {
-      bad = block(on, x, layer, s.table, y, mine, s.own, how);
+      bad = block(on, x, layer, s.table, y, mine, out, s.own, options);
     } else {
       kv_cache<T, S> part{nullptr, cache->batch, cache->capacity, c.kv_heads, c.head_dim()};
       part.memory = cache->memory.data() + n * part.elements();
-      bad = block_decode(on, x, layer, s.table, part, first_position, y, mine, s.own, how);
+      bad = block_decode(on, x, layer, s.table, part, first_position, y, mine, out, s.own, options);
     }
     if (!bad.ok()) return bad;
   }
