@@ -218,7 +218,7 @@ TEST(LayerContract, AShardExpectsItsShareOfTheRows) {
     layer_options<> o{.top_k = 4};
     set(o);
     auto from = arena<>::measuring();
-    return carve_moe_saved(from, tokens, w, o).plan.rows().expected;
+    return carve_moe_saved(from, tokens, w, o).plan.segments().expected;
   };
   auto const plain = [](auto&) {};
   EXPECT_EQ(expected(256, 64, 64, plain), 16);

@@ -46,7 +46,7 @@ struct segments_argument {
   segments_argument(nb::handle object, char const* name, place where);
 
   template <shunt::space S> [[nodiscard]] shunt::segments<S> as() const noexcept {
-    return plan != nullptr ? plan->as<S>().rows()
+    return plan != nullptr ? plan->as<S>().segments()
                            : shunt::segments<S>{offset.as<index_t const, 1, S>()};
   }
 };

@@ -25,9 +25,11 @@ template <space S = space::host> struct dispatch_plan {
   index_t expected = 0;  ///< rows of one expert, where a guess is better than R / E: see segments
 
   /// The segments that the experts' products take.
-  [[nodiscard]] constexpr segments<S> rows() const noexcept { return {offset, expected}; }
+  [[nodiscard]] constexpr shunt::segments<S> segments() const noexcept {
+    return {offset, expected};
+  }
   /// Local experts.
-  [[nodiscard]] constexpr index_t experts() const noexcept { return rows().experts(); }
+  [[nodiscard]] constexpr index_t experts() const noexcept { return segments().experts(); }
 };
 
 /// Where the slots of a batch went. All but `rows` + `padding` have no row; together they are T·K
@@ -176,7 +178,7 @@ template <space S> [[nodiscard]] status plan(char const* who, dispatch_plan<S> c
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   return first_of(
       between(tokens, p.tokens, 0, most), between(top_k, p.top_k, 0, most),
-      fits_index(product, p.tokens, p.top_k), offsets(ends, p.rows()),
+      fits_index(product, p.tokens, p.top_k), offsets(ends, p.segments()),
       extent(slots, 0, p.slot_row.extent(0), offset_t{p.tokens} * p.top_k, "tokens x top_k"),
       rows(slots, p.slot_row), rows(ids, p.row_slot));
 }

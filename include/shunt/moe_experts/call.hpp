@@ -88,7 +88,7 @@ template <class P, class T, class A, class W = T> struct experts_call {
       view<float const, 2, S> const part = s.bias_part;
       step("experts_backward", [&] { return bias_part(on, d_y, w.down_bias, plan, s.bias_part); });
       step("experts_backward",
-           [&] { return layer_backend<P>::add(on, part, column_of_one(of_row), plan.rows()); });
+           [&] { return layer_backend<P>::add(on, part, column_of_one(of_row), plan.segments()); });
     }
     step("combine_backward", [&] { return rows_to_gates(on, of_row, plan, d_gate); });
   }

@@ -34,7 +34,7 @@ template <class P, class X, class W, class Y>
                              view<W const, 2, P::memory> w,
                              dispatch_plan<P::memory> const& all_tokens,
                              view<Y, 2, P::memory> y) noexcept {
-  return grouped_gemm(on, x, stack_of_one(w), all_tokens.rows(), y);
+  return grouped_gemm(on, x, stack_of_one(w), all_tokens.segments(), y);
 }
 
 /// The gradients of project: dx (+)= d_y · w and, where wanted, dw (+)= d_yᵀ · x, d_bias (+)= Σ d_y;
@@ -44,7 +44,7 @@ template <class P, class D, class W, class DX>
                                   view<W const, 2, P::memory> w,
                                   dispatch_plan<P::memory> const& all_tokens,
                                   view<DX, 2, P::memory> d_x, bool accumulate) noexcept {
-  return grouped_dgrad(on, d_y, stack_of_one(w), all_tokens.rows(), d_x,
+  return grouped_dgrad(on, d_y, stack_of_one(w), all_tokens.segments(), d_x,
                        {.gather = {all_tokens.row_slot, 1}, .accumulate = accumulate});
 }
 template <class P, class D, class X>
@@ -58,7 +58,7 @@ template <class P, class D, class X>
                                    .gather_a = {all_tokens.row_slot, 1},
                                    .accumulate = accumulate};
   if (d_bias) options.d_bias = row_of_one(d_bias);
-  return grouped_wgrad(on, d_y, x, all_tokens.rows(), stack_of_one(dw), options);
+  return grouped_wgrad(on, d_y, x, all_tokens.segments(), stack_of_one(dw), options);
 }
 
 /// A stack of experts, without its rows.
@@ -75,10 +75,10 @@ template <class T, class A, space S, class W = T> struct feed_forward {
   [[nodiscard]] status forward(P const& on, view<T const, 2, S> x, view<T, 2, S> pre,
                                view<T, 2, S> activated, view<T, 2, S> out) const noexcept {
     status const first = grouped_gemm(
-        on, x, up, plan.rows(), activated, act,
+        on, x, up, plan.segments(), activated, act,
         {.gather = gather, .bias = up_bias, .pre = pre, .round_pre = true, .int8_rows = int8_rows});
     if (!first.ok()) return first;
-    return grouped_gemm(on, activated, down, plan.rows(), out, identity{},
+    return grouped_gemm(on, activated, down, plan.segments(), out, identity{},
                         {.bias = down_bias, .int8_rows = int8_rows});
   }
 
@@ -86,7 +86,7 @@ template <class T, class A, space S, class W = T> struct feed_forward {
   template <class P>
   [[nodiscard]] status recompute_pre(P const& on, view<T const, 2, S> x,
                                      view<T, 2, S> pre) const noexcept {
-    return grouped_gemm(on, x, up, plan.rows(), pre, identity{},
+    return grouped_gemm(on, x, up, plan.segments(), pre, identity{},
                         {.gather = gather, .bias = up_bias});
   }
 };
@@ -114,7 +114,7 @@ template <class P, class T, class A, class DRows>
                                    view<DRows, 2, P::memory> d_rows, bool add_to_rows,
                                    feed_gradients<P::memory> const& g) noexcept {
   constexpr space S = P::memory;
-  auto const rows = f.plan.rows();
+  auto const rows = f.plan.segments();
   row_gather<S> const tokens{f.plan.row_slot, f.plan.top_k};
   row_factors<S> const scale = gate ? row_factors<S>{gate, f.plan.row_slot} : row_factors<S>{};
   auto const wgrad = [&](auto const& dc, row_gather<S> from_dc, auto const& a, row_gather<S> from_a,
@@ -180,7 +180,7 @@ template <class P, class T>
                                view<float, 2, P::memory> out) noexcept {
   auto const product = [&](auto const* type) {
     using B = std::remove_cv_t<std::remove_pointer_t<decltype(type)>>;
-    return grouped_gemm(on, d_y, as_rows<B>(bias), plan.rows(), out, identity{},
+    return grouped_gemm(on, d_y, as_rows<B>(bias), plan.segments(), out, identity{},
                         {.gather = {plan.row_slot, plan.top_k}});
   };
   switch (bias.type()) {
