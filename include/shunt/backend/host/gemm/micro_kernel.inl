@@ -160,8 +160,8 @@ void tile(tile_at const& at, Right right, prefetch_cursor& next, std::int64_t li
     prefetch_batch ask = next_prefetch_batch(next, lines, tile_stretch / k_unroll, c);
     std::int64_t now = left < tile_stretch ? left : tile_stretch;
     for (; now >= k_unroll; now -= k_unroll) {
-      unroll<2 * tile_panels>([&](auto i) __attribute__((always_inline)) {
-        __builtin_prefetch(ask.at + i.value % 2 * ask.apart + i.value / 2 * 64, 0, 2);
+      unroll<prefetch_width>([&](auto i) __attribute__((always_inline)) {
+        __builtin_prefetch(ask.at + i.value * ask.apart, 0, 2);
       });
       ask.at += ask.step;
       unroll<k_unroll>(step);

@@ -12,9 +12,12 @@ struct gemm_piece {
   std::int64_t column, columns, k, depth;
 };
 
+/// Requests of one step of a tile, `apart` from each other: as many as its step's time allows.
+inline constexpr int prefetch_width = SHUNT_REGION == 512 ? 4 : 2;
+
 /// Cache lines that the next piece will be made of: `rows` times `lines` of them, asked for in order, and
-/// in turn with them, `apart`, those of the piece's other three parts: a core reads four streams of memory
-/// faster than one. In one part, two lines side by side.
+/// beside them or (of width 2) in turn with them, `apart`, those of the piece's other three parts: a core reads
+/// four streams of memory faster than one. In one part, lines side by side.
 struct prefetch_cursor {
   char const* start;
   std::int64_t stride, rows, lines, at, parts, apart;
@@ -32,7 +35,7 @@ SHUNT_INLINE std::int64_t line_count(prefetch_cursor const& next) noexcept {
   return next.parts * next.rows * next.lines;
 }
 
-/// Where some requests begin: there and `apart` from it; and how far on the next ones are.
+/// Where the first of `prefetch_width` requests is, how far apart they are, and how far on the next ones are.
 struct prefetch_batch {
   char const* at;
   std::int64_t apart, step;
@@ -43,9 +46,11 @@ SHUNT_INLINE prefetch_batch next_prefetch_batch(prefetch_cursor& next, std::int6
   if (next.rows <= 0) return {static_cast<char const*>(idle), 0, 0};
   char const* from = next.start + 64 * next.at;
   if (next.parts > 1) {
-    lines = (lines + 1) / 2;
-    from += next.second ? 2 * next.apart : 0;
-    next.second = !next.second;
+    lines = (lines + prefetch_width - 1) / prefetch_width;
+    if constexpr (prefetch_width < 4) {
+      from += next.second ? 2 * next.apart : 0;
+      next.second = !next.second;
+    }
   }
   if (!next.second) next.at += lines;
   if (next.at >= next.lines) {
