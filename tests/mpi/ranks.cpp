@@ -31,7 +31,8 @@ std::string moves() {
     std::vector<int> const in(3000, x.rank());
     std::vector<int> out(in.size() * static_cast<std::size_t>(x.ranks()));
     bool const wants = x.rank() != 1;
-    status const done = x.all_gather(in.data(), wants ? out.data() : nullptr, in.size() * sizeof(int));
+    status const done =
+        x.all_gather(in.data(), wants ? out.data() : nullptr, in.size() * sizeof(int));
     if (!done.ok()) return done.message();
     for (std::size_t i = 0; wants && i < out.size(); ++i) {
       if (out[i] != static_cast<int>(i / in.size())) return "gathered numbers differ";
@@ -71,9 +72,10 @@ std::string unequal_rows(offset_t sent) {
   if (!begun.ok()) return begun.message();
   status const done = x.finish();
   if (x.rank() == 0) return done.ok() ? "" : done.message();
-  return expect(done, error::bad_argument,
-                "finish: finish: rank 0 sends other rows in exchange 0 than this rank expects; their "
-                "counts and bytes must agree");
+  return expect(
+      done, error::bad_argument,
+      "finish: finish: rank 0 sends other rows in exchange 0 than this rank expects; their "
+      "counts and bytes must agree");
 }
 /// A rank that comes after the deadline is named by the others.
 std::string late() {
@@ -86,8 +88,9 @@ std::string late() {
   }
   status const done = x.all_gather(&in, out.data(), sizeof in);
   MPI_Barrier(MPI_COMM_WORLD);
-  return expect(done, error::peer,
-                "all_gather: rank " + std::to_string(x.ranks() - 1) + " has not answered for 300 ms");
+  return expect(
+      done, error::peer,
+      "all_gather: rank " + std::to_string(x.ranks() - 1) + " has not answered for 300 ms");
 }
 /// A rank kills itself; the others name it, agree, and go on.
 std::string dies(int seed) {
@@ -97,14 +100,17 @@ std::string dies(int seed) {
     if (x.rank() == victim && round == after) raise(SIGKILL);
     std::string const wrong = test::exchange_rounds(x, 1);
     if (wrong.empty()) continue;
-    std::string const name = "rank " + std::to_string(victim) + " of " + std::to_string(ranks) + " died or left";
-    if (wrong.find(name) == std::string::npos) return "does not name rank " + std::to_string(victim) + ": " + wrong;
+    std::string const name =
+        "rank " + std::to_string(victim) + " of " + std::to_string(ranks) + " died or left";
+    if (wrong.find(name) == std::string::npos)
+      return "does not name rank " + std::to_string(victim) + ": " + wrong;
     break;
   }
   std::vector<std::uint8_t> survives(static_cast<std::size_t>(ranks));
   status const done = x.recover(view<std::uint8_t, 1>(survives.data(), ranks));
   if (!done.ok()) return done.message();
-  if (survives[static_cast<std::size_t>(victim)] != 0 || x.ranks() != ranks - 1) return "recovered other ranks";
+  if (survives[static_cast<std::size_t>(victim)] != 0 || x.ranks() != ranks - 1)
+    return "recovered other ranks";
   return test::exchange_rounds(x, 5);
 }
 
