@@ -16,14 +16,15 @@ namespace shunt::test {
 namespace experts_formats_test {
 
 template <class Oracle> class ExpertsFormats : public testing::Test {};
-using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle>;
+using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle, nvfp4_oracle>;
 TYPED_TEST_SUITE(ExpertsFormats, all_formats);
 
 TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
-  // Every code under scales of every kind; mxfp4: under each of its 256. 300 rows, so that fp8 has
-  // three blocks of them.
+  // Every code under scales of every kind; mxfp4: under each of its 256, nvfp4: of its 254. 300 rows, so
+  // that fp8 has three blocks of them.
   int const codes = TypeParam::codes, K = 2 * codes + 5;
   published p{2, 300, K, TypeParam::rows, TypeParam::columns, {}, {}};
+  if constexpr (std::same_as<TypeParam, nvfp4_oracle>) p.tensor = {-0x1.234568p-11f, 0x1.8p-140f};
   for (int i = 0; i < p.E * p.N * K; ++i) {
     int const code = (i + i / K) % codes;
     p.code.push_back(static_cast<std::uint8_t>(std::isnan(TypeParam::value(code)) ? 0 : code));
@@ -34,6 +35,11 @@ TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
        ++i) {
     if constexpr (std::same_as<TypeParam, mxfp4_oracle>) {
       p.scale.push_back(static_cast<float>(mxfp4_oracle::scale_value(static_cast<int>(i % 255))));
+    } else if constexpr (std::same_as<TypeParam, nvfp4_oracle>) {
+      int const e4m3 = static_cast<int>(i % 127 + i / 127 % 2 * 128);
+      std::size_t const e = i / static_cast<std::size_t>(p.N * p.column_blocks());
+      p.e4m3.push_back(static_cast<std::uint8_t>(e4m3));
+      p.scale.push_back(nvfp4_oracle::scale_of(e4m3, p.tensor[e]));
     } else {
       p.scale.push_back(kinds[i % std::size(kinds)]);
     }
@@ -57,7 +63,10 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     // Ties, and numbers on both sides of one: halves of a step under a largest number of 127, 448
     // and 6 steps.
     for (std::size_t i = 0; i + 1 < w.size(); i += 7) w[i] = std::ldexp(std::round(w[i] * 64), -7);
-    w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f : std::same_as<F, mxfp4> ? 0.75f : 3.5f;
+    w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f
+           : std::same_as<F, mxfp4>      ? 0.75f
+           : std::same_as<F, nvfp4>      ? 21.0f
+                                         : 3.5f;
     auto const want = quantized_naively<TypeParam>(w, s.E, s.N, s.K);
     for (bool const paired : {false, true}) {
       if (paired && s.N % 2 != 0) continue;
@@ -82,6 +91,14 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
   }
 }
 
+/// What a weight x may lose, m being the largest that shares its scale, `all` that of its expert.
+template <class F> double bound_of(double x, double m, double all) {
+  if (std::same_as<F, int8_channel>) return m / 254;
+  if (std::same_as<F, mxfp4>) return m / 4;
+  if (std::same_as<F, nvfp4>) return std::max(m * 17 / 96, m / 6 + all / 458752);
+  return std::max(std::abs(x) / 16, m / 448 / 1024);
+}
+
 TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
   using F = typename TypeParam::format;
   constexpr int N = 130, K = 260;
@@ -103,10 +120,8 @@ TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
       for (int k = 0; k < K; ++k) {
         std::size_t const i = p.at(0, n, k);
         double const x = w[i], m = most[p.block(0, n, k)];
-        double const bound = std::same_as<F, int8_channel> ? m / 254
-                             : std::same_as<F, mxfp4>      ? m / 4
-                                                      : std::max(std::abs(x) / 16, m / 448 / 1024);
-        worst = std::max(worst, std::abs(got[i] - x) / bound);
+        double const all = *std::max_element(most.begin(), most.end());
+        worst = std::max(worst, std::abs(got[i] - x) / bound_of<F>(x, m, all));
       }
     EXPECT_LE(worst, 1 + 1e-4);
     EXPECT_GE(worst, 0.7) << "the bound is not tight: it would hide errors";
@@ -137,9 +152,7 @@ TYPED_TEST(ExpertsFormats, Battery41_TheLargestFloatsDecodeToFiniteNumbers) {
     EXPECT_TRUE(same_bits(got, meant)) << name_of(on);
     for (std::size_t i = 0; i < w.size(); ++i) {
       double const x = static_cast<double>(w[i]), m = static_cast<double>(largest);
-      double const bound = std::same_as<F, int8_channel> ? m / 254
-                           : std::same_as<F, mxfp4>      ? m / 4
-                                                         : std::abs(x) / 16;
+      double const bound = std::same_as<F, fp8_block> ? std::abs(x) / 16 : bound_of<F>(x, m, m);
       ASSERT_TRUE(std::isfinite(got[i])) << name_of(on) << " " << i << " " << x;
       ASSERT_LE(std::abs(static_cast<double>(got[i]) - x), bound * (1 + 1e-4)) << i;
     }
@@ -197,6 +210,17 @@ TEST(ExpertsFormatsPublished, ANumberOrAScaleThatIsNone) {
       EXPECT_EQ(w[128 + k], 2.0f);                       // the block beside it
       EXPECT_EQ(std::isnan(w[256 + k]), scale != 1.0f);  // the row below
       EXPECT_TRUE(std::isnan(w[256 + 128 + k]));
+    }
+  }
+  // Of nvfp4: one of e4m3 that is none takes its 16, a tensor's float all.
+  for (float const tensor : {0.5f, inf, std::nanf("")}) {
+    published p{1, 2, 32, 1, 16, std::vector<std::uint8_t>(64, 2), {}};
+    p.e4m3 = {0x7f, 0x38, 0x38, 0xff};
+    p.tensor = {tensor};
+    auto const w = decoded(on_host{}, pack<nvfp4_oracle>(on_host{}, p), 1, 2, 32);
+    for (std::size_t i = 0; i < 64; ++i) {
+      bool const none = i / 16 == 0 || i / 16 == 3 || std::isnan(tensor);
+      EXPECT_TRUE(none ? std::isnan(w[i]) : w[i] == tensor) << i << " " << w[i];
     }
   }
   for (int s : {254, 255}) {  // a scale of mxfp4: the largest; none
@@ -362,6 +386,16 @@ TEST(ExpertsFormatsErrors, AreSentences) {
                "pack_mxfp4.blocks: extent 3 is 15; it must be 16 (bytes of a block)");
   expect_error(pack_mxfp4(on, four.as(1, 2, 2, 16), four.as(1, 2, 1), enough), error::bad_shape,
                "pack_mxfp4.scales: extent 2 is 1; it must be 2 (blocks of a row)");
+  guarded<nvfp4> small(1000);
+  expect_error(pack_nvfp4(on, four.as(1, 4, 9), e4m3.as(1, 4, 1), out.as(1), small),
+               error::bad_shape,
+               "pack_nvfp4.numbers: extent 2 is 9; it must be 8 (bytes of 16 numbers for each of a "
+               "row's scales)");
+  expect_error(pack_nvfp4(on, four.as(1, 4, 8), e4m3.as(1, 3, 1), out.as(1), small),
+               error::bad_shape,
+               "pack_nvfp4.scales: extent 1 is 3; it must be 4 (rows of numbers)");
+  expect_error(pack_nvfp4(on, four.as(1, 4, 8), e4m3.as(1, 4, 1), out.as(2), small),
+               error::bad_shape, "pack_nvfp4.of_tensor: extent 0 is 2; it must be 1 (experts)");
   expect_error(dequantize_weights(on, handle(enough, 1, 4, 6), out.as(1, 6, 4)), error::bad_shape,
                "dequantize_weights.out: extent 1 is 6; it must be 4 (rows of w)");
   expect_error(

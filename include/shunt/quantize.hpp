@@ -25,13 +25,14 @@ template <quantized F, space S>
 
 /// Rounds weights to a format: `packed`'s element says which.
 /// Shapes  w [E,N,K], lying as weights may → packed: packed_elements() bytes
-/// Types   w float, bf16 or fp16 → int8_channel, fp8_block or mxfp4.
+/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4 or nvfp4.
 /// Order   scale: int8 max|row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
-///         mxfp4 2^(floor(log2 max|32 of a row|) - 2). Where 127 times an int8 scale would be
+///         mxfp4 2^(floor(log2 max|32 of a row|) - 2); nvfp4 e4m3((max|16 of a row| / 6) / t) · t, with
+///         t = max|expert| / 2688. Where 127 times an int8 scale would be
 ///         infinite, the scale is the float below: what is finite decodes to finite numbers. number:
 ///         w / scale in float, to nearest, ties to even, no larger than the format's largest. Where all are zero, all stay zero.
 ///         Not finite: such a weight counts for no maximum; what shares a scale with it in its row
-///         (the row, its 128, its 32) is NaN when decoded.
+///         (the row, its 128, its 32, its 16) is NaN when decoded.
 /// Aliasing packed shares no memory with w.
 /// Errors  too few bytes; weights that are packed already.
 /// Cost    reads the weights two or three times, writes packed twice. Never allocates.
@@ -154,6 +155,44 @@ template <execution P, input<P, 4> Blocks, input<P, 3> Scales, output<P, 1> Pack
     return bad;
   }
   return detail::quantize_backend<P>::pack(on, from, exponents, shape, to.data());
+}
+
+/// Packs nvfp4, as it is published (weight, weight_scale, weight_scale_2): K is a multiple of 16.
+/// Shapes  numbers [E,N,K/2], two a byte, the first in the lower half · scales [E,N,K/16] ·
+///         of_tensor [E] → packed. Gate and up with floats of their own are packed apart.
+/// Types   std::uint8_t, fp8_e4m3, float.
+/// Order   nothing is computed. A scale that is NaN makes its 16 NaN.
+/// Aliasing, Errors, Cost as pack_int8.
+/// Source  NVIDIA, TensorRT Model Optimizer, 2025
+template <execution P, input<P, 3> Numbers, input<P, 3> Scales, input<P, 1> OfTensor,
+          output<P, 1> Packed>
+[[nodiscard]] status pack_nvfp4(P const& on, Numbers numbers, Scales scales, OfTensor of_tensor,
+                                Packed&& packed, std::optional<pair_layout> pairs = {}) noexcept {
+  static_assert(
+      std::same_as<element_t<Numbers>, std::uint8_t> && std::same_as<element_t<Scales>, fp8_e4m3> &&
+          std::same_as<element_t<OfTensor>, float> && std::same_as<element_t<Packed>, nvfp4>,
+      "shunt::pack_nvfp4: numbers must be std::uint8_t, scales fp8_e4m3, of_tensor float, "
+      "packed nvfp4");
+  auto const from = as_input<P, 3>(numbers);
+  auto const groups = as_input<P, 3>(scales);
+  auto const floats = as_input<P, 1>(of_tensor);
+  auto const to = as_output<P, 1>(packed);
+  auto const shape = detail::packed_as<nvfp4, P::memory>(
+      {{from.extent(0), from.extent(1), 2 * from.extent(2)}}, pairs);
+  if (status bad = first_of(
+          check::policy(on), check::rows("pack_nvfp4.numbers", from),
+          check::rows("pack_nvfp4.scales", groups), check::rows("pack_nvfp4.of_tensor", floats),
+          check::extent("pack_nvfp4.scales", 0, groups.extent(0), from.extent(0), "experts"),
+          check::extent("pack_nvfp4.scales", 1, groups.extent(1), from.extent(1),
+                        "rows of numbers"),
+          check::extent("pack_nvfp4.numbers", 2, from.extent(2), 8 * groups.extent(2),
+                        "bytes of 16 numbers for each of a row's scales"),
+          check::extent("pack_nvfp4.of_tensor", 0, floats.extent(0), from.extent(0), "experts"),
+          check::packed_into("pack_nvfp4.packed", shape, to));
+      !bad.ok()) {
+    return bad;
+  }
+  return detail::quantize_backend<P>::pack(on, from, groups, floats, shape, to.data());
 }
 
 /// What a product sees of quantized weights, as floats.

@@ -16,7 +16,7 @@
 #include "shunt/route_bias.hpp"           // balance without a loss
 #include "shunt/dispatch.hpp"             // ids → plan, tokens → rows in expert order
 #include "shunt/experts.hpp"              // grouped products, activations, packed weights
-#include "shunt/quantize.hpp"             // int8, fp8 and mxfp4 weights
+#include "shunt/quantize.hpp"             // int8, fp8, mxfp4 and nvfp4 weights
 #include "shunt/combine.hpp"              // rows → tokens, weighted by the gates
 #include "shunt/moe_experts.hpp"          // experts for ids and gates of any router
 #include "shunt/layer.hpp"                // all of them in sequence, forward and backward

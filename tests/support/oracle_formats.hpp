@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -54,6 +55,18 @@ struct mxfp4_oracle {
   static float scale_of(double most) { return static_cast<float>(scale_value(scale_code(most))); }
 };
 
+/// The number of a group's scale is fp8_oracle's, times the tensor's float.
+struct nvfp4_oracle {
+  using format = nvfp4;
+  static constexpr int codes = 16, rows = 1, columns = 16;
+  static double value(int code) { return mxfp4_oracle::value(code); }
+  static bool counts(int) { return true; }
+  static float tensor_of(double most) { return static_cast<float>(most) / 2688.0f; }
+  static float scale_of(int e4m3, float tensor) {
+    return static_cast<float>(fp8_oracle::value(e4m3) * static_cast<double>(tensor));
+  }
+};
+
 /// The code whose value is nearest to x; of two, the even one; of two zeros, the one with x's sign.
 template <class Oracle> std::uint8_t nearest_code(float x) {
   int best = -1;
@@ -73,6 +86,8 @@ struct published {
   int E, N, K, block_rows, block_columns;
   std::vector<std::uint8_t> code;
   std::vector<float> scale;
+  std::vector<std::uint8_t> e4m3{};  ///< nvfp4: of each scale,
+  std::vector<float> tensor{};       ///< and of each expert
   std::size_t at(int e, int n, int k) const {
     return (static_cast<std::size_t>(e) * static_cast<std::size_t>(N) +
             static_cast<std::size_t>(n)) *
@@ -90,7 +105,13 @@ struct published {
 /// Rounds finite weights as quantize_weights promises to.
 template <class Oracle, class Values>
 published quantized_naively(Values const& w, int E, int N, int K) {
-  published p{E, N, K, Oracle::rows, Oracle::columns, {}, {}};
+  published p{.E = E,
+              .N = N,
+              .K = K,
+              .block_rows = Oracle::rows,
+              .block_columns = Oracle::columns,
+              .code = {},
+              .scale = {}};
   p.code.resize(w.size());
   std::vector<double> most(static_cast<std::size_t>(E * p.row_blocks() * p.column_blocks()));
   auto const each = [&](auto body) {
@@ -101,7 +122,20 @@ published quantized_naively(Values const& w, int E, int N, int K) {
   each([&](std::size_t i, std::size_t b) {
     most[b] = std::max(most[b], std::abs(static_cast<double>(to_float(w[i]))));
   });
-  for (double m : most) p.scale.push_back(Oracle::scale_of(m));
+  if constexpr (std::same_as<Oracle, nvfp4_oracle>) {
+    std::size_t const groups = most.size() / static_cast<std::size_t>(E);
+    for (std::size_t i = 0; i < most.size(); ++i) {
+      auto const first = most.begin() + static_cast<std::ptrdiff_t>(i / groups * groups);
+      float const tensor =
+          Oracle::tensor_of(*std::max_element(first, first + static_cast<std::ptrdiff_t>(groups)));
+      if (i % groups == 0) p.tensor.push_back(tensor);
+      float const wanted = static_cast<float>(most[i]) / 6.0f / tensor;
+      p.e4m3.push_back(tensor > 0 ? nearest_code<fp8_oracle>(wanted) : std::uint8_t{0});
+      p.scale.push_back(Oracle::scale_of(p.e4m3.back(), tensor));
+    }
+  } else {
+    for (double m : most) p.scale.push_back(Oracle::scale_of(m));
+  }
   each([&](std::size_t i, std::size_t b) {
     if (p.scale[b] > 0) p.code[i] = nearest_code<Oracle>(to_float(w[i]) / p.scale[b]);
   });

@@ -26,6 +26,19 @@ expert_matrix<F> handle(guarded<F> const& bytes, int E, int N, int K,
                : expert_matrix<F>::packed(bytes.data(), E, N, K);
 }
 
+/// Whole blocks, two numbers a byte, the first in the lower half.
+inline std::vector<std::uint8_t> two_a_byte(published const& p) {
+  int const row_bytes = p.column_blocks() * p.block_columns / 2;
+  std::vector<std::uint8_t> two(static_cast<std::size_t>(p.E * p.N * row_bytes));
+  for (int row = 0; row < p.E * p.N; ++row) {
+    for (int k = 0; k < p.K; ++k) {
+      auto const at = static_cast<std::size_t>(row * row_bytes + k / 2);
+      two[at] = static_cast<std::uint8_t>(two[at] | p.code[p.at(0, row, k)] << k % 2 * 4);
+    }
+  }
+  return two;
+}
+
 /// Packs a published weight through the function for its form.
 template <class Oracle>
 guarded<typename Oracle::format> pack(on_host const& on, published const& p,
@@ -39,15 +52,17 @@ guarded<typename Oracle::format> pack(on_host const& on, published const& p,
   } else if constexpr (std::same_as<Oracle, fp8_oracle>) {
     auto const numbers = reinterpret_cast<fp8_e4m3 const*>(p.code.data());
     fine(pack_fp8(on, view<fp8_e4m3 const, 3>(numbers, {{p.E, p.N, p.K}}), scale, bytes, pairs));
-  } else {  // whole blocks of 32, two numbers a byte
+  } else if constexpr (std::same_as<Oracle, nvfp4_oracle>) {
     int const blocks = p.column_blocks();
-    std::vector<std::uint8_t> two(static_cast<std::size_t>(p.E * p.N * blocks * 16)), exponent;
-    for (int row = 0; row < p.E * p.N; ++row) {
-      for (int k = 0; k < p.K; ++k) {
-        auto const at = static_cast<std::size_t>(row * blocks * 16 + k / 2);
-        two[at] = static_cast<std::uint8_t>(two[at] | p.code[p.at(0, row, k)] << k % 2 * 4);
-      }
-    }
+    std::vector<std::uint8_t> const two = two_a_byte(p);
+    auto const e4m3 = reinterpret_cast<fp8_e4m3 const*>(p.e4m3.data());
+    fine(pack_nvfp4(on, view<std::uint8_t const, 3>(two.data(), {{p.E, p.N, 8 * blocks}}),
+                    view<fp8_e4m3 const, 3>(e4m3, {{p.E, p.N, blocks}}),
+                    view<float const, 1>(p.tensor.data(), {{p.E}}), bytes, pairs));
+  } else {
+    int const blocks = p.column_blocks();
+    std::vector<std::uint8_t> const two = two_a_byte(p);
+    std::vector<std::uint8_t> exponent;
     for (float s : p.scale) {
       exponent.push_back(static_cast<std::uint8_t>(std::isnan(s) ? 255 : std::ilogb(s) + 127));
     }

@@ -121,8 +121,8 @@ bool layer(shunt::on_host const& on, folder& digest) {
   return true;
 }
 
-// Products of rows in int8 with weights in a format.
-template <class F> bool integers(shunt::on_host const& on, folder& digest) {
+// Products with weights in a format, of rows as they are or in int8.
+template <class F> bool formats(shunt::on_host const& on, folder& digest, bool int8_rows) {
   constexpr shunt::index_t R = 29, N = 45, K = 130, E = 3;
   std::vector<float> const w = numbers(E * N * K, 1), x = numbers(R * K, 3);
   std::vector<float> y(R * N);
@@ -134,7 +134,7 @@ template <class F> bool integers(shunt::on_host const& on, folder& digest) {
   shunt::view<float, 2> const out(y.data(), {{R, N}});
   if (!shunt::quantize_weights(on, weights, bytes).ok()) return false;
   auto const packed = shunt::expert_matrix<F>::packed(bytes.data(), E, N, K);
-  if (!shunt::grouped_gemm(on, rows, packed, {offset}, out, {}, {.int8_rows = true}).ok()) {
+  if (!shunt::grouped_gemm(on, rows, packed, {offset}, out, {}, {.int8_rows = int8_rows}).ok()) {
     return false;
   }
   digest.add(y);
@@ -145,8 +145,9 @@ template <class F> bool integers(shunt::on_host const& on, folder& digest) {
 std::uint64_t digest_on(shunt::on_host const& on) {
   folder digest;
   lanes(on, digest);
-  bool const done = rooms(on, digest) && layer(on, digest) &&
-                    integers<shunt::int8_channel>(on, digest) && integers<shunt::mxfp4>(on, digest);
+  bool const done =
+      rooms(on, digest) && layer(on, digest) && formats<shunt::int8_channel>(on, digest, true) &&
+      formats<shunt::mxfp4>(on, digest, true) && formats<shunt::nvfp4>(on, digest, false);
   return done ? digest.value : 0;
 }
 

@@ -23,11 +23,16 @@ struct fp8_block {
 struct mxfp4 {
   std::uint8_t bits;  ///< as packed
 };
+/// E2m1, an e4m3 scale for each 16 of a row, a float for each tensor (NVIDIA). A group's scale is the
+/// e4m3 times the tensor's float, rounded once to float.
+struct nvfp4 {
+  std::uint8_t bits;  ///< as packed
+};
 
 /// A byte of packed weights in fewer bits.
 template <class T>
-concept quantized =
-    std::same_as<T, int8_channel> || std::same_as<T, fp8_block> || std::same_as<T, mxfp4>;
+concept quantized = std::same_as<T, int8_channel> || std::same_as<T, fp8_block> ||
+                    std::same_as<T, mxfp4> || std::same_as<T, nvfp4>;
 /// What weights may be stored as; tokens and rows are always of a storage type.
 template <class T>
 concept weight_format = storage<T> || quantized<T>;
@@ -41,6 +46,7 @@ namespace detail {
 ///          decoding); for each 2 k the 16 rows' pairs of bytes
 ///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
 ///          in low halves, of the others in high ones, at the byte that nibble_byte says
+///   nvfp4  16 floats, the rows' tensors'; then as mxfp4, for each 16 k
 /// The last piece is whole, zeros behind the last k.
 template <quantized F> struct packing;
 template <> struct packing<int8_channel> {
@@ -52,6 +58,11 @@ template <> struct packing<fp8_block> {
 template <> struct packing<mxfp4> {
   static constexpr offset_t head = 0, block = 32, piece_bytes = 16 + 32 * 16 / 2;
 };
+template <> struct packing<nvfp4> {
+  static constexpr offset_t head = 64, block = 16, piece_bytes = 16 + 16 * 16 / 2;
+};
+/// Formats of e2m1, in which the panel of a piece lies alike: 16 scale bytes, then the numbers.
+template <class F> inline constexpr bool is_e2m1 = std::same_as<F, mxfp4> || std::same_as<F, nvfp4>;
 
 /// Bytes of a panel of so many columns.
 template <quantized F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t columns) noexcept {
@@ -71,7 +82,7 @@ inline constexpr float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0
 
 }  // namespace detail
 
-/// The numbers of mxfp4: sign, two bits of exponent, one of mantissa; in the low four bits.
+/// The numbers of mxfp4 and nvfp4: sign, two bits of exponent, one of mantissa; in the low four bits.
 [[nodiscard]] constexpr float e2m1_value(std::uint8_t bits) noexcept {
   return detail::e2m1[bits & 15];
 }

@@ -17,6 +17,7 @@ template <class Body> SHUNT_ADDRESSING void with_format(element_type type, Body&
     case element_type::int8_channel: body(static_cast<int8_channel const*>(nullptr)); break;
     case element_type::fp8_block: body(static_cast<fp8_block const*>(nullptr)); break;
     case element_type::mxfp4: body(static_cast<mxfp4 const*>(nullptr)); break;
+    case element_type::nvfp4: body(static_cast<nvfp4 const*>(nullptr)); break;
     default: break;
   }
 }

@@ -24,6 +24,10 @@ template <class P> struct quantize_backend;
   return scale > largest ? largest : scale;
 }
 
+/// The float of an nvfp4 tensor whose largest magnitude is `most`: with it a group's scale is at most
+/// 448. Of the largest float 6 times 448 times it is still finite.
+[[nodiscard]] constexpr float nvfp4_tensor_scale(float most) noexcept { return most / 2688.0f; }
+
 /// Ties to the even code, at most 6.
 [[nodiscard]] constexpr std::uint8_t e2m1_nearest(float x) noexcept {
   std::uint32_t const bits = bit_copy<std::uint32_t>(x);

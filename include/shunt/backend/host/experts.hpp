@@ -10,7 +10,7 @@ namespace shunt::detail {
 template <> struct experts_backend<on_host> {
   template <class A, class W>
   using forward_job = std::conditional_t<storage<W>, host::gemm_job_for<gemm_kind::forward, A, W>,
-                                         host::gemm_format_job>;
+                                         host::gemm_format_job_for<W>>;
 
   // Job: the kernels that a function calls, told by its name too; see gemm_job_for.
   template <storage A, weight_format W, storage C, any_activation Act,

@@ -25,10 +25,11 @@ template <class F> struct packed_row {
     return panel + packing::head + block * packing::piece_bytes;
   }
   void number(std::int64_t k, unsigned char bits) const noexcept {
-    if constexpr (std::same_as<F, mxfp4>) {
+    if constexpr (shunt::detail::is_e2m1<F>) {
+      constexpr std::int64_t block = packing::block;
       auto const lane_in = static_cast<int>(lane), k_in = static_cast<int>(k & 1);
       unsigned char& two =
-          piece(k / 32)[16 + k % 32 / 4 * 32 + shunt::detail::nibble_byte(lane_in, k_in)];
+          piece(k / block)[16 + k % block / 4 * 32 + shunt::detail::nibble_byte(lane_in, k_in)];
       int const shift = (k & 2) * 2;
       two = static_cast<unsigned char>((two & (0xf0 >> shift)) | (bits & 15) << shift);
     } else if constexpr (std::same_as<F, fp8_block>) {
@@ -37,7 +38,7 @@ template <class F> struct packed_row {
       piece(k)[lane] = bits;
     }
   }
-  /// Of the piece `block`, or (int8) of the row.
+  /// Of the piece `block`, or (int8, nvfp4's tensor's) of the row.
   void scale(std::int64_t block, float value) const noexcept {
     if constexpr (std::same_as<F, fp8_block>) value = value * 256.0f;
     // What a decoder cannot hold: 256 times a scale of 2^120 or more.
@@ -45,8 +46,15 @@ template <class F> struct packed_row {
     if (!held) value = std::numeric_limits<float>::quiet_NaN();
     std::memcpy((std::same_as<F, fp8_block> ? piece(block) : panel) + lane * 4, &value, 4);
   }
-  void scale_bits(std::int64_t block, unsigned char e8m0) const noexcept {
-    piece(block)[lane] = e8m0;
+  /// What scale() put there.
+  [[nodiscard]] float row_scale() const noexcept {
+    float value;
+    std::memcpy(&value, panel + lane * 4, 4);
+    return value;
+  }
+  /// E8m0 or e4m3.
+  void scale_bits(std::int64_t block, unsigned char bits) const noexcept {
+    piece(block)[lane] = bits;
   }
 };
 
@@ -60,16 +68,9 @@ inline std::int64_t logical_row(gemm_pairs const& pairs, std::int64_t row) noexc
   return (second != pairs.up_first ? half : 0) + start + within - (second ? width : 0);
 }
 
-/// Packs E matrices, up to 128 of the caller's rows a task: write(e, first, count, place), with
-/// place(row) the packed_row of a row. Numbers that are not written are zero.
-template <class F, class Write>
-void pack_rows(on_host const& on, expert_matrix<F> const& shape, F* packed,
-               Write const& write) noexcept {
-  constexpr std::int64_t most = 128;
-  gemm_pairs const pairs = shunt::detail::gemm_weights_of(shape).pairs;
-  std::int64_t const rows = shape.rows(), tasks = (rows + most - 1) / most;
-  std::int64_t const half = pairs.half_rows != 0 ? pairs.half_rows : rows;
-  std::int64_t const half_panels = (half + gemm_panel - 1) / gemm_panel;
+/// Bytes of E matrices of zeros.
+template <class F>
+void pack_zeros(on_host const& on, expert_matrix<F> const& shape, F* packed) noexcept {
   auto* const bytes = reinterpret_cast<unsigned char*>(packed);
   std::int64_t const panel_bytes = shape.panel_elements(), panels = shape.packed_panels();
   advise_huge_pages(packed, static_cast<std::size_t>(shape.packed_elements()));
@@ -81,6 +82,19 @@ void pack_rows(on_host const& on, expert_matrix<F> const& shape, F* packed,
       }
     }
   });
+}
+
+/// Up to `most` of the caller's rows a task: write(e, first, count, place), with place(row) the
+/// packed_row of a row.
+template <class F, class Write>
+void write_rows(on_host const& on, expert_matrix<F> const& shape, F* packed, Write const& write,
+                std::int64_t most = 128) noexcept {
+  gemm_pairs const pairs = shunt::detail::gemm_weights_of(shape).pairs;
+  std::int64_t const rows = shape.rows(), tasks = (rows + most - 1) / most;
+  std::int64_t const half = pairs.half_rows != 0 ? pairs.half_rows : rows;
+  std::int64_t const half_panels = (half + gemm_panel - 1) / gemm_panel;
+  auto* const bytes = reinterpret_cast<unsigned char*>(packed);
+  std::int64_t const panel_bytes = shape.panel_elements(), panels = shape.packed_panels();
   parallel(on, shape.experts() * tasks, [&](std::int64_t task, int) {
     std::int64_t const e = task / tasks, first = task % tasks * most;
     auto const place = [&](std::int64_t row) {
@@ -90,6 +104,14 @@ void pack_rows(on_host const& on, expert_matrix<F> const& shape, F* packed,
     };
     write(e, first, rows - first < most ? rows - first : most, place);
   });
+}
+
+/// Packs E matrices by write_rows. Numbers that are not written are zero.
+template <class F, class Write>
+void pack_rows(on_host const& on, expert_matrix<F> const& shape, F* packed,
+               Write const& write) noexcept {
+  pack_zeros(on, shape, packed);
+  write_rows(on, shape, packed, write);
 }
 
 /// The largest finite magnitude of `count` numbers, and whether all are finite.
@@ -118,6 +140,8 @@ void round_row(packed_row<F> const& to, Row const& row, std::int64_t first, std:
   for (std::int64_t k = first; k < last; ++k) {
     if constexpr (std::same_as<F, mxfp4>) {
       to.number(k, shunt::detail::e2m1_nearest(row(k) * scale));
+    } else if constexpr (std::same_as<F, nvfp4>) {
+      to.number(k, shunt::detail::e2m1_nearest(row(k) / scale));
     } else {
       float const x = row(k) / scale;
       to.number(k, std::same_as<F, int8_channel> ? shunt::detail::int8_nearest(x)
@@ -138,35 +162,43 @@ template <> struct quantize_backend<on_host> {
                          expert_matrix<F> const& shape, F* packed) noexcept {
     constexpr float nan = std::numeric_limits<float>::quiet_NaN();
     std::int64_t const K = w.columns(), wide = block_columns<F>(K);
-    host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
-      auto const row_at = [&](offset_t n) {
-        return [from = w.row(e, n), step = w.stride(2)](offset_t k) {
-          return to_float(from[k * step]);
-        };
-      };
-      for (std::int64_t k = 0; k < K; k += wide) {
-        std::int64_t const end = K - k < wide ? K : k + wide, block = k / wide;
-        float most = 0.0f;
-        for (offset_t i = 0; std::same_as<F, fp8_block> && i < count; ++i) {
-          float const m = host::magnitudes_of(row_at(first + i), k, end).most;
-          most = m > most ? m : most;
-        }
-        for (offset_t i = 0; i < count; ++i) {
-          auto const row = row_at(first + i);
-          host::magnitudes const m = host::magnitudes_of(row, k, end);
-          auto const to = place(first + i);
-          if constexpr (std::same_as<F, mxfp4>) {
-            std::uint8_t const e8m0 = m.finite ? shared_exponent(m.most) : std::uint8_t{255};
-            to.scale_bits(block, e8m0);
-            if (m.finite) host::round_row(to, row, k, end, e8m0_value(254 - e8m0));
-          } else {
-            float const scale = std::same_as<F, fp8_block> ? most / 448.0f : int8_row_scale(m.most);
-            to.scale(block, m.finite ? scale : nan);
-            if (m.finite && scale > 0.0f) host::round_row(to, row, k, end, scale);
+    host::pack_zeros(on, shape, packed);
+    if constexpr (std::same_as<F, nvfp4>) tensor_scales(on, w, shape, packed);
+    host::write_rows(
+        on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
+          auto const row_at = [&](offset_t n) { return numbers_of(w, e, n); };
+          for (std::int64_t k = 0; k < K; k += wide) {
+            std::int64_t const end = K - k < wide ? K : k + wide, block = k / wide;
+            float most = 0.0f;
+            for (offset_t i = 0; std::same_as<F, fp8_block> && i < count; ++i) {
+              float const m = host::magnitudes_of(row_at(first + i), k, end).most;
+              most = m > most ? m : most;
+            }
+            for (offset_t i = 0; i < count; ++i) {
+              auto const row = row_at(first + i);
+              host::magnitudes const m = host::magnitudes_of(row, k, end);
+              auto const to = place(first + i);
+              if constexpr (std::same_as<F, mxfp4>) {
+                std::uint8_t const e8m0 = m.finite ? shared_exponent(m.most) : std::uint8_t{255};
+                to.scale_bits(block, e8m0);
+                if (m.finite) host::round_row(to, row, k, end, e8m0_value(254 - e8m0));
+              } else if constexpr (std::same_as<F, nvfp4>) {
+                float const of_tensor = to.row_scale();
+                fp8_e4m3 const e4m3 = of_tensor > 0.0f
+                                          ? from_float<fp8_e4m3>(m.most / 6.0f / of_tensor)
+                                          : fp8_e4m3{0};
+                float const scale = to_float(e4m3) * of_tensor;
+                to.scale_bits(block, m.finite ? e4m3.bits : std::uint8_t{0x7f});
+                if (m.finite && scale > 0.0f) host::round_row(to, row, k, end, scale);
+              } else {
+                float const scale =
+                    std::same_as<F, fp8_block> ? most / 448.0f : int8_row_scale(m.most);
+                to.scale(block, m.finite ? scale : nan);
+                if (m.finite && scale > 0.0f) host::round_row(to, row, k, end, scale);
+              }
+            }
           }
-        }
-      }
-    });
+        });
     return {};
   }
 
@@ -227,6 +259,24 @@ template <> struct quantize_backend<on_host> {
     return {};
   }
 
+  static status pack(on_host const& on, view<std::uint8_t const, 3> numbers,
+                     view<fp8_e4m3 const, 3> scales, view<float const, 1> of_tensor,
+                     expert_matrix<nvfp4> const& shape, nvfp4* packed) noexcept {
+    host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
+      for (offset_t n = first; n < first + count; ++n) {
+        auto const to = place(n);
+        to.scale(0, of_tensor[e]);
+        for (offset_t i = 0; i < scales.extent(2); ++i) to.scale_bits(i, scales(e, n, i).bits);
+        for (offset_t i = 0; i < numbers.extent(2); ++i) {
+          std::uint8_t const two = numbers(e, n, i);
+          to.number(2 * i, two & 15);
+          to.number(2 * i + 1, two >> 4);
+        }
+      }
+    });
+    return {};
+  }
+
   template <quantized F>
   static status dequantize(on_host const& on, expert_matrix<F> const& w,
                            view<float, 3> out) noexcept {
@@ -241,6 +291,34 @@ template <> struct quantize_backend<on_host> {
   }
 
  private:
+  template <storage W>
+  static auto numbers_of(expert_matrix<W> const& w, offset_t e, offset_t n) noexcept {
+    return
+        [from = w.row(e, n), step = w.stride(2)](offset_t k) { return to_float(from[k * step]); };
+  }
+
+  /// Each row's float is that of its expert's largest number: first each row's own, where it will be,
+  /// then the largest of them.
+  template <storage W>
+  static void tensor_scales(on_host const& on, expert_matrix<W> const& w,
+                            expert_matrix<nvfp4> const& shape, nvfp4* packed) noexcept {
+    host::write_rows(
+        on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
+          for (offset_t n = first; n < first + count; ++n) {
+            place(n).scale(0, host::magnitudes_of(numbers_of(w, e, n), 0, w.columns()).most);
+          }
+        });
+    auto const largest = [&](offset_t, offset_t, offset_t count, auto place) {
+      float most = 0.0f;
+      for (offset_t n = 0; n < count; ++n) {
+        float const own = place(n).row_scale();
+        most = own > most ? own : most;
+      }
+      for (offset_t n = 0; n < count; ++n) place(n).scale(0, nvfp4_tensor_scale(most));
+    };
+    host::write_rows(on, shape, packed, largest, w.rows());
+  }
+
   /// Columns that share a scale.
   template <class F> static constexpr offset_t block_columns(offset_t K) noexcept {
     return std::same_as<F, int8_channel> ? K : packing<F>::block;

@@ -63,7 +63,11 @@ struct gemm_format_job : gemm_job {
       false;          ///< a is rounded to int8; with int8_channel weights `k_per_word` says so too
   bool vnni = false;  ///< then, on isa::avx512_vnni, by dot products of four bytes
 };
-template <class Job> inline constexpr bool has_formats = std::is_same_v<Job, gemm_format_job>;
+template <class Job> inline constexpr bool has_formats = std::is_base_of_v<gemm_format_job, Job>;
+/// The same with weights of a format that is known: a header-only unit compiles the loops of no other.
+template <class Format> struct gemm_format_job_of : gemm_format_job {
+  using gemm_format_job::gemm_format_job;
+};
 
 /// A product of one kind with operands of known types: Left's rows times weights of Right, or (wgrad) rows of
 /// Right. A header-only unit then compiles its loops for no other.
@@ -82,6 +86,16 @@ struct gemm_known<gemm_job_of<Kind, Left, Right>> {
   using right = Right;
   static constexpr bool kind = true;
 };
+template <class Format> struct gemm_known<gemm_format_job_of<Format>> {
+  using left = void;
+  using right = Format;
+  static constexpr bool kind = false;
+};
+/// Whether the rows of a job may be rounded to int8: see check::int8_rows.
+template <class Job> inline constexpr bool may_round_rows = has_formats<Job>;
+template <class Format>
+inline constexpr bool may_round_rows<gemm_format_job_of<Format>> =
+    std::is_same_v<Format, int8_channel> || std::is_same_v<Format, mxfp4>;
 template <class Job, gemm_kind Kind> inline constexpr bool may_be = true;
 template <gemm_kind Own, class Left, class Right, gemm_kind Kind>
 inline constexpr bool may_be<gemm_job_of<Own, Left, Right>, Kind> = Own == Kind;
@@ -103,10 +117,12 @@ inline constexpr bool may_hold_pairs<gemm_job_of<Kind, Left, Right>> =
 /// program know nothing: they serve all calls.
 #if defined(SHUNT_ONCE)
 template <gemm_kind, class, class> using gemm_job_for = gemm_job;
+template <class> using gemm_format_job_for = gemm_format_job;
 template <class> using gemm_output_for = void;
 #else
 template <gemm_kind Kind, class Left, class Right>
 using gemm_job_for = gemm_job_of<Kind, Left, Right>;
+template <class Format> using gemm_format_job_for = gemm_format_job_of<Format>;
 template <class Output> using gemm_output_for = Output;
 #endif
 
@@ -184,7 +200,7 @@ inline bool uses_bf16_dot(on_host const& on, gemm_product const& product) noexce
 /// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
-  if constexpr (has_formats<Job>) job.wide = job.int8_rows && job.k_per_word == 1;
+  if constexpr (may_round_rows<Job>) job.wide = job.int8_rows && job.k_per_word == 1;
   job.strip = static_cast<int>(job.wide ? gemm_wide_panels : gemm_strip_panels);
   std::int64_t const enough = workers > 1 ? 4 * workers : 0;
   std::int64_t tasks = gemm_tasks(job);

@@ -115,38 +115,11 @@ template <> struct decoder<fp8_block> : format_place<fp8_block> {
   }
 };
 
-template <> struct decoder<mxfp4> : format_place<mxfp4> {
-  static constexpr bool powers = true;
+/// Numbers of e2m1, without their scales.
+template <class F> struct e2m1_numbers : format_place<F> {
   static constexpr int step = SHUNT_REGION >= 256 ? 4 : 1, halves = 0;
-  vu exponent[panel_vectors];  ///< of the scales, as stored
-  vf scale[panel_vectors];
   unsigned char const* number;
 
-  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
-    unsigned char const* const from = panel + piece * packing::piece_bytes;
-    widen_unsigned(from, exponent);
-    number = from + panel_columns;
-  }
-  SHUNT_INLINE void take_scales() noexcept {
-    unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
-      vu const x = exponent[v.value];  // 0: 2^-127, 255: no number
-      scale[v.value] = as_float(x << 23 | ((vu)((x == 0) | (x == 255)) & 0x400000u));
-    });
-  }
-  template <bool Scaled, class Body>
-  SHUNT_INLINE void each(std::int64_t k, fp16 const*, Body&& body) const noexcept {
-    numbers(
-        k, [&](auto s, vf(&w)[panel_vectors]) __attribute__((always_inline)) {
-          if constexpr (Scaled) {
-            unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
-              w[v.value] = w[v.value] * scale[v.value];
-            });
-          }
-          body(s, w);
-        });
-  }
-
- private:
 #if SHUNT_REGION >= 256
   /// A byte for each number of two k, in its low half: body(i, bytes) for the k of 2 i and 2 i + 1.
   template <class Body> SHUNT_INLINE void two_k(std::int64_t k, Body&& body) const noexcept {
@@ -207,6 +180,65 @@ template <> struct decoder<mxfp4> : format_place<mxfp4> {
     body(std::integral_constant<int, 0>{}, w);
   }
 #endif
+};
+
+template <> struct decoder<mxfp4> : e2m1_numbers<mxfp4> {
+  static constexpr bool powers = true;
+  vu exponent[panel_vectors];  ///< of the scales, as stored
+  vf scale[panel_vectors];
+
+  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
+    unsigned char const* const from = panel + piece * packing::piece_bytes;
+    widen_unsigned(from, exponent);
+    number = from + panel_columns;
+  }
+  SHUNT_INLINE void take_scales() noexcept {
+    unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+      vu const x = exponent[v.value];  // 0: 2^-127, 255: no number
+      scale[v.value] = as_float(x << 23 | ((vu)((x == 0) | (x == 255)) & 0x400000u));
+    });
+  }
+  template <bool Scaled, class Body>
+  SHUNT_INLINE void each(std::int64_t k, fp16 const*, Body&& body) const noexcept {
+    numbers(
+        k, [&](auto s, vf(&w)[panel_vectors]) __attribute__((always_inline)) {
+          if constexpr (Scaled) {
+            unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+              w[v.value] = w[v.value] * scale[v.value];
+            });
+          }
+          body(s, w);
+        });
+  }
+};
+
+template <> struct decoder<nvfp4> : e2m1_numbers<nvfp4> {
+  static constexpr bool powers = false;
+  vf scale[panel_vectors];  ///< of a group: its e4m3 times its row's float
+
+  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
+    unsigned char const* const from = panel + packing::head + piece * packing::piece_bytes;
+    vu bits[panel_vectors];
+    widen_unsigned(from, bits);
+    load_scales(panel, scale);
+    unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+      vu const x = bits[v.value], size = x & 0x7fu;
+      vf const e4m3 = as_float(size << 20 | (x & 0x80u) << 24) * fill(0x1p120f);
+      vu const none = (vu)(size == 0x7fu) & 0x7fc00000u;
+      scale[v.value] = as_float(as_bits(e4m3) | none) * scale[v.value];
+    });
+    number = from + panel_columns;
+  }
+  template <bool Scaled, class Body>
+  SHUNT_INLINE void each(std::int64_t k, fp16 const*, Body&& body) const noexcept {
+    numbers(
+        k, [&](auto s, vf(&w)[panel_vectors]) __attribute__((always_inline)) {
+          unroll<panel_vectors>([&](auto v) __attribute__((always_inline)) {
+            w[v.value] = w[v.value] * scale[v.value];
+          });
+          body(s, w);
+        });
+  }
 };
 
 /// The k that pieces of every format divide.

@@ -9,6 +9,15 @@ SHUNT_INLINE void with_known(element_type type, Body&& body) noexcept {
     body(static_cast<Known const*>(nullptr));
   }
 }
+/// The same of the formats of quantized weights.
+template <class Known, class Body>
+SHUNT_INLINE void with_known_format(element_type type, Body&& body) noexcept {
+  if constexpr (std::is_void_v<Known>) {
+    with_format(type, body);
+  } else if constexpr (quantized<Known>) {
+    body(static_cast<Known const*>(nullptr));
+  }
+}
 /// What the tiles of a job read their right operand from: weights, or rows.
 template <class Job, class Body>
 SHUNT_INLINE void with_right(Job const& job, Body&& body) noexcept {

@@ -42,7 +42,8 @@
 
 /// Where a job may say `k_per_word`.
 template <class Job>
-inline constexpr bool has_dot = has_formats<Job> || (SHUNT_REGION == 512 && may_hold_pairs<Job>);
+inline constexpr bool has_dot =
+    may_round_rows<Job> || (SHUNT_REGION == 512 && !has_formats<Job> && may_hold_pairs<Job>);
 
 /// What a worker computes in: 246 KB of its stack.
 struct gemm_scratch {
@@ -115,7 +116,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   at.c_row = stride;
   bool summed = false;
   float* const sums = job.wide ? scratch.a : scratch.sums;
-  if constexpr (has_formats<Job>) {
+  if constexpr (may_round_rows<Job>) {
     if (dot) scales_of_rows(job, segment, row, rows, scratch.scale);
     if (job.wide) {
       with_groups(job, [&](auto arithmetic) {
@@ -142,7 +143,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
       if (now.half == 0) {
         std::int64_t const rest = depth - start;
         std::int64_t const deep = rest < walk.a_depth ? rest : walk.a_depth;
-        if constexpr (has_formats<Job>) {
+        if constexpr (may_round_rows<Job>) {
           if (dot) {
             with_numbers(job, [&](auto numbers) {
               pack_a_int8<decltype(numbers)>(job, segment, row, rows, start, deep, scratch.scale,
@@ -175,7 +176,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     part.depth = now.depth;
     part.resume = now.k > 0;
     part.c = scratch.sums + now.half * half_stride + (now.column - column);
-    if constexpr (has_formats<Job>) {
+    if constexpr (may_round_rows<Job>) {
       if (dot) {
         with_numbers(job, [&](auto numbers) {
           multiply_int8<decltype(numbers)>(job, segment, rows, now, scratch.b, part, ahead);
@@ -193,7 +194,7 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   if (depth == 0) {
     for (std::int64_t r = 0; r < rows; ++r) zero_row(sums + r * stride, stride);
   }
-  if constexpr (has_formats<Job>) {
+  if constexpr (may_round_rows<Job>) {
     if (dot) {
       sums_from_integers(job, segment, rows, column, columns, scratch.scale, scratch.sums,
                          half_stride);

@@ -82,7 +82,7 @@ void multiply_decoded(Job const& job, gemm_segment const& segment, std::int64_t 
   right.panels = (piece.columns + panel_columns - 1) / panel_columns;
   right.data = keep;
   right.stride = piece.depth * panel_columns;
-  with_format(job.w.type, [&](auto* tag) {
+  with_known_format<typename gemm_known<Job>::right>(job.w.type, [&](auto* tag) {
     using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
     for (std::int64_t p = 0; p < right.panels; ++p) {
       decode_panel<F>(expert_of<unsigned char const>(job.w, segment.expert) +

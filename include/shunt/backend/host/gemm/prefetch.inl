@@ -69,7 +69,7 @@ prefetch_cursor weights_prefetch(Job const& job, gemm_segment const& segment,
   prefetch_cursor next{};
   std::int64_t const column = piece.column, columns = piece.columns, k = piece.k;
   if (!gemm_known<Job>::kind && is_format(job.w.type)) {
-    with_format(job.w.type, [&](auto* tag) {
+    with_known_format<typename gemm_known<Job>::right>(job.w.type, [&](auto* tag) {
       using at = format_place<std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>>;
       next.stride = at::panel_bytes(job.k);
       next.start = expert_of<char const>(job.w, segment.expert) + at::place(k) +

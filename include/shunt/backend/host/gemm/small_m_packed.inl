@@ -34,8 +34,9 @@ template <storage T> struct decoder<T> {
 /// Panels whose sums are computed side by side. One core reads several streams of memory faster than one,
 /// and the chain of one sum would wait for itself.
 template <class F, int Rows> constexpr int few_group() noexcept {
-  if (std::is_same_v<F, mxfp4>) return Rows <= 2 ? 2 : 1;  // decoding decides, and wants registers
-  constexpr int sums = storage<F> ? 12 : 8;                // vectors in registers, beside scales
+  if (::shunt::detail::is_e2m1<F>)
+    return Rows <= 2 ? 2 : 1;                // decoding decides, and wants registers
+  constexpr int sums = storage<F> ? 12 : 8;  // vectors in registers, beside scales
   return 4 * Rows * panel_vectors <= sums ? 4 : 2 * Rows * panel_vectors <= sums ? 2 : 1;
 }
 
@@ -280,7 +281,7 @@ void sums_of_few(Job const& job, gemm_segment const& segment, std::int64_t row, 
                      });
   };
   if constexpr (has_formats<Job>) {
-    with_format(job.w.type, all);
+    with_known_format<typename gemm_known<Job>::right>(job.w.type, all);
   } else {
     with_known<typename gemm_known<Job>::right>(job.w.type, all);
   }
