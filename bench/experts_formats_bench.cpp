@@ -23,6 +23,8 @@ template <class W> char const* format_name() {
   if constexpr (std::same_as<W, shunt::fp8_block>) return "fp8";
   if constexpr (std::same_as<W, shunt::mxfp4>) return "mxfp4";
   if constexpr (std::same_as<W, shunt::nvfp4>) return "nvfp4";
+  if constexpr (std::same_as<W, shunt::int4<32>>) return "int4_32";
+  if constexpr (std::same_as<W, shunt::int4<128>>) return "int4_128";
 }
 
 /// Experts packed in a format from one expert's noise, and rows for them.
@@ -75,9 +77,9 @@ template <class W> struct scene {
       got.push_back(c[static_cast<std::size_t>((R - 1) * N + n)]);
     }
     return bench::compare(got.data(), want.data(), want.size(),
-                          sizeof(W) == 4              ? 1e-4
-                          : shunt::detail::is_e2m1<W> ? 0.3
-                                                      : 0.1);
+                          sizeof(W) == 4                   ? 1e-4
+                          : shunt::detail::is_four_bits<W> ? 0.3
+                                                           : 0.1);
   }
 };
 
@@ -116,6 +118,8 @@ void bench::register_all() {
       measure_format<shunt::fp8_block>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::nvfp4>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int4<32>>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int4<128>>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads, true);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads, true);
     }

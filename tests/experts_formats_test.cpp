@@ -16,7 +16,8 @@ namespace shunt::test {
 namespace experts_formats_test {
 
 template <class Oracle> class ExpertsFormats : public testing::Test {};
-using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle, nvfp4_oracle>;
+using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle, nvfp4_oracle,
+                                   int4_oracle<32>, int4_oracle<128>>;
 TYPED_TEST_SUITE(ExpertsFormats, all_formats);
 
 TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
@@ -66,6 +67,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f
            : std::same_as<F, mxfp4>      ? 0.75f
            : std::same_as<F, nvfp4>      ? 21.0f
+           : is_int4<F>                  ? 7.5f / 64
                                          : 3.5f;
     auto const want = quantized_naively<TypeParam>(w, s.E, s.N, s.K);
     for (bool const paired : {false, true}) {
@@ -96,6 +98,7 @@ template <class F> double bound_of(double x, double m, double all) {
   if (std::same_as<F, int8_channel>) return m / 254;
   if (std::same_as<F, mxfp4>) return m / 4;
   if (std::same_as<F, nvfp4>) return std::max(m * 17 / 96, m / 6 + all / 458752);
+  if (is_int4<F>) return std::max(m / 15, m - 7.0 / 8 * std::numeric_limits<float>::max());
   return std::max(std::abs(x) / 16, m / 448 / 1024);
 }
 

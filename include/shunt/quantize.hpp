@@ -25,14 +25,14 @@ template <quantized F, space S>
 
 /// Rounds weights to a format: `packed`'s element says which.
 /// Shapes  w [E,N,K], lying as weights may → packed: packed_elements() bytes
-/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4 or nvfp4.
+/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4, nvfp4 or int4.
 /// Order   scale: int8 max|row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
 ///         mxfp4 2^(floor(log2 max|32 of a row|) - 2); nvfp4 e4m3((max|16 of a row| / 6) / t) · t, with
-///         t = max|expert| / 2688. Where 127 times an int8 scale would be
+///         t = max|expert| / 2688; int4 max|group of a row| / 7.5, its zero point 8. Where 127 times an int8 scale would be
 ///         infinite, the scale is the float below: what is finite decodes to finite numbers. number:
 ///         w / scale in float, to nearest, ties to even, no larger than the format's largest. Where all are zero, all stay zero.
 ///         Not finite: such a weight counts for no maximum; what shares a scale with it in its row
-///         (the row, its 128, its 32, its 16) is NaN when decoded.
+///         (the row, its 128, its 32, its 16, its group) is NaN when decoded.
 /// Aliasing packed shares no memory with w.
 /// Errors  too few bytes; weights that are packed already.
 /// Cost    reads the weights two or three times, writes packed twice. Never allocates.

@@ -16,7 +16,8 @@
 #include "shunt/route_bias.hpp"           // balance without a loss
 #include "shunt/dispatch.hpp"             // ids → plan, tokens → rows in expert order
 #include "shunt/experts.hpp"              // grouped products, activations, packed weights
-#include "shunt/quantize.hpp"             // int8, fp8, mxfp4 and nvfp4 weights
+#include "shunt/quantize.hpp"             // int8, fp8, mxfp4, nvfp4 and int4 weights
+#include "shunt/pack_int4.hpp"            // int4 as compressed-tensors, GPTQ and AWQ publish it
 #include "shunt/combine.hpp"              // rows → tokens, weighted by the gates
 #include "shunt/moe_experts.hpp"          // experts for ids and gates of any router
 #include "shunt/layer.hpp"                // all of them in sequence, forward and backward

@@ -67,6 +67,18 @@ struct nvfp4_oracle {
   }
 };
 
+/// About a zero point of 8.
+template <int Group> struct int4_oracle {
+  using format = int4<Group>;
+  static constexpr int codes = 16, rows = 1, columns = Group;
+  static double value(int code) { return code - 8; }
+  static bool counts(int) { return true; }
+  static float scale_of(double most) {
+    float const scale = static_cast<float>(most) / 7.5f;
+    return std::isinf(scale * 8.0f) ? std::numeric_limits<float>::max() / 8.0f : scale;
+  }
+};
+
 /// The code whose value is nearest to x; of two, the even one; of two zeros, the one with x's sign.
 template <class Oracle> std::uint8_t nearest_code(float x) {
   int best = -1;
@@ -137,7 +149,7 @@ published quantized_naively(Values const& w, int E, int N, int K) {
     for (double m : most) p.scale.push_back(Oracle::scale_of(m));
   }
   each([&](std::size_t i, std::size_t b) {
-    if (p.scale[b] > 0) p.code[i] = nearest_code<Oracle>(to_float(w[i]) / p.scale[b]);
+    p.code[i] = nearest_code<Oracle>(p.scale[b] > 0 ? to_float(w[i]) / p.scale[b] : 0.0f);
   });
   return p;
 }

@@ -6,11 +6,14 @@
 #include <vector>
 
 #include "shunt/experts.hpp"
+#include "shunt/pack_int4.hpp"
 #include "support/experts_case.hpp"
 #include "support/oracle_formats.hpp"
 
 /// Weights of a format, packed through the library's functions.
 namespace shunt::test {
+
+using detail::is_int4;
 
 inline void fine(status const& s) { EXPECT_TRUE(s.ok()) << s.message(); }
 
@@ -52,6 +55,11 @@ guarded<typename Oracle::format> pack(on_host const& on, published const& p,
   } else if constexpr (std::same_as<Oracle, fp8_oracle>) {
     auto const numbers = reinterpret_cast<fp8_e4m3 const*>(p.code.data());
     fine(pack_fp8(on, view<fp8_e4m3 const, 3>(numbers, {{p.E, p.N, p.K}}), scale, bytes, pairs));
+  } else if constexpr (is_int4<typename Oracle::format>) {
+    std::vector<std::uint8_t> const two = two_a_byte(p);
+    int const row_bytes = p.column_blocks() * p.block_columns / 2;
+    fine(pack_int4(on, view<std::uint8_t const, 3>(two.data(), {{p.E, p.N, row_bytes}}), scale, {},
+                   bytes, pairs));
   } else if constexpr (std::same_as<Oracle, nvfp4_oracle>) {
     int const blocks = p.column_blocks();
     std::vector<std::uint8_t> const two = two_a_byte(p);

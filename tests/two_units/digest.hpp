@@ -147,7 +147,8 @@ std::uint64_t digest_on(shunt::on_host const& on) {
   lanes(on, digest);
   bool const done =
       rooms(on, digest) && layer(on, digest) && formats<shunt::int8_channel>(on, digest, true) &&
-      formats<shunt::mxfp4>(on, digest, true) && formats<shunt::nvfp4>(on, digest, false);
+      formats<shunt::mxfp4>(on, digest, true) && formats<shunt::nvfp4>(on, digest, false) &&
+      formats<shunt::int4<32>>(on, digest, false);
   return done ? digest.value : 0;
 }
 

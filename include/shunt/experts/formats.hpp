@@ -29,10 +29,22 @@ struct nvfp4 {
   std::uint8_t bits;  ///< as packed
 };
 
+/// 4-bit integers; a float scale and a zero point for each Group of a row: 32 (Kimi-K2-Thinking, in
+/// compressed-tensors) or 128 (GPTQ, AWQ). A number is its four bits, 0 .. 15, less the zero point.
+template <int Group> struct int4 {
+  static_assert(Group == 32 || Group == 128, "shunt::int4: Group must be 32 or 128");
+  std::uint8_t bits;  ///< as packed
+};
+
+namespace detail {
+template <class T>
+inline constexpr bool is_int4 = std::same_as<T, int4<32>> || std::same_as<T, int4<128>>;
+}  // namespace detail
+
 /// A byte of packed weights in fewer bits.
 template <class T>
 concept quantized = std::same_as<T, int8_channel> || std::same_as<T, fp8_block> ||
-                    std::same_as<T, mxfp4> || std::same_as<T, nvfp4>;
+                    std::same_as<T, mxfp4> || std::same_as<T, nvfp4> || detail::is_int4<T>;
 /// What weights may be stored as; tokens and rows are always of a storage type.
 template <class T>
 concept weight_format = storage<T> || quantized<T>;
@@ -47,6 +59,7 @@ namespace detail {
 ///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
 ///          in low halves, of the others in high ones, at the byte that nibble_byte says
 ///   nvfp4  16 floats, the rows' tensors'; then as mxfp4, for each 16 k
+///   int4   for each group: 16 floats, the rows' scales; their zero points, 16 bytes; numbers as mxfp4's
 /// The last piece is whole, zeros behind the last k.
 template <quantized F> struct packing;
 template <> struct packing<int8_channel> {
@@ -61,8 +74,12 @@ template <> struct packing<mxfp4> {
 template <> struct packing<nvfp4> {
   static constexpr offset_t head = 64, block = 16, piece_bytes = 16 + 16 * 16 / 2;
 };
-/// Formats of e2m1, in which the panel of a piece lies alike: 16 scale bytes, then the numbers.
+template <int Group> struct packing<int4<Group>> {
+  static constexpr offset_t head = 0, block = Group, piece_bytes = 80 + Group * 16 / 2;
+};
+/// Formats of e2m1; and those of four bits, whose numbers lie alike behind the scales of a piece.
 template <class F> inline constexpr bool is_e2m1 = std::same_as<F, mxfp4> || std::same_as<F, nvfp4>;
+template <class F> inline constexpr bool is_four_bits = is_e2m1<F> || is_int4<F>;
 
 /// Bytes of a panel of so many columns.
 template <quantized F> [[nodiscard]] constexpr offset_t panel_bytes(offset_t columns) noexcept {

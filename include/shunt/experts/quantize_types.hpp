@@ -16,6 +16,21 @@ template <class P> struct quantize_backend;
   return static_cast<std::uint8_t>(static_cast<std::int8_t>((inside + room) - room));
 }
 
+/// To -8 .. 7, and 8 more: the four bits about a zero point of 8.
+[[nodiscard]] constexpr std::uint8_t int4_nearest(float x) noexcept {
+  constexpr float room = 0x1.8p23f;
+  float const inside = x < -8.0f ? -8.0f : x > 7.0f ? 7.0f : x;
+  return static_cast<std::uint8_t>(static_cast<int>((inside + room) - room) + 8);
+}
+
+/// The scale of an int4 group whose largest magnitude is `most`: most / 7.5, but no larger than what 8
+/// times is finite.
+[[nodiscard]] constexpr float int4_scale(float most) noexcept {
+  constexpr float largest = 0x1.fffffep124f;
+  float const scale = most / 7.5f;
+  return scale > largest ? largest : scale;
+}
+
 /// The scale of an int8 row whose largest magnitude is `most`: most / 127, but no larger than what
 /// 127 times is finite. For the largest float the rounded quotient is.
 [[nodiscard]] constexpr float int8_row_scale(float most) noexcept {

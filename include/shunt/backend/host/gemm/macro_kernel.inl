@@ -16,6 +16,8 @@
 //
 #include "shunt/backend/host/gemm/formats.inl"
 //
+#include "shunt/backend/host/gemm/formats_four_bits.inl"
+//
 #include "shunt/backend/host/gemm/pack_b.inl"
 //
 #include "shunt/backend/host/gemm/multiply.inl"

@@ -34,7 +34,7 @@ template <storage T> struct decoder<T> {
 /// Panels whose sums are computed side by side. One core reads several streams of memory faster than one,
 /// and the chain of one sum would wait for itself.
 template <class F, int Rows> constexpr int few_group() noexcept {
-  if (::shunt::detail::is_e2m1<F>)
+  if (::shunt::detail::is_four_bits<F>)
     return Rows <= 2 ? 2 : 1;                // decoding decides, and wants registers
   constexpr int sums = storage<F> ? 12 : 8;  // vectors in registers, beside scales
   return 4 * Rows * panel_vectors <= sums ? 4 : 2 * Rows * panel_vectors <= sums ? 2 : 1;
