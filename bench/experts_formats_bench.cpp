@@ -20,6 +20,8 @@ template <class W> char const* format_name() {
   if constexpr (std::same_as<W, float>) return "f32";
   if constexpr (std::same_as<W, shunt::bf16>) return "bf16";
   if constexpr (std::same_as<W, shunt::int8_channel>) return "int8";
+  if constexpr (std::same_as<W, shunt::int8_group<32>>) return "int8_32";
+  if constexpr (std::same_as<W, shunt::int8_group<128>>) return "int8_128";
   if constexpr (std::same_as<W, shunt::fp8_block>) return "fp8";
   if constexpr (std::same_as<W, shunt::mxfp4>) return "mxfp4";
   if constexpr (std::same_as<W, shunt::nvfp4>) return "nvfp4";
@@ -115,6 +117,8 @@ void bench::register_all() {
       measure_format<float>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::bf16>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int8_group<32>>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int8_group<128>>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::fp8_block>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::nvfp4>(experts, rows, 1536, 2048, threads);

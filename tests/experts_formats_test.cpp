@@ -16,8 +16,9 @@ namespace shunt::test {
 namespace experts_formats_test {
 
 template <class Oracle> class ExpertsFormats : public testing::Test {};
-using all_formats = testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle, nvfp4_oracle,
-                                   int4_oracle<32>, int4_oracle<128>>;
+using all_formats =
+    testing::Types<int8_oracle, fp8_oracle, mxfp4_oracle, nvfp4_oracle, int4_oracle<32>,
+                   int4_oracle<128>, int8_group_oracle<32>, int8_group_oracle<128>>;
 TYPED_TEST_SUITE(ExpertsFormats, all_formats);
 
 TYPED_TEST(ExpertsFormats, EveryNumberMeansWhatTheFormatSays) {
@@ -64,11 +65,11 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     // Ties, and numbers on both sides of one: halves of a step under a largest number of 127, 448
     // and 6 steps.
     for (std::size_t i = 0; i + 1 < w.size(); i += 7) w[i] = std::ldexp(std::round(w[i] * 64), -7);
-    w[0] = std::same_as<F, int8_channel> ? 127 / 128.0f
-           : std::same_as<F, mxfp4>      ? 0.75f
-           : std::same_as<F, nvfp4>      ? 21.0f
-           : is_int4<F>                  ? 7.5f / 64
-                                         : 3.5f;
+    w[0] = std::same_as<F, int8_channel> || detail::is_int8_group<F> ? 127 / 128.0f
+           : std::same_as<F, mxfp4>                                  ? 0.75f
+           : std::same_as<F, nvfp4>                                  ? 21.0f
+           : is_int4<F>                                              ? 7.5f / 64
+                                                                     : 3.5f;
     auto const want = quantized_naively<TypeParam>(w, s.E, s.N, s.K);
     for (bool const paired : {false, true}) {
       if (paired && s.N % 2 != 0) continue;
@@ -95,7 +96,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
 
 /// What a weight x may lose, m being the largest that shares its scale, `all` that of its expert.
 template <class F> double bound_of(double x, double m, double all) {
-  if (std::same_as<F, int8_channel>) return m / 254;
+  if (std::same_as<F, int8_channel> || detail::is_int8_group<F>) return m / 254;
   if (std::same_as<F, mxfp4>) return m / 4;
   if (std::same_as<F, nvfp4>) return std::max(m * 17 / 96, m / 6 + all / 458752);
   if (is_int4<F>) return std::max(m / 15, m - 7.0 / 8 * std::numeric_limits<float>::max());
@@ -380,6 +381,9 @@ TEST(ExpertsFormatsErrors, AreSentences) {
       "blocks 0 or more");
   expect_error(pack_int8(on, numbers.as(1, 4, 0), out.as(1, 4), eight), error::bad_shape,
                "pack_int8.packed: it is for 4 rows of 0; both must be 1 or more");
+  guarded<int8_group<32>> groups(1000);
+  expect_error(pack_int8_groups(on, numbers.as(1, 4, 6), out.as(1, 4, 2), groups), error::bad_shape,
+               "pack_int8_groups.scale: extent 2 is 2; it must be 1 (groups of a row)");
   guarded<fp8_e4m3> e4m3(129 * 2);
   guarded<fp8_block> block(100000);
   expect_error(pack_fp8(on, e4m3.as(1, 129, 2), out.as(1, 1, 1), block), error::bad_shape,

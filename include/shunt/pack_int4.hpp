@@ -54,16 +54,13 @@ template <bool Awq, storage T, space S> struct int4_words {
   }
 };
 
-template <class T> inline constexpr int group_of = 1;
-template <int Group> inline constexpr int group_of<int4<Group>> = Group;
-
 /// Packs words of [E,K,N]; `whole`: the axis of the numbers along which a word goes.
 template <bool Awq, execution P, class T, class F>
 status pack_words(P const& on, char const* (&name)[4], int4_words<Awq, T, P::memory> const& from,
                   view<F, 1, P::memory> to, std::optional<pair_layout> const& pairs) noexcept {
   axes<3> const lie = from.numbers.extents();
   offset_t const K = Awq ? lie[1] : 8 * lie[1], N = Awq ? 8 * lie[2] : lie[2];
-  offset_t const groups = (K + group_of<F> - 1) / group_of<F>;
+  offset_t const groups = (K + packing<F>::block - 1) / packing<F>::block;
   auto const shape = packed_as<F, P::memory>({{lie[0], N, K}}, pairs);
   if (status bad = first_of(
           check::policy(on), check::rows(name[0], from.numbers), check::rows(name[1], from.zeros),
@@ -103,7 +100,8 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Scale, output<P, 1> Pack
   detail::int4_pairs<T, P::memory> const from{as_input<P, 3>(numbers), as_input<P, 3>(scale), zero};
   auto const to = as_output<P, 1>(packed);
   axes<3> const lie = from.numbers.extents();
-  offset_t const K = 2 * lie[2], groups = (K + detail::group_of<F> - 1) / detail::group_of<F>;
+  offset_t const K = 2 * lie[2],
+                 groups = (K + detail::packing<F>::block - 1) / detail::packing<F>::block;
   auto const shape = detail::packed_as<F, P::memory>({{lie[0], lie[1], K}}, pairs);
   if (status bad = first_of(
           check::policy(on), check::rows("pack_int4.numbers", from.numbers),

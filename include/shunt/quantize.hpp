@@ -25,8 +25,8 @@ template <quantized F, space S>
 
 /// Rounds weights to a format: `packed`'s element says which.
 /// Shapes  w [E,N,K], lying as weights may → packed: packed_elements() bytes
-/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4, nvfp4 or int4.
-/// Order   scale: int8 max|row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
+/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4, nvfp4, int4 or int8_group.
+/// Order   scale: int8 max|row| / 127, or max|group of a row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
 ///         mxfp4 2^(floor(log2 max|32 of a row|) - 2); nvfp4 e4m3((max|16 of a row| / 6) / t) · t, with
 ///         t = max|expert| / 2688; int4 max|group of a row| / 7.5, its zero point 8. Where 127 times an int8 scale would be
 ///         infinite, the scale is the float below: what is finite decodes to finite numbers. number:
@@ -84,6 +84,39 @@ template <execution P, input<P, 3> Numbers, input<P, 2> Scale, output<P, 1> Pack
           check::extent("pack_int8.scale", 0, scales.extent(0), from.extent(0), "experts"),
           check::extent("pack_int8.scale", 1, scales.extent(1), from.extent(1), "rows of numbers"),
           check::packed_into("pack_int8.packed", shape, to));
+      !bad.ok()) {
+    return bad;
+  }
+  return detail::quantize_backend<P>::pack(on, from, scales, shape, to.data());
+}
+
+/// Packs 8-bit integers with a scale for each 32 or 128 of a row.
+/// Shapes  numbers [E,N,K] · scale [E,N,ceil(K/Group)] → packed; `pairs`: how rows of gate and up lie
+/// Types   std::int8_t; float, bf16 or fp16 → int8_group<32> or int8_group<128>, which say Group.
+/// Order   nothing is computed.
+/// Aliasing, Errors, Cost as pack_int8.
+template <execution P, input<P, 3> Numbers, input<P, 3> Scale, output<P, 1> Packed>
+[[nodiscard]] status pack_int8_groups(P const& on, Numbers numbers, Scale scale, Packed&& packed,
+                                      std::optional<pair_layout> pairs = {}) noexcept {
+  using F = element_t<Packed>;
+  static_assert(std::same_as<element_t<Numbers>, std::int8_t> && storage<element_t<Scale>> &&
+                    detail::is_int8_group<F>,
+                "shunt::pack_int8_groups: numbers must be std::int8_t, scale float, shunt::bf16 or "
+                "shunt::fp16, packed shunt::int8_group<32> or shunt::int8_group<128>");
+  auto const from = as_input<P, 3>(numbers);
+  auto const scales = as_input<P, 3>(scale);
+  auto const to = as_output<P, 1>(packed);
+  auto const shape = detail::packed_as<F, P::memory>(from.extents(), pairs);
+  constexpr offset_t group = detail::packing<F>::block;
+  if (status bad = first_of(
+          check::policy(on), check::rows("pack_int8_groups.numbers", from),
+          check::rows("pack_int8_groups.scale", scales),
+          check::extent("pack_int8_groups.scale", 0, scales.extent(0), from.extent(0), "experts"),
+          check::extent("pack_int8_groups.scale", 1, scales.extent(1), from.extent(1),
+                        "rows of numbers"),
+          check::extent("pack_int8_groups.scale", 2, scales.extent(2),
+                        (from.extent(2) + group - 1) / group, "groups of a row"),
+          check::packed_into("pack_int8_groups.packed", shape, to));
       !bad.ok()) {
     return bad;
   }

@@ -23,6 +23,10 @@ struct int8_oracle {
     return std::isinf(scale * 127.0f) ? std::nextafter(scale, 0.0f) : scale;
   }
 };
+template <int Group> struct int8_group_oracle : int8_oracle {
+  using format = int8_group<Group>;
+  static constexpr int columns = Group;
+};
 struct fp8_oracle {
   using format = fp8_block;
   static constexpr int codes = 256, rows = 128, columns = 128;

@@ -52,6 +52,10 @@ guarded<typename Oracle::format> pack(on_host const& on, published const& p,
     auto const numbers = reinterpret_cast<std::int8_t const*>(p.code.data());
     fine(pack_int8(on, view<std::int8_t const, 3>(numbers, {{p.E, p.N, p.K}}),
                    view<float const, 2>(p.scale.data(), {{p.E, p.N}}), bytes, pairs));
+  } else if constexpr (std::derived_from<Oracle, int8_oracle>) {
+    auto const numbers = reinterpret_cast<std::int8_t const*>(p.code.data());
+    fine(pack_int8_groups(on, view<std::int8_t const, 3>(numbers, {{p.E, p.N, p.K}}), scale, bytes,
+                          pairs));
   } else if constexpr (std::same_as<Oracle, fp8_oracle>) {
     auto const numbers = reinterpret_cast<fp8_e4m3 const*>(p.code.data());
     fine(pack_fp8(on, view<fp8_e4m3 const, 3>(numbers, {{p.E, p.N, p.K}}), scale, bytes, pairs));

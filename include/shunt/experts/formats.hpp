@@ -15,6 +15,11 @@ namespace shunt {
 struct int8_channel {
   std::uint8_t bits;  ///< as packed
 };
+/// 8-bit integers, a float scale for each Group of a row: 32 or 128.
+template <int Group> struct int8_group {
+  static_assert(Group == 32 || Group == 128, "shunt::int8_group: Group must be 32 or 128");
+  std::uint8_t bits;  ///< as packed
+};
 /// E4m3, a float scale for each 128 x 128 (DeepSeek-V3).
 struct fp8_block {
   std::uint8_t bits;  ///< as packed
@@ -38,13 +43,17 @@ template <int Group> struct int4 {
 
 namespace detail {
 template <class T>
+inline constexpr bool is_int8_group =
+    std::same_as<T, int8_group<32>> || std::same_as<T, int8_group<128>>;
+template <class T>
 inline constexpr bool is_int4 = std::same_as<T, int4<32>> || std::same_as<T, int4<128>>;
 }  // namespace detail
 
 /// A byte of packed weights in fewer bits.
 template <class T>
-concept quantized = std::same_as<T, int8_channel> || std::same_as<T, fp8_block> ||
-                    std::same_as<T, mxfp4> || std::same_as<T, nvfp4> || detail::is_int4<T>;
+concept quantized =
+    std::same_as<T, int8_channel> || std::same_as<T, fp8_block> || std::same_as<T, mxfp4> ||
+    std::same_as<T, nvfp4> || detail::is_int4<T> || detail::is_int8_group<T>;
 /// What weights may be stored as; tokens and rows are always of a storage type.
 template <class T>
 concept weight_format = storage<T> || quantized<T>;
@@ -54,6 +63,7 @@ namespace detail {
 /// How a panel of 16 rows lies: `head` bytes, then a piece of `piece_bytes` for each `block` of k.
 /// Scales stand in front of what they scale, so that a product reads one run of bytes:
 ///   int8   16 float scales; for each k the 16 rows' bytes
+///          (of int8_group: for each group, 16 float scales and these bytes)
 ///   fp8    for each 128 k: 16 floats, the rows' scales times 256 (a power of two less to do when
 ///          decoding); for each 2 k the 16 rows' pairs of bytes
 ///   mxfp4  for each 32 k: the rows' 16 scale bytes; for each 4 k 32 bytes: row r of the first two k
@@ -64,6 +74,9 @@ namespace detail {
 template <quantized F> struct packing;
 template <> struct packing<int8_channel> {
   static constexpr offset_t head = 64, block = 1, piece_bytes = 16;
+};
+template <int Group> struct packing<int8_group<Group>> {
+  static constexpr offset_t head = 0, block = Group, piece_bytes = 64 + Group * 16;
 };
 template <> struct packing<fp8_block> {
   static constexpr offset_t head = 0, block = 128, piece_bytes = 64 + 128 * 16;

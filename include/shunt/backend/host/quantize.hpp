@@ -77,6 +77,22 @@ template <> struct quantize_backend<on_host> {
   }
 
   /// A row's 128 with a number that is NaN become NaN.
+  template <int Group, storage T>
+  static status pack(on_host const& on, view<std::int8_t const, 3> numbers, view<T const, 3> scale,
+                     expert_matrix<int8_group<Group>> const& shape,
+                     int8_group<Group>* packed) noexcept {
+    host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
+      for (offset_t n = first; n < first + count; ++n) {
+        auto const to = place(n);
+        for (offset_t i = 0; i < scale.extent(2); ++i) to.scale(i, to_float(scale(e, n, i)));
+        for (offset_t k = 0; k < shape.columns(); ++k) {
+          to.number(k, static_cast<unsigned char>(numbers(e, n, k)));
+        }
+      }
+    });
+    return {};
+  }
+
   static status pack(on_host const& on, view<fp8_e4m3 const, 3> numbers, view<float const, 3> scale,
                      expert_matrix<fp8_block> const& shape, fp8_block* packed) noexcept {
     host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {

@@ -32,6 +32,8 @@ template <class F> struct packed_row {
       two = static_cast<unsigned char>((two & (0xf0 >> shift)) | (bits & 15) << shift);
     } else if constexpr (std::same_as<F, fp8_block>) {
       piece(k / 128)[64 + k % 128 / 2 * 32 + lane * 2 + k % 2] = bits;
+    } else if constexpr (shunt::detail::is_int8_group<F>) {
+      piece(k / packing::block)[64 + k % packing::block * 16 + lane] = bits;
     } else {
       piece(k)[lane] = bits;
     }
@@ -42,7 +44,8 @@ template <class F> struct packed_row {
     // What a decoder cannot hold: 256 times a scale of 2^120 or more.
     bool const held = !std::same_as<F, fp8_block> || std::isfinite(value);
     if (!held) value = std::numeric_limits<float>::quiet_NaN();
-    constexpr bool of_piece = std::same_as<F, fp8_block> || shunt::detail::is_int4<F>;
+    constexpr bool of_piece =
+        std::same_as<F, fp8_block> || shunt::detail::is_int4<F> || shunt::detail::is_int8_group<F>;
     std::memcpy((of_piece ? piece(block) : panel) + lane * 4, &value, 4);
   }
   void zero_point(std::int64_t block, unsigned char bits) const noexcept {
@@ -148,8 +151,8 @@ void round_row(packed_row<F> const& to, Row const& row, std::int64_t first, std:
       to.number(k, shunt::detail::e2m1_nearest(row(k) / scale));
     } else {
       float const x = row(k) / scale;
-      to.number(k, std::same_as<F, int8_channel> ? shunt::detail::int8_nearest(x)
-                                                 : from_float<fp8_e4m3>(x).bits);
+      to.number(k, std::same_as<F, fp8_block> ? from_float<fp8_e4m3>(x).bits
+                                              : shunt::detail::int8_nearest(x));
     }
   }
 }

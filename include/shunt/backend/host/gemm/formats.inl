@@ -45,17 +45,13 @@ SHUNT_INLINE void load_scales(unsigned char const* from, vf (&to)[panel_vectors]
 
 template <class F> struct decoder;
 
-template <> struct decoder<int8_channel> : format_place<int8_channel> {
+/// Signed bytes, 16 for each k.
+template <class F> struct byte_numbers : format_place<F> {
   static constexpr bool powers = false;
-  static constexpr std::int64_t block = 128;  // one scale for all k: any number will do
   static constexpr int step = 1, halves = 0;
   vf scale[panel_vectors];
   unsigned char const* number;
 
-  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
-    load_scales(panel, scale);
-    number = panel + packing::head + piece * block * packing::piece_bytes;
-  }
   template <bool Scaled, class Body>
   SHUNT_INLINE void each(std::int64_t k, fp16 const*, Body&& body) const noexcept {
     vf w[panel_vectors];
@@ -64,6 +60,22 @@ template <> struct decoder<int8_channel> : format_place<int8_channel> {
       w[v.value] = w[v.value] * scale[v.value];
     });
     body(std::integral_constant<int, 0>{}, w);
+  }
+};
+
+template <> struct decoder<int8_channel> : byte_numbers<int8_channel> {
+  static constexpr std::int64_t block = 128;  // one scale for all k: any number will do
+
+  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
+    load_scales(panel, scale);
+    number = panel + packing::head + piece * block * packing::piece_bytes;
+  }
+};
+template <int Group> struct decoder<int8_group<Group>> : byte_numbers<int8_group<Group>> {
+  SHUNT_INLINE void begin(unsigned char const* panel, std::int64_t piece) noexcept {
+    unsigned char const* const from = panel + piece * decoder::packing::piece_bytes;
+    load_scales(from, this->scale);
+    this->number = from + panel_columns * sizeof(float);
   }
 };
 
