@@ -128,7 +128,7 @@ class over_mpi {
 
  private:
   using envelope = detail::mpi_envelope;
-  enum : int { gather_tag, rest_tag, chain_tag };
+  static constexpr int gather_tag = 0, rest_tag = 1, chain_tag = 2;
 
   [[nodiscard]] envelope& of(int rank) noexcept {
     return envelopes_[static_cast<std::size_t>(rank)];
