@@ -181,8 +181,8 @@ int main_of(options const& o) {
       // One expert again and again, on one core: weights stay in the caches.
       {{.hidden = 512, .intermediate = 128, .experts = 1, .top_k = 1}, {48}, 1},
       {{.hidden = 512, .intermediate = 384, .experts = 64, .top_k = 6}, {512}, cores()},
-      {shunt::presets::deepseek_v2_lite.sizes, {512, 64, 8, 1}, cores(), true},
-      {shunt::presets::qwen3_30b_a3b.sizes, {512}, cores()}};
+      {shunt::presets::deepseek_v2_lite.sizes, {4096, 512, 64, 8, 1}, cores(), true},
+      {shunt::presets::qwen3_30b_a3b.sizes, {4096, 512, 64, 8, 1}, cores()}};
   for (auto const& work : works) {
     std::unique_ptr<problem<float>> floats;
     run(f32, floats, work.s, work.tokens, work.threads, o, to);
