@@ -13,7 +13,7 @@
 /// Weights of a format, packed through the library's functions.
 namespace shunt::test {
 
-using detail::is_int4;
+using shunt::detail::is_int4;
 
 inline void fine(status const& s) { EXPECT_TRUE(s.ok()) << s.message(); }
 
