@@ -38,7 +38,8 @@ status moe_call<P, T, G, A, W>::backward(backward_scratch<T, S> const& s, tokens
   stages step(o.hook);
   view<float, 2, S> const d_input = n.latent ? s.d_latent : d_x;  // of what the experts read
   step("gate_backward", [&] { return backend::all_tokens(on, o.valid, all_tokens); });
-  tokens_in const d_sum = latent_out_backward(step, s, d_y, g);
+  tokens_in const d_sum = latent_out_backward(step, s, d_y);
+  latent_out_gradient(step, d_y, g);
   experts().backward(step, s.experts, d_sum, saved.pre, d_input, s.d_gate,
                      {g.up, g.down, g.up_bias, g.down_bias, o.frozen, o.accumulate});
   zero_backward(step, s, d_sum, d_input);

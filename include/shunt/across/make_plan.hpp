@@ -214,39 +214,43 @@ inline index_t place_slots(across_sizes const& n, int rank, expert_placement con
   return dropped;
 }
 
-/// The plan, once the ranks agree. What it writes before it succeeds is the plan alone.
+/// The plan, once the ranks agree; `totals`: of this rank's slots. Writes the plan alone.
 template <class P, exchange X>
 [[nodiscard]] status plan_agreed(char const* who, P const& on, among_ranks<X> const& among,
                                  across_sizes const& n, view<index_t const, 2> expert,
-                                 across_plan_scratch const& s, across_plan const& plan,
-                                 across_plan_options const& o) noexcept {
+                                 view<std::uint8_t const, 1> valid, across_plan_scratch const& s,
+                                 across_plan const& plan, plan_counts& totals) noexcept {
   expert_placement const& p = among.placement;
   int const rank = among.transport.rank();
   share_capacity(n, s.messages, s.kept);
   if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
   plan_received(n, p, rank, s, plan);
-  index_t const dropped = place_slots(n, rank, p, expert, o.valid, s);
-  plan_counts totals;
+  index_t const dropped = place_slots(n, rank, p, expert, valid, s);
   status const made = plan_dispatch(on, s.place, plan.to, s.plan,
-                                    {.valid = o.valid,
+                                    {.valid = valid,
                                      .experts = static_cast<index_t>(n.places),
                                      .zero_experts = static_cast<index_t>(n.zero),
                                      .report = {.totals = view<plan_counts, 1>(&totals, {{1}})}});
-  if (!made.ok()) return made;
   for (int r = 0; r <= n.ranks; ++r) plan.send_start[r] = plan.to.offset[p.start[r]];
-  if (o.report.totals) {
-    totals.dropped += dropped;
-    totals.unrouted -= dropped;
-    o.report.totals[0] = totals;
-  }
+  totals.dropped += dropped;
+  totals.unrouted -= dropped;
+  return made;
+}
+
+/// What the caller wants to know of it.
+template <exchange X>
+void report_plan(among_ranks<X> const& among, across_sizes const& n, rank_messages const& m,
+                 across_plan const& plan, plan_counts const& totals,
+                 plan_report<> const& report) noexcept {
+  expert_placement const& p = among.placement;
+  index_t const first = p.start[among.transport.rank()];
+  if (report.totals) report.totals[0] = totals;
   for (index_t i = 0; i < n.local; ++i) {
-    if (o.report.wanted) {
-      o.report.wanted[i] =
-          static_cast<index_t>(wanted_by_all(n, s.messages, p.expert[p.start[rank] + i]));
+    if (report.wanted) {
+      report.wanted[i] = static_cast<index_t>(wanted_by_all(n, m, p.expert[first + i]));
     }
-    if (o.report.kept) o.report.kept[i] = plan.here.offset[i + 1] - plan.here.offset[i];
+    if (report.kept) report.kept[i] = plan.here.offset[i + 1] - plan.here.offset[i];
   }
-  return {};
 }
 
 }  // namespace SHUNT_ABI

@@ -211,7 +211,11 @@ template <exchange X>
       {"options.drop", static_cast<std::int64_t>(n.drop)}};
   status const met = detail::agree(who, among, s.messages, own, header, same);
   if (!met.ok()) return met;
-  return detail::plan_agreed(who, on, among, n, expert, s, plan, options);
+  plan_counts totals;
+  status const made =
+      detail::plan_agreed(who, on, among, n, expert, options.valid, s, plan, totals);
+  if (made.ok()) detail::report_plan(among, n, s.messages, plan, totals, options.report);
+  return made;
 }
 
 /// Sends each token to the ranks of its experts.

@@ -7,16 +7,20 @@ inline namespace SHUNT_ABI {
 
 /// The gradient of the experts' sum, and of what takes it to the full width.
 template <class P, class T, class G, class A, class W>
-auto moe_call<P, T, G, A, W>::latent_out_backward(
-    stages& step, backward_scratch<T, S> const& s, tokens_in d_y,
-    moe_gradients<S> const& g) const noexcept -> tokens_in {
+auto moe_call<P, T, G, A, W>::latent_out_backward(stages& step, backward_scratch<T, S> const& s,
+                                                  tokens_in d_y) const noexcept -> tokens_in {
   if (!n.latent) return d_y;
-  tokens_in const sum = saved.latent_sum;
   step("latent_backward",
        [&] { return project_back(on, d_y, w.latent_up, all_tokens, s.d_sum, false); });
+  return s.d_sum;
+}
+template <class P, class T, class G, class A, class W>
+void moe_call<P, T, G, A, W>::latent_out_gradient(stages& step, tokens_in d_y,
+                                                  moe_gradients<S> const& g) const noexcept {
+  if (!n.latent) return;
+  tokens_in const sum = saved.latent_sum;
   step("latent_backward",
        [&] { return project_gradient(on, d_y, sum, all_tokens, g.latent_up, o.accumulate); });
-  return s.d_sum;
 }
 
 /// Zero experts give their gate's gradient, and the identity's to what the experts read.

@@ -31,7 +31,7 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   [[nodiscard]] status backward(backward_scratch<T, S> const& s, tokens_in d_y,
                                 moe_gradients<S> const& g, view<float, 2, S> d_x) const noexcept;
 
- private:
+ protected:  // across/layer_call.hpp puts the same stages in another order
   void gate(stages& step) const noexcept;
   void choose(stages& step, forward_scratch<T, S> const& s) const noexcept;
   void losses(stages& step, routing<S> const& choice,
@@ -41,8 +41,9 @@ template <class P, class T, class G, class A, class W = T> struct moe_call {
   void shared(stages& step, forward_scratch<T, S> const& s) const noexcept;
   void combine_tokens(stages& step, forward_scratch<T, S> const& s, view<T, 2, S> y) const noexcept;
 
-  tokens_in latent_out_backward(stages& step, backward_scratch<T, S> const& s, tokens_in d_y,
-                                moe_gradients<S> const& g) const noexcept;
+  tokens_in latent_out_backward(stages& step, backward_scratch<T, S> const& s,
+                                tokens_in d_y) const noexcept;
+  void latent_out_gradient(stages& step, tokens_in d_y, moe_gradients<S> const& g) const noexcept;
   void zero_backward(stages& step, backward_scratch<T, S> const& s, tokens_in d_sum,
                      view<float, 2, S> d_input) const noexcept;
   void latent_in_backward(stages& step, backward_scratch<T, S> const& s, moe_gradients<S> const& g,

@@ -20,7 +20,7 @@ namespace detail {
 
 template <class T, class G, space S, class W, class A>
 [[nodiscard]] status moe_weights(char const* who, ::shunt::moe_weights<T, G, S, W> const& w,
-                                 layer_options<A, S> const& o) noexcept {
+                                 layer_options<A, S> const& o, offset_t least_local = 1) noexcept {
   using detail::meaningless, detail::stack, detail::together;
   offset_t const experts = w.gate.extent(0), width = w.gate.extent(1), local = w.up.experts();
   offset_t const hidden = w.down.rows(), wide = gated(o.act) ? 2 : 1;
@@ -39,7 +39,7 @@ template <class T, class G, space S, class W, class A>
   }
   offset_t const real = experts - o.route.zero_experts;
   if (status bad = first_of(
-          between(l, local, 1, real), between(first, o.first_expert, 0, real - local),
+          between(l, local, least_local, real), between(first, o.first_expert, 0, real - local),
           expert_weights(who, w, o.act),
           together(who, "weights.latent_down", bool(w.latent_down), "latent_up", bool(w.latent_up)),
           together(who, "weights.latent_up", bool(w.latent_up), "latent_down", bool(w.latent_down)),

@@ -99,47 +99,55 @@ template <space S> struct feed_gradients {
   bool accumulate = false;
 };
 
-/// Backward without the experts' outputs: with a = f(pre) and y = Σ gate (a · W2ᵀ + b2),
-///   d_a    = d_y · W2               (d_y gathered, not yet times the gate)
-///   d_gate = <d_a, a>               (+ <d_y, b2>: by who needs it)
-///   d_pre  = gate · d_a · f'(pre)
-///   dW2    = d_yᵀ · (gate · a)      db2 = Σ gate · d_y
-///   d_rows = d_pre · W1             dW1 = d_preᵀ · x, db1 = Σ d_pre
-template <class P, class T, class A, class DRows>
-[[nodiscard]] status feed_backward(P const& on, feed_forward<T, A, P::memory> const& f,
-                                   view<T const, 2, P::memory> x, view<T const, 2, P::memory> d_y,
-                                   view<T const, 2, P::memory> pre,
-                                   view<float const, 1, P::memory> gate,
-                                   feed_scratch<T, P::memory> const& s,
-                                   view<DRows, 2, P::memory> d_rows, bool add_to_rows,
-                                   feed_gradients<P::memory> const& g) noexcept {
+// Backward without the experts' outputs: with a = f(pre) and y = Σ gate (a · W2ᵀ + b2),
+//   d_a    = d_y · W2               (d_y gathered, not yet times the gate)
+//   d_gate = <d_a, a>               (+ <d_y, b2>: by who needs it)
+//   d_pre  = gate · d_a · f'(pre)
+//   dW2    = d_yᵀ · (gate · a)      db2 = Σ gate · d_y
+//   d_rows = d_pre · W1             dW1 = d_preᵀ · x, db1 = Σ d_pre
+
+/// Of it: d_a, d_gate, d_pre and gate · a.
+template <class P, class T, class A>
+[[nodiscard]] status feed_backward_pre(P const& on, feed_forward<T, A, P::memory> const& f,
+                                       view<T const, 2, P::memory> d_y,
+                                       view<T const, 2, P::memory> pre,
+                                       view<float const, 1, P::memory> gate,
+                                       feed_scratch<T, P::memory> const& s) noexcept {
   constexpr space S = P::memory;
   auto const rows = f.plan.segments();
   row_gather<S> const tokens{f.plan.row_slot, f.plan.top_k};
   row_factors<S> const scale = gate ? row_factors<S>{gate, f.plan.row_slot} : row_factors<S>{};
-  auto const wgrad = [&](auto const& dc, row_gather<S> from_dc, auto const& a, row_gather<S> from_a,
-                         auto const& dw, view<float, 2, S> d_bias) {
-    return grouped_wgrad(on, dc, a, rows, dw,
-                         {.gather_dc = from_dc,
-                          .gather_a = from_a,
-                          .accumulate = g.accumulate,
-                          .d_bias = d_bias,
-                          .frozen = g.frozen});
-  };
   activation_options<S> const through{
       .rows = rows, .scale = scale, .act = s.act, .d_scale = s.d_scale};
   if constexpr (S == space::host) {
     if (status bad = grouped_dgrad(on, d_y, f.down, rows, s.d_act, {.gather = tokens}); !bad.ok()) {
       return bad;
     }
-    if (status bad = activation_backward(on, s.d_act, pre, f.act, s.d_pre, through); !bad.ok()) {
-      return bad;
-    }
+    return activation_backward(on, s.d_act, pre, f.act, s.d_pre, through);
   } else {  // both in one pass: what lies between is a matrix less in memory
-    status const bad = experts_backend<P>::dgrad_activation(on, d_y, f.down, rows, tokens, pre,
-                                                            f.act, s.d_pre, through, s.parts);
-    if (!bad.ok()) return bad;
+    return experts_backend<P>::dgrad_activation(on, d_y, f.down, rows, tokens, pre, f.act, s.d_pre,
+                                                through, s.parts);
   }
+}
+/// Of it: the gradients of weights and biases.
+template <class P, class T, class A>
+[[nodiscard]] status feed_backward_weights(P const& on, feed_forward<T, A, P::memory> const& f,
+                                           view<T const, 2, P::memory> x,
+                                           view<T const, 2, P::memory> d_y,
+                                           view<float const, 1, P::memory> gate,
+                                           feed_scratch<T, P::memory> const& s,
+                                           feed_gradients<P::memory> const& g) noexcept {
+  constexpr space S = P::memory;
+  row_gather<S> const tokens{f.plan.row_slot, f.plan.top_k};
+  auto const wgrad = [&](auto const& dc, row_gather<S> from_dc, auto const& a, row_gather<S> from_a,
+                         auto const& dw, view<float, 2, S> d_bias) {
+    return grouped_wgrad(on, dc, a, f.plan.segments(), dw,
+                         {.gather_dc = from_dc,
+                          .gather_a = from_a,
+                          .accumulate = g.accumulate,
+                          .d_bias = d_bias,
+                          .frozen = g.frozen});
+  };
   if (g.down) {
     status const bad = wgrad(d_y, tokens, s.act, row_gather<S>{}, g.down,
                              gate ? view<float, 2, S>{} : g.down_bias);
@@ -153,11 +161,29 @@ template <class P, class T, class A, class DRows>
         wgrad(d_y, tokens, column_of_one(gate), row_gather<S>{f.plan.row_slot, 1}, column, {});
     if (!bad.ok()) return bad;
   }
-  if (g.up) {
-    if (status bad = wgrad(s.d_pre, row_gather<S>{}, x, f.gather, g.up, g.up_bias); !bad.ok())
-      return bad;
-  }
-  return grouped_dgrad(on, s.d_pre, f.up, rows, d_rows, {.accumulate = add_to_rows});
+  return g.up ? wgrad(s.d_pre, row_gather<S>{}, x, f.gather, g.up, g.up_bias) : status{};
+}
+/// Of it: d_rows.
+template <class P, class T, class A, class DRows>
+[[nodiscard]] status feed_backward_rows(P const& on, feed_forward<T, A, P::memory> const& f,
+                                        feed_scratch<T, P::memory> const& s,
+                                        view<DRows, 2, P::memory> d_rows,
+                                        bool add_to_rows) noexcept {
+  return grouped_dgrad(on, s.d_pre, f.up, f.plan.segments(), d_rows, {.accumulate = add_to_rows});
+}
+/// All of it.
+template <class P, class T, class A, class DRows>
+[[nodiscard]] status feed_backward(P const& on, feed_forward<T, A, P::memory> const& f,
+                                   view<T const, 2, P::memory> x, view<T const, 2, P::memory> d_y,
+                                   view<T const, 2, P::memory> pre,
+                                   view<float const, 1, P::memory> gate,
+                                   feed_scratch<T, P::memory> const& s,
+                                   view<DRows, 2, P::memory> d_rows, bool add_to_rows,
+                                   feed_gradients<P::memory> const& g) noexcept {
+  status const done = feed_backward_pre(on, f, d_y, pre, gate, s);
+  if (!done.ok()) return done;
+  if (status bad = feed_backward_weights(on, f, x, d_y, gate, s, g); !bad.ok()) return bad;
+  return feed_backward_rows(on, f, s, d_rows, add_to_rows);
 }
 
 /// Biases [E,N] as matrices of one row.

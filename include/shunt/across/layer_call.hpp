@@ -1,0 +1,226 @@
+#pragma once
+#include "shunt/across/layer_check.hpp"
+#include "shunt/layer/backward.hpp"
+#include "shunt/layer/forward.hpp"
+
+/// One call of the layer across ranks: the stages of moe_call, with rows that go to other ranks and come back.
+namespace shunt::detail {
+inline namespace SHUNT_ABI {
+
+template <exchange X, class T, class G, class A, class W = T>
+struct across_call : moe_call<on_host, T, G, A, W> {
+  using layer = moe_call<on_host, T, G, A, W>;
+  using layer::all_tokens, layer::n, layer::o, layer::on, layer::out, layer::saved, layer::w,
+      layer::x;
+  using typename layer::tokens_in;
+  using backend = typename layer::backend;
+  using floats = view<float, 2>;
+
+  among_ranks<X> const& among;
+  across_layer_sizes<T> const& sizes;
+  moe_across_saved<T> const& kept;
+  char const* who;
+
+  // Forward, until the ranks agree: logits, ids, gates. Returns valid tokens.
+  [[nodiscard]] offset_t choose(stages& step, across_forward_scratch<T> const& s) const noexcept {
+    this->gate(step);
+    step("route", [&] {
+      routing<> ids = chosen();
+      ids.z = s.tokens.load.z;
+      return route(on, saved.logits, this->router_inputs(), ids, s.tokens.route, o.route);
+    });
+    if (!step.outcome().ok()) return 0;
+    return count_slots(sizes.plan, saved.choice.expert, o.valid, s.plan.messages.mine);
+  }
+  // And then.
+  [[nodiscard]] status forward(stages& step, across_forward_scratch<T> const& s,
+                               view<T, 2> y) const noexcept {
+    plan_counts totals;
+    step("plan", [&] {
+      return plan_agreed(who, on, among, sizes.plan, saved.choice.expert, o.valid, s.plan,
+                         kept.plan, totals);
+    });
+    load(step, s);
+    this->latent_in(step);
+    offset_t const H = n.hidden;
+    view<T, 2> const sent = s.tokens.experts.rows,
+                     received = kept.received ? kept.received : s.received;
+    step("dispatch", [&] {
+      return dispatch(on, this->expert_input(), saved.plan, sent, {.gate = gates_on_input()});
+    });
+    step("exchange", [&] {
+      return begin_rows(who, among, towards_experts<T>(kept.plan, sent.data(), received.data(), H));
+    });
+    this->shared(step, s.tokens);  // while the rows are on their way
+    step("exchange", [&] { return finish_rows(who, among); });
+    if (!step.outcome().ok()) return step.outcome();
+
+    dispatch_plan<> const here = kept.plan.received();
+    offset_t const N = here.tokens;
+    view<T, 2> const rows = s.here.rows.slice(0, N), arrived = s.arrived.slice(0, N);
+    if (here.experts() > 0) {
+      experts_call<on_host, T, A, W> const own{on, local(), o.act, received.slice(0, N),
+                                               {}, here,    false, o.int8_rows};
+      own.forward(step, {{}, s.here.act.slice(0, N), rows}, first(kept.pre, N));
+    }
+    step("exchange",
+         [&] { return in_order_of_arrival(on, view<T const, 2>(rows), here, arrived); });
+    step("exchange", [&] {
+      return begin_rows(who, among, towards_tokens<T>(kept.plan, arrived.data(), sent.data(), H));
+    });
+    step("exchange", [&] { return finish_rows(who, among); });
+    report(step, s, totals);  // nothing that the caller sees is written before
+    this->combine_tokens(step, s.tokens, y);
+    return step.outcome();
+  }
+
+  [[nodiscard]] status backward(stages& step, across_backward_scratch<T> const& s, tokens_in d_y,
+                                moe_gradients<> const& g, view<float, 2> d_x) const noexcept;
+
+ private:
+  template <class V> static V first(V const& m, offset_t count) noexcept {
+    return m ? m.slice(0, count) : m;
+  }
+  static feed_scratch<T, space::host> first(feed_scratch<T, space::host> s,
+                                            offset_t count) noexcept {
+    s.d_act = first(s.d_act, count);
+    s.act = first(s.act, count);
+    s.d_pre = first(s.d_pre, count);
+    s.d_scale = first(s.d_scale, count);
+    s.pre = first(s.pre, count);
+    return s;
+  }
+  [[nodiscard]] routing<> chosen() const noexcept {
+    routing<> ids;
+    ids.expert = saved.choice.expert;
+    ids.gate = saved.choice.gate;
+    return ids;
+  }
+  [[nodiscard]] view<float const, 2> gates_on_input() const noexcept {
+    return n.gate_on_input ? view<float const, 2>(saved.choice.gate) : view<float const, 2>{};
+  }
+  [[nodiscard]] moe_experts_weights<W> local() const noexcept {
+    return {w.up, w.down, w.up_bias, w.down_bias};
+  }
+  [[nodiscard]] feed_forward<T, A, space::host> stack(dispatch_plan<> const& here) const noexcept {
+    return {.up = w.up,
+            .down = w.down,
+            .up_bias = w.up_bias,
+            .down_bias = w.down_bias,
+            .act = o.act,
+            .plan = here,
+            .gather = {here.row_slot, 1},
+            .int8_rows = o.int8_rows};
+  }
+
+  // What all ranks have together. Counts are sums of integers; importance is one chain along the ranks.
+  void load(stages& step, across_forward_scratch<T> const& s) const noexcept {
+    rank_messages const& m = s.plan.messages;
+    bool const add = o.route.accumulate;
+    if (!step.outcome().ok()) return;
+    for (offset_t e = 0; e < n.experts; ++e) {
+      s.load.counts[e] = static_cast<index_t>(wanted_by_all(sizes.plan, m, e)) +
+                         (add && out.route.counts ? out.route.counts[e] : 0);
+    }
+    s.load.tokens[0] = add && out.route.tokens ? out.route.tokens[0] : 0;
+    for (int r = 0; r < m.ranks; ++r) {
+      s.load.tokens[0] += static_cast<index_t>(m.header(r).tokens);
+    }
+    // By the options, not by what this rank has: one without tokens takes part.
+    if (o.balance_loss != 0.0f || out.route.importance) importance(step, s);
+    if (o.z_loss != 0.0f) step("losses", [&] { return z_of_all(s); });
+  }
+  void importance(stages& step, across_forward_scratch<T> const& s) const noexcept {
+    auto const bytes = static_cast<std::size_t>(n.experts) * sizeof(float);
+    view<float, 1> const chain = s.load.importance;
+    bool const add = o.route.accumulate && out.route.importance;
+    for (offset_t e = 0; e < n.experts; ++e) chain[e] = add ? out.route.importance[e] : 0.0f;
+    step("exchange", [&] { return named(among.transport.carry(chain.data(), bytes)); });
+    step("route", [&] {
+      routing<> ids = chosen();
+      ids.importance = chain;
+      route_options options = o.route;
+      options.accumulate = true;
+      return route(on, saved.logits, this->router_inputs(), ids, s.tokens.route, options);
+    });
+    step("exchange", [&] { return named(among.transport.pass_on(chain.data(), bytes)); });
+    step("exchange", [&] {
+      return gather(who, among, chain.data(), s.load.gathered.data(), static_cast<offset_t>(bytes));
+    });
+    offset_t const last = n.experts * (among.transport.ranks() - 1);
+    for (offset_t e = 0; e < n.experts && step.outcome().ok(); ++e) {
+      chain[e] = s.load.gathered[last + e];
+    }
+  }
+  /// The z-loss's gradient to this rank's logits, and the ranks' shares of the loss, added in their order.
+  [[nodiscard]] status z_of_all(across_forward_scratch<T> const& s) const noexcept {
+    routing<> load;
+    load.z = s.tokens.load.z;
+    load.tokens = s.load.tokens;
+    view<float, 1> const share = s.load.z_share;
+    if (status bad = z_loss(on, load, share, saved.d_z, {o.z_loss}); !bad.ok()) return bad;
+    status const met = gather(who, among, share.data(), s.load.gathered.data(), sizeof(float));
+    if (!met.ok()) return met;
+    float sum = 0.0f;
+    for (int r = 0; r < among.transport.ranks(); ++r) sum += s.load.gathered[r];
+    share[0] = sum;
+    return met;
+  }
+  [[nodiscard]] status named(status const& done) const noexcept {
+    return done.ok() ? done : status::fail(done.code(), "%s: %s", who, done.message());
+  }
+
+  void report(stages& step, across_forward_scratch<T> const& s,
+              plan_counts const& totals) const noexcept {
+    routing<> own = out.route;
+    own.expert = saved.choice.expert;
+    own.gate = saved.choice.gate;
+    own.counts = {};
+    own.importance = {};
+    own.tokens = {};
+    if (s.tokens.load.z) own.z = {};
+    if (own.recorded || own.z || own.sequence_counts || own.sequence_importance ||
+        own.sequence_tokens || own.histogram || own.report) {
+      step("route", [&] {
+        return route(on, saved.logits, this->router_inputs(), own, s.tokens.route, o.route);
+      });
+    }
+    if (!step.outcome().ok()) return;
+    report_plan(among, sizes.plan, s.plan.messages, kept.plan, totals, out.plan);
+    for (offset_t e = 0; e < n.experts; ++e) {
+      if (out.route.counts) out.route.counts[e] = s.load.counts[e];
+      if (out.route.importance) out.route.importance[e] = s.load.importance[e];
+    }
+    if (out.route.tokens) out.route.tokens[0] = s.load.tokens[0];
+    view<float, 1> const loss = out.loss ? out.loss : s.tokens.loss;
+    if (o.z_loss != 0.0f) loss[1] = s.load.z_share[0];
+    if (saved.d_importance) {
+      routing<> all;
+      all.counts = s.load.counts;
+      all.importance = s.load.importance;
+      all.tokens = s.load.tokens;
+      step("losses", [&] {
+        return balance_loss(on, all, loss.slice(0, 1), saved.d_importance, {o.balance_loss});
+      });
+    }
+    if (out.load.figures && kept.plan.here.experts() > 0) {
+      step("stats", [&] { return load_stats(on, kept.plan.received(), out.load); });
+    }
+  }
+
+  /// d_y and the gates of its slots; x once more where nothing was kept.
+  void send_gradients(stages& step, across_backward_scratch<T> const& s,
+                      tokens_in d_sum) const noexcept;
+  /// Of this rank's experts, all but the weights.
+  void experts_backward(stages& step, across_backward_scratch<T> const& s,
+                        feed_forward<T, A, space::host> const& experts, tokens_in in,
+                        view<float const, 1> gates,
+                        feed_scratch<T, space::host> const& feed) const noexcept;
+  /// Their gradients go back to the tokens, and to the gates.
+  void return_gradients(stages& step, across_backward_scratch<T> const& s,
+                        dispatch_plan<> const& here, feed_scratch<T, space::host> const& feed,
+                        view<float, 2> d_input) const noexcept;
+};
+
+}  // namespace SHUNT_ABI
+}  // namespace shunt::detail
