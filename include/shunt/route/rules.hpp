@@ -14,7 +14,7 @@ namespace shunt::math {
 #undef SHUNT_MATH
 }  // namespace shunt::math
 
-/// A call of the router, derived once from its options, shared by all backends.
+/// What the kernels of the router need to know of a call, shared by all backends (make_rule.hpp).
 namespace shunt::detail {
 
 inline constexpr std::int64_t route_strip = 32;  // partial sums of a row: rows are padded to strips
@@ -22,7 +22,7 @@ SHUNT_HD constexpr std::int64_t strips_of(std::int64_t n) noexcept {
   return (n + route_strip - 1) / route_strip * route_strip;
 }
 
-/// What the kernels need to know of a call, worked out once.
+/// Of one call: made once by make_rule.
 struct route_rule {
   std::int64_t experts = 0, top_k = 0;
   std::int64_t padded = 0, padded_k = 0;  ///< both, up to whole strips
@@ -47,39 +47,6 @@ struct route_rule {
 };
 
 inline namespace SHUNT_ABI {
-
-/// What a call is for its kernels, but for what is chosen by: finish it with set_choice.
-inline route_rule make_rule(std::int64_t experts, std::int64_t top_k,
-                            route_options const& o) noexcept {
-  route_rule r;
-  r.experts = experts;
-  r.top_k = top_k;
-  r.padded = strips_of(experts);
-  r.padded_k = strips_of(top_k);
-  r.score = o.score;
-  r.gates = o.gates;
-  r.scale = o.scale;
-  r.epsilon = o.epsilon;
-  r.groups = o.groups;
-  r.top_groups = o.top_groups;
-  r.group_by = o.group_by;
-  r.jitter = o.jitter;
-  r.random_second = o.random_second;
-  r.chosen_logits =
-      o.score == score_kind::softmax && o.gates == gate_kind::renormalized && !(o.epsilon > 0.0f);
-  return r;
-}
-
-/// Completes a rule whose outputs (z, importance, bins) are known. bias: of the choice, or null.
-inline void set_choice(route_rule& r, float const* bias) noexcept {
-  r.choice_bias = bias;
-  r.choose_by_score =
-      r.choice_bias != nullptr || (r.groups > 1 && r.group_by == group_rule::sum_of_two_best);
-  r.scores = r.scores || r.importance || r.bins > 0 || r.choose_by_score;
-  bool const softmax = r.score == score_kind::softmax;
-  r.exponentials = r.exponentials || r.z || (softmax && (r.scores || !r.chosen_logits)) ||
-                   (r.importance && r.score == score_kind::logits);
-}
 
 /// Tokens are taken in blocks of this many for any thread count: each block sums its own load,
 /// and the blocks' sums are added in order.

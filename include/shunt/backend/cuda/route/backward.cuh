@@ -250,26 +250,21 @@ status route_backward(on_cuda const& on,
   offset_t const top_k = c.expert.extent(1);
   offset_t const sequences = c.d.sequence_importance ? c.d.sequence_importance.extent(0) : 1;
   arena<space::device> work = c.work;
-  route_backward_job job{.row = {.logits = c.logits.data(),
-                                 .stride = c.logits.stride(0),
-                                 .type = logit_type_of<T>,
-                                 .out = {},
-                                 .options = c.options,
-                                 .with = c.with,
-                                 .rule = shunt::detail::make_rule(experts, top_k, c.options),
-                                 .blocks = shunt::detail::token_blocks(tokens, sequences),
-                                 .scratch = carve_route(work, {tokens, experts, top_k, sequences})},
-                         .choice = {},
-                         .expert = c.expert,
-                         .d = c.d,
-                         .to = {c.d_logits.data(), c.d_logits.stride(0), logit_type_of<G>}};
+  route_backward_job const job{
+      .row = {.logits = c.logits.data(),
+              .stride = c.logits.stride(0),
+              .type = logit_type_of<T>,
+              .out = {},
+              .options = c.options,
+              .with = c.with,
+              .rule = shunt::detail::make_rule(c),
+              .blocks = shunt::detail::token_blocks(tokens, sequences),
+              .scratch = carve_route(work, {tokens, experts, top_k, sequences})},
+      .choice = shunt::detail::make_choice_rule(c),
+      .expert = c.expert,
+      .d = c.d,
+      .to = {c.d_logits.data(), c.d_logits.stride(0), logit_type_of<G>}};
   if (status bad = work.check(who); !bad.ok()) return bad;
-  route_rule& rule = job.row.rule;
-  job.choice = rule;
-  shunt::detail::set_choice(job.choice, c.with.choice_bias.data());
-  rule.z = bool(c.d.z);
-  rule.importance = c.d.importance || c.d.sequence_importance;
-  shunt::detail::set_choice(rule, nullptr);
   return with_strips(experts, top_k, [&](auto n) {
     return launch_tokens<n.value>(on, who, &route_gradients_of<n.value>, job.row, job);
   });

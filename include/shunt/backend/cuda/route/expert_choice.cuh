@@ -159,14 +159,15 @@ SHUNT_KERNEL void __launch_bounds__(tuning::threads, 1)
 template <class T>
 route_job expert_choice_rows(view<T const, 2, space::device> logits,
                              view<std::uint8_t const, 1, space::device> valid,
-                             route_options const& options, route_scratch const& scratch) noexcept {
+                             route_options const& options, route_rule const& rule,
+                             route_scratch const& scratch) noexcept {
   route_job job{.logits = logits.data(),
                 .stride = logits.stride(0),
                 .type = logit_type_of<T>,
                 .out = {},
                 .options = options,
                 .with = {},
-                .rule = shunt::detail::make_rule(logits.extent(1), 1, options),
+                .rule = rule,
                 .blocks = shunt::detail::token_blocks(logits.extent(0), 1),
                 .scratch = scratch};
   job.options.accumulate = false;
@@ -182,8 +183,9 @@ status route_expert_choice(on_cuda const& on,
   arena<space::device> work = c.work;
   auto const scratch = carve_expert_choice(work, {tokens, experts});
   if (status bad = work.check(who); !bad.ok()) return bad;
-  expert_choice_job job{expert_choice_rows<T>(c.logits, c.valid, c.options, scratch.route), c.out,
-                        scratch};
+  expert_choice_job job{expert_choice_rows<T>(c.logits, c.valid, c.options,
+                                              shunt::detail::make_rule(c), scratch.route),
+                        c.out, scratch};
   job.row.out.report = c.out.report;
   offset_t const blocks = job.row.blocks.count();
   status done =
@@ -209,8 +211,10 @@ status route_expert_choice_backward(
   auto const scratch = carve_expert_choice(work, {tokens, experts});
   if (status bad = work.check(who); !bad.ok()) return bad;
   expert_choice_backward_job const job{
-      expert_choice_rows<T>(c.logits, c.valid, c.options, scratch.route), c.token, c.d_gate,
-      scratch.marks, gradient_rows{c.d_logits.data(), c.d_logits.stride(0), logit_type_of<G>}};
+      expert_choice_rows<T>(c.logits, c.valid, c.options, shunt::detail::make_rule(c),
+                            scratch.route),
+      c.token, c.d_gate, scratch.marks,
+      gradient_rows{c.d_logits.data(), c.d_logits.stride(0), logit_type_of<G>}};
   status done = launch_threads(on, who, tokens * experts, clear_marks, job);
   if (done.ok()) { done = launch_threads(on, who, experts * c.token.extent(1), mark_choices, job); }
   if (!done.ok()) return done;

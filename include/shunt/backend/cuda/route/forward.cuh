@@ -7,7 +7,7 @@
 #include "shunt/core/math.hpp"
 #include "shunt/core/random.hpp"
 #include "shunt/route/args.hpp"
-#include "shunt/route/rules.hpp"
+#include "shunt/route/make_rule.hpp"
 
 namespace shunt::cuda {
 inline namespace SHUNT_ABI {
@@ -121,20 +121,16 @@ status route(on_cuda const& on, shunt::detail::route_call<T, space::device> cons
                 .out = c.out,
                 .options = c.options,
                 .with = c.with,
-                .rule = shunt::detail::make_rule(experts, top_k, c.options),
+                .rule = shunt::detail::make_rule(c),
                 .blocks = shunt::detail::token_blocks(tokens, sequences),
                 .scratch = carve_route(work, {tokens, experts, top_k, sequences})};
   if (status bad = work.check(who); !bad.ok()) return bad;
-  job.rule.z = bool(c.out.z);
-  job.rule.importance = c.out.importance || c.out.sequence_importance;
   job.load = job.rule.importance || c.out.counts || c.out.sequence_counts;
   status done;
   if (c.out.histogram) {
-    job.rule.bins = c.out.histogram.extent(1);
     done = launch_threads(on, who, std::max<offset_t>(1, job.rule.bins * experts), begin_histogram,
                           job);
   }
-  shunt::detail::set_choice(job.rule, c.with.ids ? nullptr : c.with.choice_bias.data());
   if (done.ok()) {
     done = with_strips(experts, top_k, [&](auto n) {
       // z, s, key, and the shares that the block sums.

@@ -48,6 +48,42 @@ template <class Rows> __device__ void count_bins(route_job const& job, Rows& r, 
   });
 }
 
+/// What a token's row turned out to be.
+struct token_facts {
+  float peak = -__builtin_inff(), total = 0.0f;  // largest logit; sum of exp(logit - peak)
+  float z = 0.0f, cutoff = -__builtin_inff();
+  int non_finite = 0;
+  bool second_dropped = false;
+};
+
+/// The ids and gates of a token; of a padding token none.
+template <class Rows>
+__device__ void write_choice(route_job const& job, offset_t t, Rows& r, index_t top_k,
+                             bool routed) {
+  for_strips(r.id, [&](int i) {
+    index_t const k = element_of(i);
+    if (k >= top_k) return;
+    index_t const id = routed ? r.id[i] : -1;
+    job.out.expert(t, k) = id;
+    job.out.gate(t, k) = routed ? r.gate[i] : 0.0f;
+    if (job.out.recorded) job.out.recorded(t, k) = static_cast<std::int16_t>(id);
+  });
+}
+__device__ inline void write_z(route_job const& job, offset_t t, float z) {
+  if (job.out.z && lane_of_thread() == 0) job.out.z[t] = z;
+}
+
+/// Whether the draw leaves the second expert out: it stays with probability 2 · its share.
+template <class Rows>
+__device__ bool drops_second(route_job const& job, offset_t t, Rows& r, token_facts const& f) {
+  if (!job.rule.random_second || r.id.pick(1) < 0) return false;
+  make_gates(job.rule, r, 1.0f, f.peak, f.total);
+  auto const& draws = job.with.draws;
+  std::uint64_t const position = draws.first_token_of(job.options) + static_cast<std::uint64_t>(t);
+  float const draw = uniform_of(random_at(draws.seed_of(job.options), position, 0).word[0]);
+  return !(__fmul_rn(2.0f, r.gate.pick(1)) > draw);
+}
+
 /// One token, by one warp. `staged` takes its shares where importance is wanted.
 template <class Rows>
 __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* staged,
@@ -55,67 +91,47 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
   route_rule const& rule = job.rule;
   float const none = -__builtin_inff();
   auto const top_k = static_cast<index_t>(rule.top_k);
-  auto const write = [&](bool routed) {
-    for_strips(r.id, [&](int i) {
-      index_t const k = element_of(i);
-      if (k >= top_k) return;
-      index_t const id = routed ? r.id[i] : -1;
-      job.out.expert(t, k) = id;
-      job.out.gate(t, k) = routed ? r.gate[i] : 0.0f;
-      if (job.out.recorded) job.out.recorded(t, k) = static_cast<std::int16_t>(id);
-    });
-  };
-  auto const write_z = [&](float z) {
-    if (job.out.z && lane_of_thread() == 0) job.out.z[t] = z;
-  };
   if (job.with.valid && job.with.valid[t] == 0) {
     if (rule.importance) stage_nothing(staged, r.z);
-    write_z(0.0f);
-    return write(false);
+    write_z(job, t, 0.0f);
+    return write_choice(job, t, r, top_k, false);
   }
   for_strips(r.id, [&](int i) { r.id[i] = -1; });
   if (job.with.ids) forced_ids(job, t, r, events);
   bool const forced = bool(job.with.ids);
-  int non_finite = 0;
-  float const peak = read_logits(job, t, r, non_finite);
-  float total = 0.0f, z = 0.0f, cutoff = none;
-  bool second_dropped = false;
-  if (!(peak > none)) {
+  token_facts f;
+  f.peak = read_logits(job, t, r, f.non_finite);
+  if (!(f.peak > none)) {
     if (rule.importance) stage_nothing(staged, r.z);
     for_strips(r.gate, [&](int i) { r.gate[i] = 0.0f; });
   } else {
     if (rule.exponentials) {
-      total = exponentials(r.z, r.s, peak);
-      if (rule.z) z = __fadd_rn(peak, math::log(total));
-      if (rule.importance && rule.score == score_kind::logits) { stage_shares(staged, r.s, total); }
+      f.total = exponentials(r.z, r.s, f.peak);
+      if (rule.z) f.z = __fadd_rn(f.peak, math::log(f.total));
+      if (rule.importance && rule.score == score_kind::logits) {
+        stage_shares(staged, r.s, f.total);
+      }
     }
     if (rule.scores) {
       bool const softmax = rule.score == score_kind::softmax;
       bool const shares = rule.importance && rule.score != score_kind::logits;
-      float const q = softmax || peak >= 0.0f ? 0.0f : peak;
+      float const q = softmax || f.peak >= 0.0f ? 0.0f : f.peak;
       if (softmax || !shares) {
-        make_scores(rule, r, peak, total);
+        make_scores(rule, r, f.peak, f.total);
         if (shares) stage_shares(staged, r.s, 1.0f);
       } else {
         stage_shares(staged, r.s, shifted_scores(rule.score, r.z, r.s, q));
-        if (q != 0.0f) make_scores(rule, r, peak, total);
+        if (q != 0.0f) make_scores(rule, r, f.peak, f.total);
       }
     }
     if (!forced) {
       choose(rule, r);
-      if (rule.bins > 0) cutoff = largest_of(r.key).value;
+      if (rule.bins > 0) f.cutoff = largest_of(r.key).value;
     }
     gather_chosen(rule, r);
-    if (rule.random_second && r.id.pick(1) >= 0) {
-      make_gates(rule, r, 1.0f, peak, total);
-      auto const& draws = job.with.draws;
-      std::uint64_t const position =
-          draws.first_token_of(job.options) + static_cast<std::uint64_t>(t);
-      float const draw = uniform_of(random_at(draws.seed_of(job.options), position, 0).word[0]);
-      second_dropped = !(__fmul_rn(2.0f, r.gate.pick(1)) > draw);
-    }
-    make_gates(rule, r, rule.scale, peak, total);
-    if (second_dropped) {
+    f.second_dropped = drops_second(job, t, r, f);
+    make_gates(rule, r, rule.scale, f.peak, f.total);
+    if (f.second_dropped) {
       r.id.put(1, -1);
       r.gate.put(1, 0.0f);
     }
@@ -130,15 +146,15 @@ __device__ void route_token(route_job const& job, offset_t t, Rows& r, float* st
     }
   });
   unfilled = __reduce_add_sync(all_lanes, unfilled);
-  write(true);
-  write_z(z);
-  if (cutoff > none) count_bins(job, r, cutoff);
+  write_choice(job, t, r, top_k, true);
+  write_z(job, t, f.z);
+  if (f.cutoff > none) count_bins(job, r, f.cutoff);
   count(events, route_event::tokens, 1);
-  count(events, route_event::non_finite_tokens, non_finite > 0 ? 1 : 0);
-  count(events, route_event::non_finite_logits, non_finite);
+  count(events, route_event::non_finite_tokens, f.non_finite > 0 ? 1 : 0);
+  count(events, route_event::non_finite_logits, f.non_finite);
   count(events, route_event::empty_tokens, unfilled == top_k ? 1 : 0);
   count(events, route_event::unfilled_slots, unfilled);
-  count(events, route_event::second_dropped, second_dropped ? 1 : 0);
+  count(events, route_event::second_dropped, f.second_dropped ? 1 : 0);
 }
 
 /// The warps of a block take the tokens of one token block in turn; after each turn their shares are

@@ -2,6 +2,7 @@
 #include "shunt/backend/host/route/draws.hpp"
 #include "shunt/backend/host/route/forward.hpp"
 #include "shunt/route/args.hpp"
+#include "shunt/route/make_rule.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_ABI {
@@ -32,13 +33,7 @@ status route_backward(on_host const& on,
   if (status bad = memory.check("route_backward"); !bad.ok()) return bad;
   token_blocks const blocks(tokens, sequences);
 
-  route_rule r = make_rule(experts, top_k, options);
-  r.random_second = false;  // the choice is known, or made again below without the draw
-  route_rule again = r;
-  set_choice(again, with.choice_bias.data());
-  r.z = bool(d.z);
-  r.importance = d.importance || d.sequence_importance;
-  set_choice(r, nullptr);
+  route_rule const r = detail::make_rule(c), choice = detail::make_choice_rule(c);
 
   auto* const choose = SHUNT_ISA_PICK(on, route_row<T>);
   auto* const kernel = SHUNT_ISA_PICK(on, route_row_backward<T, G>);
@@ -65,7 +60,7 @@ status route_backward(on_host const& on,
       if (options.random_second && b.id[1] < 0) {
         // The draw left the second out, but the first one's share was taken against it.
         route_facts f;
-        choose(again, row, b, nullptr, false, 0.0f, f);
+        choose(choice, row, b, nullptr, false, 0.0f, f);
         kept[0] = d_gate[0];
         kept[1] = 0.0f;
         d_gate = kept;

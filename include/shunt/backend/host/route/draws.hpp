@@ -72,9 +72,6 @@ inline route_buffers buffers_of(route_scratch const& s, int worker) noexcept {
   return b;
 }
 
-using shunt::detail::make_rule;
-using shunt::detail::set_choice;
-
 /// The numbers of a token's jitter: word e % 4 of position token, stream 1 + e / 4. Behind the
 /// experts zeros, whose factor is positive: there it is -Inf that is multiplied.
 inline void draw_noise(route_options const& o, std::int64_t token, std::int64_t experts,

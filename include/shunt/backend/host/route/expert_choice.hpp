@@ -3,6 +3,7 @@
 
 #include "shunt/backend/host/route/draws.hpp"
 #include "shunt/route/args.hpp"
+#include "shunt/route/make_rule.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_ABI {
@@ -38,7 +39,7 @@ status route_expert_choice(on_host const& on,
   arena<> memory = c.work;
   expert_choice_scratch const s = carve_expert_choice(on, memory, tokens, experts);
   if (status bad = memory.check("route_expert_choice"); !bad.ok()) return bad;
-  route_rule const r = make_rule(experts, 1, c.options);
+  route_rule const r = detail::make_rule(c);
   float const none = -__builtin_inff();
 
   auto* const kernel = SHUNT_ISA_PICK(on, route_row_scores<T>);
@@ -104,7 +105,7 @@ status route_expert_choice_backward(
   arena<> memory = c.work;
   expert_choice_scratch const s = carve_expert_choice(on, memory, tokens, experts);
   if (status bad = memory.check("route_expert_choice_backward"); !bad.ok()) return bad;
-  route_rule const r = make_rule(experts, 1, c.options);
+  route_rule const r = detail::make_rule(c);
   parallel_ranges(on, tokens, 64, [&](std::int64_t first, std::int64_t last, int) {
     for (std::int64_t i = first * experts; i < last * experts; ++i) s.dense[i] = 0.0f;
   });

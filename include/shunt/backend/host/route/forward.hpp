@@ -1,6 +1,7 @@
 #pragma once
 #include "shunt/backend/host/route/draws.hpp"
 #include "shunt/route/args.hpp"
+#include "shunt/route/make_rule.hpp"
 
 namespace shunt::host {
 inline namespace SHUNT_ABI {
@@ -64,81 +65,105 @@ inline void add_reports(route_scratch const& s, token_blocks const& blocks, rout
   }
 }
 
-template <class T>
-status route(on_host const& on, view<T const, 2> logits, routing<> const& out, arena<> work,
-             route_options const& given, route_inputs<> const& with) noexcept {
-  route_options const options = drawn(given, with);
-  std::int64_t const tokens = logits.extent(0), experts = logits.extent(1);
-  std::int64_t const top_k = out.expert.extent(1);
-  std::int64_t const sequences = ::shunt::detail::sequences_of(out);
-  route_scratch const s = carve_route(on, work, tokens, experts, top_k, sequences);
-  if (status bad = work.check("route"); !bad.ok()) return bad;
-  token_blocks const blocks(tokens, sequences);
+/// What one block of tokens adds up.
+struct block_sums {
+  float* importance;
+  index_t* counts;
+  std::int64_t* report;
+  void count(route_event what, std::int64_t by) const noexcept {
+    report[static_cast<std::size_t>(what)] += by;
+  }
+};
+inline block_sums cleared_sums(route_scratch const& s, std::int64_t block,
+                               std::int64_t experts) noexcept {
+  block_sums const to{.importance = s.importance + block * s.padded,
+                      .counts = s.counts + block * experts,
+                      .report = s.report + block * route_events};
+  for (std::int64_t e = 0; e < s.padded; ++e) to.importance[e] = 0.0f;
+  for (std::int64_t e = 0; e < experts; ++e) to.counts[e] = 0;
+  for (std::int64_t i = 0; i < route_events; ++i) to.report[i] = 0;
+  return to;
+}
 
-  route_rule r = make_rule(experts, top_k, options);
-  r.z = bool(out.z);
-  r.importance = out.importance || out.sequence_importance;
-  if (out.histogram) {
-    auto const range = balance::range_of(with.choice_bias);
-    r.bins = out.histogram.extent(1);
-    r.lowest = range.lowest;
-    r.bins_per_unit = range.bins_per_unit(r.bins);
-    if (!options.accumulate) {
-      for (std::int64_t e = 0; e < experts; ++e) {
-        for (std::int64_t i = 0; i < r.bins; ++i) out.histogram(e, i) = 0;
-      }
+/// A rule with the range of its histogram, which is cleared where nothing is added to.
+inline route_rule begin_histogram(route_rule r, view<float const, 1> choice_bias,
+                                  view<index_t, 2> histogram, bool accumulate) noexcept {
+  if (!histogram) return r;
+  auto const range = balance::range_of(choice_bias);
+  r.lowest = range.lowest;
+  r.bins_per_unit = range.bins_per_unit(r.bins);
+  for (std::int64_t e = 0; e < r.experts && !accumulate; ++e) {
+    for (std::int64_t i = 0; i < r.bins; ++i) histogram(e, i) = 0;
+  }
+  return r;
+}
+
+/// A padding token has no expert.
+inline void write_no_choice(routing<> const& out, std::int64_t t) noexcept {
+  for (std::int64_t k = 0; k < out.expert.extent(1); ++k) {
+    out.expert(t, k) = -1;
+    out.gate(t, k) = 0.0f;
+    if (out.recorded) out.recorded(t, k) = -1;
+  }
+  if (out.z) out.z[t] = 0.0f;
+}
+
+/// The ids and gates of a token, and what it adds to the sums of its block.
+inline void write_choice(routing<> const& out, std::int64_t t, route_rule const& r,
+                         route_buffers const& b, route_facts const& f,
+                         block_sums const& sums) noexcept {
+  std::int64_t unfilled = 0;
+  for (std::int64_t k = 0; k < r.top_k; ++k) {
+    index_t const id = b.id[k];
+    out.expert(t, k) = id;
+    out.gate(t, k) = b.gate[k];
+    if (out.recorded) out.recorded(t, k) = static_cast<std::int16_t>(id);
+    if (id >= 0) {
+      ++sums.counts[id];
+    } else {
+      ++unfilled;
     }
   }
-  set_choice(r, with.ids ? nullptr : with.choice_bias.data());
+  if (out.z) out.z[t] = f.z;
+  if (r.bins > 0 && f.cutoff > -__builtin_inff()) count_bins(r, b, out.histogram);
+  sums.count(route_event::tokens, 1);
+  sums.count(route_event::non_finite_tokens, f.non_finite > 0 ? 1 : 0);
+  sums.count(route_event::non_finite_logits, f.non_finite);
+  sums.count(route_event::empty_tokens, unfilled == r.top_k ? 1 : 0);
+  sums.count(route_event::unfilled_slots, unfilled);
+  sums.count(route_event::second_dropped, f.second_dropped ? 1 : 0);
+}
+
+template <class T>
+status route(on_host const& on, detail::route_call<T, space::host> const& c) noexcept {
+  auto const& logits = c.logits;
+  auto const& out = c.out;
+  auto const& with = c.with;
+  route_options const options = drawn(c.options, c.with);
+  std::int64_t const tokens = logits.extent(0), experts = logits.extent(1);
+  arena<> work = c.work;
+  std::int64_t const sequences = detail::sequences_of(out);
+  route_scratch const s = carve_route(on, work, tokens, experts, out.expert.extent(1), sequences);
+  if (status bad = work.check("route"); !bad.ok()) return bad;
+  token_blocks const blocks(tokens, sequences);
+  route_rule const r =
+      begin_histogram(detail::make_rule(c), with.choice_bias, out.histogram, options.accumulate);
 
   auto* const kernel = SHUNT_ISA_PICK(on, route_row<T>);
   parallel(on, blocks.count(), [&](std::int64_t block, int worker) {
     route_buffers const b = buffers_of(s, worker);
-    float* const importance = s.importance + block * s.padded;
-    index_t* const counts = s.counts + block * experts;
-    std::int64_t* const report = s.report + block * route_events;
-    for (std::int64_t e = 0; e < s.padded; ++e) importance[e] = 0.0f;
-    for (std::int64_t e = 0; e < experts; ++e) counts[e] = 0;
-    for (std::int64_t i = 0; i < route_events; ++i) report[i] = 0;
-    auto const count = [&](route_event what, std::int64_t by) {
-      report[static_cast<std::size_t>(what)] += by;
-    };
+    block_sums const sums = cleared_sums(s, block, experts);
     for (std::int64_t t = blocks.first(block); t < blocks.last(block); ++t) {
       if (with.valid && with.valid[t] == 0) {
-        for (std::int64_t k = 0; k < top_k; ++k) {
-          out.expert(t, k) = -1;
-          out.gate(t, k) = 0.0f;
-          if (out.recorded) out.recorded(t, k) = -1;
-        }
-        if (out.z) out.z[t] = 0.0f;
+        write_no_choice(out, t);
         continue;
       }
       route_facts f;
       if (options.jitter > 0.0f) draw_noise(options, t, experts, s.padded, b.noise);
-      if (with.ids) forced_ids(with, t, r, b, report);
+      if (with.ids) forced_ids(with, t, r, b, sums.report);
       float const draw = options.random_second ? draw_second(options, t) : 0.0f;
-      kernel(r, logits.data() + t * logits.stride(0), b, importance, bool(with.ids), draw, f);
-
-      std::int64_t unfilled = 0;
-      for (std::int64_t k = 0; k < top_k; ++k) {
-        index_t const id = b.id[k];
-        out.expert(t, k) = id;
-        out.gate(t, k) = b.gate[k];
-        if (out.recorded) out.recorded(t, k) = static_cast<std::int16_t>(id);
-        if (id >= 0) {
-          ++counts[id];
-        } else {
-          ++unfilled;
-        }
-      }
-      if (out.z) out.z[t] = f.z;
-      if (r.bins > 0 && f.cutoff > -__builtin_inff()) count_bins(r, b, out.histogram);
-      count(route_event::tokens, 1);
-      count(route_event::non_finite_tokens, f.non_finite > 0 ? 1 : 0);
-      count(route_event::non_finite_logits, f.non_finite);
-      count(route_event::empty_tokens, unfilled == top_k ? 1 : 0);
-      count(route_event::unfilled_slots, unfilled);
-      count(route_event::second_dropped, f.second_dropped ? 1 : 0);
+      kernel(r, logits.data() + t * logits.stride(0), b, sums.importance, bool(with.ids), draw, f);
+      write_choice(out, t, r, b, f, sums);
     }
   });
 
@@ -162,7 +187,7 @@ template <> struct route_backend<on_host> {
   }
   template <class T>
   static status run(on_host const& on, route_call<T, space::host> const& c) noexcept {
-    return host::route(on, c.logits, c.out, c.work, c.options, c.with);
+    return host::route(on, c);
   }
 };
 
