@@ -32,6 +32,38 @@ struct cross_entropy_options {
   return a.needed();
 }
 
+namespace detail {
+/// What cross_entropy refuses, but for ids and scratch.
+template <class P, class T, space S>
+[[nodiscard]] status check_cross_entropy(P const& on, view<T const, 2, S> x,
+                                         view<T const, 2, S> weight,
+                                         view<index_t const, 1, S> target,
+                                         cross_entropy_out<T, S> const& out) noexcept {
+  offset_t const tokens = x.extent(0), width = x.extent(1), vocabulary = weight.extent(0);
+  status bad =
+      first_of(check::policy(on), check::rows("cross_entropy.x", x),
+               check::rows("cross_entropy.weight", weight),
+               check::extent("cross_entropy.weight", 1, weight.extent(1), width, "width of x"),
+               check::memory("cross_entropy.target", target),
+               check::extent("cross_entropy.target", 0, target.extent(0), tokens, "tokens"),
+               check::memory("cross_entropy.mean", out.mean),
+               check::extent("cross_entropy.mean", 0, out.mean.extent(0), 1, "one number"));
+  if (bad.ok() && out.loss.data() != nullptr) {
+    bad = first_of(check::rows("cross_entropy.loss", out.loss),
+                   check::extent("cross_entropy.loss", 0, out.loss.extent(0), tokens, "tokens"));
+  }
+  if (bad.ok() && out.d_x.data() != nullptr) {
+    bad = first_of(matrix_of("cross_entropy.d_x", out.d_x, tokens, width),
+                   check::apart("cross_entropy.d_x", out.d_x, "cross_entropy.x", x));
+  }
+  if (bad.ok() && out.d_weight.data() != nullptr) {
+    bad = matrix_of("cross_entropy.d_weight", out.d_weight, vocabulary, width);
+  }
+  return bad;
+}
+
+}  // namespace detail
+
 /// The output head and its loss in one: logits = x·Wᵀ, loss_t = log Σ_v e^{z_tv} − z_t,target, and
 /// their gradients; the logits of 256 tokens are in memory at a time, never all.
 /// Shapes   x [T,H] · weight [V,H] · target [T] (negative: ignored)
@@ -52,39 +84,8 @@ status cross_entropy(P const& on, X&& x_in, W&& weight_in,
   static_assert(storage<type>, "shunt::nn::cross_entropy: float, bf16 or fp16 only");
   auto const x = as_input<P, 2>(x_in);
   view<type const, 2, P::memory> const weight = as_input<P, 2>(weight_in);
-  offset_t const tokens = x.extent(0), width = x.extent(1), vocabulary = weight.extent(0);
-  if (status bad =
-          first_of(check::policy(on), check::rows("cross_entropy.x", x),
-                   check::rows("cross_entropy.weight", weight),
-                   check::extent("cross_entropy.weight", 1, weight.extent(1), width, "width of x"),
-                   check::memory("cross_entropy.target", target),
-                   check::extent("cross_entropy.target", 0, target.extent(0), tokens, "tokens"),
-                   check::memory("cross_entropy.mean", out.mean),
-                   check::extent("cross_entropy.mean", 0, out.mean.extent(0), 1, "one number"));
-      !bad.ok()) {
-    return bad;
-  }
-  if (out.loss.data() != nullptr) {
-    if (status bad =
-            first_of(check::rows("cross_entropy.loss", out.loss),
-                     check::extent("cross_entropy.loss", 0, out.loss.extent(0), tokens, "tokens"));
-        !bad.ok()) {
-      return bad;
-    }
-  }
-  if (out.d_x.data() != nullptr) {
-    if (status bad = first_of(detail::matrix_of("cross_entropy.d_x", out.d_x, tokens, width),
-                              check::apart("cross_entropy.d_x", out.d_x, "cross_entropy.x", x));
-        !bad.ok()) {
-      return bad;
-    }
-  }
-  if (out.d_weight.data() != nullptr) {
-    if (status bad = detail::matrix_of("cross_entropy.d_weight", out.d_weight, vocabulary, width);
-        !bad.ok()) {
-      return bad;
-    }
-  }
+  offset_t const tokens = x.extent(0), vocabulary = weight.extent(0);
+  if (status bad = detail::check_cross_entropy(on, x, weight, target, out); !bad.ok()) return bad;
   auto const scratch = detail::carve_cross_entropy(work, tokens, vocabulary);
   if (status bad = first_of(detail::ids_below("cross_entropy.target", target, vocabulary),
                             work.check("cross_entropy"));

@@ -113,42 +113,57 @@ inline void place_by_claim(index_t* slots, offset_t wanted, offset_t kept, index
   for (offset_t i = kept; i < wanted; ++i) plan.slot_row[slots[i]] = -1;
 }
 
-inline status make_plan(on_host const& on, view<index_t const, 2, space::host> expert,
-                        dispatch_plan<space::host> const& plan, arena<space::host> work,
-                        plan_options<space::host> const& o) noexcept {
-  index_t const experts = plan.experts();
-  offset_t const top_k = plan.top_k;
-  plan_scratch const w =
-      carve_plan_scratch(work, {.tokens = plan.tokens, .experts = experts, .top_k = plan.top_k}, o);
-  if (status bad = work.check("plan_dispatch.arena"); !bad.ok()) return bad;
-  plan_blocks const blocks(plan.tokens, top_k);
-  shunt::detail::shard_map const ids(experts, o);
-  auto const locals = static_cast<std::uint32_t>(experts);
+/// A plan in the making, as its steps take it.
+struct plan_job {
+  view<index_t const, 2, space::host> expert;
+  dispatch_plan<space::host> const& plan;
+  plan_options<space::host> const& options;
+  plan_scratch scratch;
+  plan_blocks blocks;
+  shunt::detail::shard_map ids;
+  bool lists;  // slots compete by merit: they are listed by expert before they are placed
 
-  parallel(on, blocks.count, [&](offset_t block, int) {
-    index_t* const count = w.counts + block * experts;
-    std::fill(count, count + experts, 0);
-    plan_counts sum;
-    for (offset_t t = blocks.first(block); t < blocks.first(block + 1); ++t) {
-      if (o.valid && o.valid[t] == 0) {
-        sum.invalid += plan.top_k;
-        continue;
-      }
-      index_t const* const chosen = expert.data() + t * expert.stride(0);
-      for (offset_t k = 0; k < top_k; ++k) {
-        std::uint32_t const e = ids.local(chosen[k]);
-        if (e < locals) {
-          ++count[e];
-        } else {
-          ids.count_rowless(chosen[k], sum);
-        }
+  [[nodiscard]] bool counts(offset_t token) const noexcept {
+    return !options.valid || options.valid[token] != 0;
+  }
+  [[nodiscard]] index_t capacity() const noexcept {
+    return options.capacity > 0 ? options.capacity : std::numeric_limits<index_t>::max();
+  }
+};
+
+/// Step 1, block by block: how many slots want each expert, and why the others get no row.
+inline void count_block(plan_job const& job, offset_t block) noexcept {
+  offset_t const last = job.blocks.first(block + 1), top_k = job.blocks.top_k;
+  auto const ids = job.ids;
+  auto const experts = static_cast<std::uint32_t>(job.plan.experts());
+  index_t* const count = job.scratch.counts + block * experts;
+  std::fill(count, count + experts, 0);
+  plan_counts sum;
+  for (offset_t t = job.blocks.first(block); t < last; ++t) {
+    if (!job.counts(t)) {
+      sum.invalid += job.plan.top_k;
+      continue;
+    }
+    index_t const* const chosen = job.expert.data() + t * job.expert.stride(0);
+    for (offset_t k = 0; k < top_k; ++k) {
+      std::uint32_t const e = ids.local(chosen[k]);
+      if (e < experts) {
+        ++count[e];
+      } else {
+        ids.count_rowless(chosen[k], sum);
       }
     }
-    w.totals[block] = sum;
-  });
+  }
+  job.scratch.totals[block] = sum;
+}
 
+/// Step 2: the blocks' counts become each block's next position in each expert; the offsets follow.
+inline void make_offsets(plan_job const& job) noexcept {
+  plan_scratch const& w = job.scratch;
+  plan_options<space::host> const& o = job.options;
+  offset_t const experts = job.plan.experts();
   std::fill(w.wanted, w.wanted + experts, 0);
-  for (offset_t block = 0; block < blocks.count; ++block) {
+  for (offset_t block = 0; block < job.blocks.count; ++block) {
     index_t* const count = w.counts + block * experts;
     for (offset_t e = 0; e < experts; ++e) {
       index_t const here = count[e];
@@ -156,50 +171,75 @@ inline status make_plan(on_host const& on, view<index_t const, 2, space::host> e
       w.wanted[e] += here;
     }
   }
-  plan_counts totals = lay_segments(w.wanted, o.capacity, o.segment_multiple, plan, o.report);
+  plan_counts totals = lay_segments(w.wanted, o.capacity, o.segment_multiple, job.plan, o.report);
   if (o.report.totals) {
-    for (offset_t block = 0; block < blocks.count; ++block)
+    for (offset_t block = 0; block < job.blocks.count; ++block) {
       shunt::detail::add_counts(totals, w.totals[block]);
+    }
     o.report.totals[0] = totals;
   }
-  bool const lists = shunt::detail::by_merit(o);
-  if (lists) {
-    w.start[0] = 0;
-    for (offset_t e = 0; e < experts; ++e) w.start[e + 1] = w.start[e] + w.wanted[e];
-  }
+  if (!job.lists) return;
+  w.start[0] = 0;
+  for (offset_t e = 0; e < experts; ++e) w.start[e + 1] = w.start[e] + w.wanted[e];
+}
 
-  index_t const capacity = o.capacity > 0 ? o.capacity : std::numeric_limits<index_t>::max();
-  parallel(on, blocks.count, [&](offset_t block, int) {
-    index_t* const next = w.counts + block * experts;
-    index_t* const row_slot = plan.row_slot.data();
-    index_t* const slot_row = plan.slot_row.data();
-    index_t const* const offset = plan.offset.data();
-    for (offset_t t = blocks.first(block); t < blocks.first(block + 1); ++t) {
-      bool const counts = !o.valid || o.valid[t] != 0;
-      index_t const* const chosen = expert.data() + t * expert.stride(0);
-      for (offset_t k = 0; k < top_k; ++k) {
-        auto const slot = static_cast<index_t>(t * top_k + k);
-        std::uint32_t const e = counts ? ids.local(chosen[k]) : locals;
-        index_t row = -1;
-        if (e < locals) {
-          index_t const position = next[e]++;
-          if (lists) {
-            w.list[w.start[e] + position] = slot;
-          } else if (position < capacity) {
-            row = offset[e] + position;
-            row_slot[row] = slot;
-          }
+/// Step 3, block by block: each slot gets the next row of its expert, or is listed there.
+inline void place_block(plan_job const& job, offset_t block) noexcept {
+  plan_scratch const w = job.scratch;
+  dispatch_plan<space::host> const& plan = job.plan;
+  offset_t const last = job.blocks.first(block + 1), top_k = job.blocks.top_k;
+  auto const ids = job.ids;
+  auto const experts = static_cast<std::uint32_t>(plan.experts());
+  bool const lists = job.lists;
+  index_t const capacity = job.capacity();
+  index_t* const next = w.counts + block * experts;
+  index_t* const row_slot = plan.row_slot.data();
+  index_t* const slot_row = plan.slot_row.data();
+  index_t const* const offset = plan.offset.data();
+  for (offset_t t = job.blocks.first(block); t < last; ++t) {
+    bool const counts = job.counts(t);
+    index_t const* const chosen = job.expert.data() + t * job.expert.stride(0);
+    for (offset_t k = 0; k < top_k; ++k) {
+      auto const slot = static_cast<index_t>(t * top_k + k);
+      std::uint32_t const e = counts ? ids.local(chosen[k]) : experts;
+      index_t row = -1;
+      if (e < experts) {
+        index_t const position = next[e]++;
+        if (lists) {
+          w.list[w.start[e] + position] = slot;
+        } else if (position < capacity) {
+          row = offset[e] + position;
+          row_slot[row] = slot;
         }
-        slot_row[slot] = row;
       }
+      slot_row[slot] = row;
     }
-    mark_rowless(
-        plan, [&](offset_t e) { return std::min(w.wanted[e], capacity); }, block, blocks.count);
-  });
-  if (lists) {
+  }
+  mark_rowless(
+      plan, [&](offset_t e) { return std::min(w.wanted[e], capacity); }, block, job.blocks.count);
+}
+
+inline status make_plan(on_host const& on, view<index_t const, 2, space::host> expert,
+                        dispatch_plan<space::host> const& plan, arena<space::host> work,
+                        plan_options<space::host> const& o) noexcept {
+  index_t const experts = plan.experts();
+  plan_scratch const w =
+      carve_plan_scratch(work, {.tokens = plan.tokens, .experts = experts, .top_k = plan.top_k}, o);
+  if (status bad = work.check("plan_dispatch.arena"); !bad.ok()) return bad;
+  plan_job const job{.expert = expert,
+                     .plan = plan,
+                     .options = o,
+                     .scratch = w,
+                     .blocks = plan_blocks(plan.tokens, plan.top_k),
+                     .ids = shunt::detail::shard_map(experts, o),
+                     .lists = shunt::detail::by_merit(o)};
+  parallel(on, job.blocks.count, [&](offset_t block, int) { count_block(job, block); });
+  make_offsets(job);
+  parallel(on, job.blocks.count, [&](offset_t block, int) { place_block(job, block); });
+  if (job.lists) {
     better_claim const better{&o, plan.top_k};
     parallel(on, experts, [&](offset_t e, int) {
-      place_by_claim(w.list + w.start[e], w.wanted[e], std::min(w.wanted[e], capacity),
+      place_by_claim(w.list + w.start[e], w.wanted[e], std::min(w.wanted[e], job.capacity()),
                      plan.offset[e], better, plan);
     });
   }

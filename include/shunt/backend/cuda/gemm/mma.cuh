@@ -35,6 +35,23 @@ template <class T, int Rows> struct tensor_shared {
   gemm_frame<Rows, tensor_columns, terms> frame;
 };
 
+/// Asks for the panels of step `next` of a tile.
+template <class T, int Rows, class Frame, class Panels>
+__device__ void bring_stage(Frame const& frame, int half, int next, Panels& panels) noexcept {
+  gemm_tile const& tile = frame.tile;
+  constexpr int terms = panel_line / static_cast<int>(sizeof(T));
+  int const term = next * terms, count = min(tile.depth - term, terms);
+  bring_panel<T, Rows>(frame.left, frame.left_whole,
+                       {frame.left.lines_outer ? frame.left_outer : frame.left_term[next & 1], term,
+                        count, tile.row, tile.rows, Rows},
+                       panels.left);
+  bring_panel<T, tensor_columns>(
+      frame.right, frame.right_whole,
+      {frame.right.lines_outer ? frame.right_outer : frame.right_term[next & 1], term, count,
+       tile.column, tile.columns, half},
+      panels.right);
+}
+
 /// The two steps of terms that a stage holds, added to a warp's sums. `left` and `right`: this lane's
 /// address in the first fragment of each.
 template <class T, bool LeftAcross, bool RightAcross, class Shape>
@@ -58,6 +75,37 @@ __device__ void add_stage(Shape, unsigned left, unsigned right,
         add_step<T>(a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], sum[i][j]);
       }
     }
+  }
+}
+
+/// 16 rows of a warp's sums, those of fragment i, to shared memory: `at` is this lane's first.
+template <class Shape>
+__device__ void stage_sums(Shape, float const (&sum)[Shape::rows / 16][Shape::columns / 8][4],
+                           int i, float* at) noexcept {
+#pragma unroll
+  for (int which = 0; which < Shape::rows / 16; ++which) {
+    if (which != i) continue;
+#pragma unroll
+    for (int j = 0; j < Shape::columns / 8; ++j) {
+      auto const& s = sum[which][j];
+      *reinterpret_cast<float2*>(at + j * 8) = make_float2(s[0], s[1]);
+      *reinterpret_cast<float2*>(at + j * 8 + 8 * Shape::sum_stride) = make_float2(s[2], s[3]);
+    }
+  }
+}
+/// The epilogue of the sums that every warp staged of its fragment i.
+template <class Shape, class Finish>
+__device__ void finish_sums(Shape, Finish const& finish, gemm_job const& job, gemm_tile const& tile,
+                            int i,
+                            float const (&sum)[16 * Shape::down][Shape::sum_stride]) noexcept {
+  unsigned const shift = job.paired ? 6 : 7, width = 1u << shift;
+#pragma unroll 1
+  for (unsigned n = threadIdx.x; n < 16 * Shape::down << shift; n += tensor_threads) {
+    unsigned const r = n >> shift, c = n & (width - 1);
+    int const row = static_cast<int>(r / 16 * Shape::rows + r % 16) + i * 16;
+    int const column = static_cast<int>(c);
+    give(finish, job, tile, tile.row + row, tile.column + column, sum[r][c],
+         job.paired ? sum[r][width + c] : 0.0f, row < tile.rows && column < tile.columns);
   }
 }
 
@@ -103,17 +151,7 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
       __syncthreads();
       int const next = step + stages - 1, term = next * terms;
       if (term < tile.depth) {
-        int const count = min(tile.depth - term, terms);
-        auto& panels = shared.stage[to];
-        bring_panel<T, Rows>(frame.left, frame.left_whole,
-                             {frame.left.lines_outer ? frame.left_outer : frame.left_term[next & 1],
-                              term, count, tile.row, tile.rows, Rows},
-                             panels.left);
-        bring_panel<T, tensor_columns>(
-            frame.right, frame.right_whole,
-            {frame.right.lines_outer ? frame.right_outer : frame.right_term[next & 1], term, count,
-             tile.column, tile.columns, frame.half(job)},
-            panels.right);
+        bring_stage<T, Rows>(frame, frame.half(job), next, shared.stage[to]);
         frame.find_terms(job, term + terms, (next + 1) & 1);
       }
       end_copy_group();
@@ -139,27 +177,9 @@ SHUNT_KERNEL __launch_bounds__(tensor_threads, 2) void gemm_tensor(gemm_job job,
     for (int i = 0; i < shape::rows / 16; ++i) {
       float* const at =
           &shared.sum[warp_row / shape::rows * 16 + lane / 4][warp_column + lane % 4 * 2];
-#pragma unroll
-      for (int which = 0; which < shape::rows / 16; ++which) {
-        if (which != i) continue;
-#pragma unroll
-        for (int j = 0; j < shape::columns / 8; ++j) {
-          auto const& s = sum[which][j];
-          *reinterpret_cast<float2*>(at + j * 8) = make_float2(s[0], s[1]);
-          *reinterpret_cast<float2*>(at + j * 8 + 8 * shape::sum_stride) = make_float2(s[2], s[3]);
-        }
-      }
+      stage_sums(shape{}, sum, i, at);
       __syncthreads();
-      unsigned const shift = job.paired ? 6 : 7, width = 1u << shift;
-#pragma unroll 1
-      for (unsigned n = threadIdx.x; n < 16 * shape::down << shift; n += tensor_threads) {
-        unsigned const r = n >> shift, c = n & (width - 1);
-        int const row = static_cast<int>(r / 16 * shape::rows + r % 16) + i * 16;
-        int const column = static_cast<int>(c);
-        give(finish, job, tile, tile.row + row, tile.column + column, shared.sum[r][c],
-             job.paired ? shared.sum[r][width + c] : 0.0f,
-             row < tile.rows && column < tile.columns);
-      }
+      finish_sums(shape{}, finish, job, tile, i, shared.sum);
       __syncthreads();
     }
   }

@@ -127,6 +127,119 @@ struct mma_softmax {
   }
 };
 
+/// Where a task's keys and values begin, and the steps from one to the next: rows of the call's tensors,
+/// or of a cache, whose panels hold a column of keys in each row.
+template <class T, bool Cached> struct key_source {
+  T const *keys, *values;
+  offset_t key_step, value_step;
+
+  __device__ key_source(attention_call<T, space::device> const& call, device_cache<T> const& cache,
+                        attention_cut const& cut, offset_t part) {
+    if constexpr (Cached) {
+      keys = cache.keys(part), key_step = tile_side;
+      values = cache.values(part), value_step = cache.wide();
+    } else {
+      keys = key_at(call.k, cut, part, 0), key_step = call.k.stride(1);
+      values = key_at(call.v, cut, part, 0), value_step = call.v.stride(1);
+    }
+  }
+  /// The `there` keys, or values, from `key` on to a tile.
+  template <int Depth, class Tile>
+  __device__ void bring_keys(Tile const& to, int columns, offset_t key, int there,
+                             bool aligned) const {
+    T const* const at = keys + key * (Cached ? columns : key_step);
+    auto const from = [&](int row) { return at + row * key_step; };
+    if constexpr (Cached) {
+      to.template bring<Depth>(columns, there, aligned, from);
+    } else {
+      to.template bring<tile_side>(there, columns, aligned, from);
+    }
+  }
+  template <class Tile>
+  __device__ void bring_values(Tile const& to, int columns, offset_t key, int there,
+                               bool aligned) const {
+    T const* const at = values + key * value_step;
+    to.template bring<tile_side>(there, columns, aligned,
+                                 [&](int row) { return at + row * value_step; });
+  }
+};
+
+/// A warp's 16 rows of a tile, as left operands.
+template <int Steps, class T, int Depth>
+__device__ void load_own(mma_tile<T, Depth> const& tile, std::uint32_t (&rows)[Steps][4]) {
+  int const lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_lanes;
+#pragma unroll
+  for (int k = 0; k < Steps; ++k)
+    tile.template load<false>(16 * warp + lane % 16, 2 * k + lane / 16, rows[k]);
+}
+
+/// s = q · kᵀ of a warp's 16 rows and the 64 keys of a tile.
+template <bool Cached, class T, int Steps, class Keys>
+__device__ void mma_scores(std::uint32_t const (&q)[Steps][4], Keys const& keys, float (&s)[8][4]) {
+  int const lane = lane_of_thread(), eighth = lane / 8 % 2 * 8 + lane % 8;
+#pragma unroll
+  for (int k = 0; k < Steps; ++k) {
+#pragma unroll
+    for (int n = 0; n < 8; n += 2) {
+      std::uint32_t b[4];
+      if constexpr (Cached) {
+        keys.template load<true>(16 * k + eighth, n + lane / 16, b);
+      } else {
+        keys.template load<false>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2, b);
+      }
+      add_step<T>(q[k], b[0], b[1], s[n]);
+      add_step<T>(q[k], b[2], b[3], s[n + 1]);
+    }
+  }
+}
+
+/// out += p · v of the 64 keys of a tile, p rounded to the storage type.
+template <class T, int Tiles, class Values>
+__device__ void add_values(float const (&s)[8][4], Values const& values, float (&out)[Tiles][4]) {
+  int const lane = lane_of_thread(), eighth = lane / 8 % 2 * 8 + lane % 8;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    std::uint32_t const p[4] = {
+        pair_of<T>(s[2 * k][0], s[2 * k][1]), pair_of<T>(s[2 * k][2], s[2 * k][3]),
+        pair_of<T>(s[2 * k + 1][0], s[2 * k + 1][1]), pair_of<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
+#pragma unroll
+    for (int n = 0; n < Tiles; n += 2) {
+      std::uint32_t b[4];
+      values.template load<true>(16 * k + eighth, n + lane / 16, b);
+      add_step<T>(p, b[0], b[1], out[n]);
+      add_step<T>(p, b[2], b[3], out[n + 1]);
+    }
+  }
+}
+
+/// How many of the 64 keys from `key` on a lane's two rows see.
+__device__ inline void find_seen(attention_cut const& cut, offset_t row, offset_t key,
+                                 int (&seen)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    offset_t const sees = cut.keys_of(row + 8 * r) - key;
+    seen[r] = static_cast<int>(max(offset_t{0}, min(sees, offset_t{tile_side})));
+  }
+}
+
+/// One of a lane's two rows of sums, over the sum of its weights.
+template <int Tiles, class T>
+__device__ void store_shares(float const (&out)[Tiles][4], int r, float total, T* to, int columns,
+                             bool aligned) {
+  float const share = __fdiv_rn(1.0f, total);
+#pragma unroll
+  for (int n = 0; n < Tiles; ++n) {
+    int const d = 8 * n + lane_of_thread() % 4 * 2;
+    float const low = __fmul_rn(out[n][2 * r], share), high = __fmul_rn(out[n][2 * r + 1], share);
+    if (aligned && d < columns) {
+      *reinterpret_cast<std::uint32_t*>(to + d) = pair_of<T>(low, high);
+    } else {
+      if (d < columns) to[d] = from_float<T>(low);
+      if (d + 1 < columns) to[d + 1] = from_float<T>(high);
+    }
+  }
+}
+
 /// `aligned`: every row of every tensor begins at a multiple of 16 bytes and heads are 8 n wide.
 template <int Depth, class T, bool Cached>
 SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
@@ -137,8 +250,6 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
   mma_tile<T, Depth> const values{value_memory}, queries{value_memory};
   mma_tile<T, Cached ? tile_side : Depth> const keys{key_memory};
   int const lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_lanes;
-  int const eighth =
-      lane / 8 % 2 * 8 + lane % 8;  // of 16, for matrices that are one above the other
   float const factor = __fmul_rn(call.scale, 0x1.715476p+0f);
   for (offset_t number = blockIdx.x; number < cut.blocks(); number += gridDim.x) {
     attention_task const task(cut, number);
@@ -151,32 +262,15 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
       }
     }
     offset_t const least = cut.keys_of(first), most = cut.keys_of(first + count - 1);
+    key_source<T, Cached> const source(call, cache, cut, part);
     auto const here = [&](offset_t key) {
       return static_cast<int>(max(offset_t{0}, min(offset_t{tile_side}, most - key)));
     };
-    T const *key_rows, *value_rows;  // of key 0, and from one to the next
-    offset_t key_step, value_step;
-    if constexpr (Cached) {
-      key_rows = cache.keys(part), key_step = tile_side;  // a row of a panel is a column of keys
-      value_rows = cache.values(part), value_step = cache.wide();
-    } else {
-      key_rows = key_at(call.k, cut, part, 0), key_step = call.k.stride(1);
-      value_rows = key_at(call.v, cut, part, 0), value_step = call.v.stride(1);
-    }
     auto const bring_keys = [&](offset_t key) {
-      T const* const at = key_rows + key * (Cached ? cut.head_dim : key_step);
-      auto const from = [&](int row) { return at + row * key_step; };
-      int const columns = cut.head_dim, there = here(key);
-      if constexpr (Cached) {
-        keys.template bring<Depth>(columns, there, aligned, from);
-      } else {
-        keys.template bring<tile_side>(there, columns, aligned, from);
-      }
+      source.template bring_keys<Depth>(keys, cut.head_dim, key, here(key), aligned);
     };
     auto const bring_values = [&](offset_t key) {
-      T const* const at = value_rows + key * value_step;
-      values.template bring<tile_side>(here(key), cut.head_dim, aligned,
-                                       [&](int row) { return at + row * value_step; });
+      source.bring_values(values, cut.head_dim, key, here(key), aligned);
     };
     __syncthreads();  // the last task is done
     queries.template bring<tile_side>(static_cast<int>(count), cut.head_dim, aligned, [&](int row) {
@@ -186,9 +280,7 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
     wait_for_groups<1>();
     __syncthreads();
     std::uint32_t q[steps][4];
-#pragma unroll
-    for (int k = 0; k < steps; ++k)
-      queries.template load<false>(16 * warp + lane % 16, 2 * k + lane / 16, q[k]);
+    load_own(queries, q);
     __syncthreads();
     bring_values(0);
     float out[tiles][4] = {};
@@ -197,28 +289,11 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
       wait_for_groups<1>();
       __syncthreads();
       float s[8][4] = {};
-#pragma unroll
-      for (int k = 0; k < steps; ++k) {
-#pragma unroll
-        for (int n = 0; n < 8; n += 2) {
-          std::uint32_t b[4];
-          if constexpr (Cached) {
-            keys.template load<true>(16 * k + eighth, n + lane / 16, b);
-          } else {
-            keys.template load<false>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2, b);
-          }
-          add_step<T>(q[k], b[0], b[1], s[n]);
-          add_step<T>(q[k], b[2], b[3], s[n + 1]);
-        }
-      }
+      mma_scores<Cached, T>(q, keys, s);
       __syncthreads();
       bring_keys(key + tile_side);  // prefetched while the values are used
       int seen[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        offset_t const sees = cut.keys_of(first + 16 * warp + lane / 4 + 8 * r) - key;
-        seen[r] = static_cast<int>(max(offset_t{0}, min(sees, offset_t{tile_side})));
-      }
+      find_seen(cut, first + 16 * warp + lane / 4, key, seen);
       if (least >= key + tile_side) {
         state.template soften<true>(s, factor, seen, out);
       } else {
@@ -226,20 +301,7 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
       }
       wait_for_groups<1>();
       __syncthreads();
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        std::uint32_t const p[4] = {pair_of<T>(s[2 * k][0], s[2 * k][1]),
-                                    pair_of<T>(s[2 * k][2], s[2 * k][3]),
-                                    pair_of<T>(s[2 * k + 1][0], s[2 * k + 1][1]),
-                                    pair_of<T>(s[2 * k + 1][2], s[2 * k + 1][3])};
-#pragma unroll
-        for (int n = 0; n < tiles; n += 2) {
-          std::uint32_t b[4];
-          values.template load<true>(16 * k + eighth, n + lane / 16, b);
-          add_step<T>(p, b[0], b[1], out[n]);
-          add_step<T>(p, b[2], b[3], out[n + 1]);
-        }
-      }
+      add_values<T>(s, values, out);
       __syncthreads();
       bring_values(key + tile_side);
     }
@@ -249,20 +311,8 @@ SHUNT_KERNEL void __launch_bounds__(mma_threads, 2)
       float const total = state.whole_sum(r);
       offset_t const row = 16 * warp + lane / 4 + 8 * r;
       if (row >= count) continue;
-      float const share = __fdiv_rn(1.0f, total);
-      T* const to = query_at(call.out, cut, part, first + row);
-#pragma unroll
-      for (int n = 0; n < tiles; ++n) {
-        int const d = 8 * n + lane % 4 * 2;
-        float const low = __fmul_rn(out[n][2 * r], share),
-                    high = __fmul_rn(out[n][2 * r + 1], share);
-        if (aligned && d < cut.head_dim) {
-          *reinterpret_cast<std::uint32_t*>(to + d) = pair_of<T>(low, high);
-        } else {
-          if (d < cut.head_dim) to[d] = from_float<T>(low);
-          if (d + 1 < cut.head_dim) to[d + 1] = from_float<T>(high);
-        }
-      }
+      store_shares(out, r, total, query_at(call.out, cut, part, first + row), cut.head_dim,
+                   aligned);
       if (call.log_sum && lane % 4 == 0) {
         row_value(call.log_sum, cut, part, first + row) =
             __fmaf_rn(state.peak[r], 0x1.62e430p-1f, math::log(total));

@@ -11,14 +11,6 @@ inline namespace SHUNT_ABI {
 template <class T, int Depth> struct mma_pair {
   alignas(16) T first[tile_side * Depth], second[tile_side * Depth];
 };
-/// A warp's 16 rows of a tile, as left operands.
-template <int Steps, class T, int Depth>
-__device__ void load_own(mma_tile<T, Depth> const& tile, std::uint32_t (&rows)[Steps][4]) {
-  int const lane = lane_of_thread(), warp = static_cast<int>(threadIdx.x) / warp_lanes;
-#pragma unroll
-  for (int k = 0; k < Steps; ++k)
-    tile.template load<false>(16 * warp + lane % 16, 2 * k + lane / 16, rows[k]);
-}
 /// sum = own · the 32 vectors of a tile from `from` on.
 template <int Steps, class T, int Depth>
 __device__ void mma_products(std::uint32_t const (&own)[Steps][4], mma_tile<T, Depth> const& tile,
