@@ -6,6 +6,7 @@
 #include <string>
 
 #include "support/compare.hpp"
+#include "support/dispatch_ids.hpp"
 #include "support/host_configs.hpp"
 #include "support/plan_fixture.hpp"
 #include "support/random.hpp"
@@ -29,14 +30,12 @@ template <class T> guarded<T> bytes_of(std::size_t count, std::uint64_t seed) {
   return values;
 }
 
-std::size_t size_of(offset_t a, offset_t b) { return static_cast<std::size_t>(a * b); }
-
 /// What the forward must give, element by element from its definition; rows behind the last segment
 /// stay untouched.
 template <class T>
 guarded<T> expected_rows(plan_fixture const& p, guarded<T> const& x, offset_t hidden,
                          guarded<float> const* gate) {
-  guarded<T> rows(size_of(static_cast<offset_t>(p.rows()), hidden));
+  guarded<T> rows(buffer_size(static_cast<offset_t>(p.rows()), hidden));
   auto const h = static_cast<std::size_t>(hidden);
   for (std::size_t r = 0; r < p.used(); ++r) {
     index_t const slot = p.row_slot[r];
@@ -60,12 +59,6 @@ guarded<T> expected_rows(plan_fixture const& p, guarded<T> const& x, offset_t hi
   return rows;
 }
 
-std::vector<index_t> some_ids(shape const& s, skew how, std::uint64_t seed) {
-  std::vector<index_t> ids = chosen_experts(s, how, seed);
-  for (std::size_t i = 3; i < ids.size(); i += 7) ids[i] = -1;
-  return ids;
-}
-
 template <class T> class DispatchOf : public testing::Test {};
 using element_types =
     testing::Types<float, bf16, fp16, fp8_e4m3, fp8_e5m2, std::uint8_t, double, triple>;
@@ -77,9 +70,9 @@ TYPED_TEST(DispatchOf, MovesEveryElementAndZeroesPaddingRows) {
     for (skew how : skews) {
       shape const& s = named.is;
       SCOPED_TRACE(std::string(named.name) + " " + to_string(how));
-      plan_fixture const p =
-          plan_of({}, s, some_ids(s, how, 1), {.segment_multiple = how == skew::zipf ? 4 : 1}, 2);
-      guarded<T> const x = bytes_of<T>(size_of(s.tokens, s.hidden), 2);
+      plan_fixture const p = plan_of({}, s, ids_with_gaps(s, how, 1),
+                                     {.segment_multiple = how == skew::zipf ? 4 : 1}, 2);
+      guarded<T> const x = bytes_of<T>(buffer_size(s.tokens, s.hidden), 2);
       guarded<T> const want = expected_rows<T>(p, x, s.hidden, nullptr);
       for (on_host const& on : host_configs()) {
         guarded<T> rows(want.size());
@@ -100,9 +93,10 @@ TYPED_TEST(DispatchWithGates, RowsAreGateTimesTokenRoundedOnce) {
   for (auto const& named : battery) {
     shape const& s = named.is;
     SCOPED_TRACE(named.name);
-    plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 3), {.segment_multiple = 3}, 1);
-    auto const x = normal_values<T>(size_of(s.tokens, s.hidden), 4);
-    auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 5);
+    plan_fixture const p =
+        plan_of({}, s, ids_with_gaps(s, skew::zipf, 3), {.segment_multiple = 3}, 1);
+    auto const x = normal_values<T>(buffer_size(s.tokens, s.hidden), 4);
+    auto const gate = normal_values<float>(buffer_size(s.tokens, s.top_k), 5);
     guarded<T> const want = expected_rows<T>(p, x, s.hidden, &gate);
     for (on_host const& on : host_configs()) {
       guarded<T> rows(want.size());
@@ -111,150 +105,6 @@ TYPED_TEST(DispatchWithGates, RowsAreGateTimesTokenRoundedOnce) {
                    {.gate = gate.as(s.tokens, s.top_k)});
       ASSERT_TRUE(done.ok()) << done.message();
       EXPECT_TRUE(same_bits(rows, want)) << name_of(on);
-    }
-  }
-}
-
-/// d_x in double, and the magnitudes that went into it.
-template <class A>
-std::vector<expectation> expected_gradient(plan_fixture const& p, guarded<A> const& d_rows,
-                                           offset_t hidden, guarded<float> const* gate,
-                                           std::vector<double> const& old) {
-  auto const h = static_cast<std::size_t>(hidden);
-  std::vector<expectation> d_x(static_cast<std::size_t>(p.plan.tokens) * h);
-  for (std::size_t i = 0; i < old.size(); ++i) d_x[i] = {old[i], std::abs(old[i])};
-  for (std::size_t slot = 0; slot < p.slot_row.size(); ++slot) {
-    index_t const row = p.slot_row[slot];
-    if (row < 0) continue;
-    for (std::size_t c = 0; c < h; ++c) {
-      double const g = gate != nullptr ? double((*gate)[slot]) : 1.0;
-      double const add = g * to_float(d_rows[static_cast<std::size_t>(row) * h + c]);
-      auto& sum = d_x[slot / static_cast<std::size_t>(p.plan.top_k) * h + c];
-      sum.value += add;
-      sum.magnitude += std::abs(add);
-    }
-  }
-  return d_x;
-}
-
-template <class A, class B> void expect_gradients(shape const& s, std::uint64_t seed) {
-  plan_fixture const p =
-      plan_of({}, s, some_ids(s, skew::uniform, seed), {.segment_multiple = 4}, 1);
-  auto const d_rows =
-      normal_values<A>(size_of(static_cast<offset_t>(p.rows()), s.hidden), seed + 1);
-  auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), seed + 2);
-  auto const x = normal_values<A>(size_of(s.tokens, s.hidden), seed + 3);
-  auto const old = normal_values<B>(x.size(), seed + 4);
-  for (bool gated : {false, true}) {
-    for (bool accumulate : {false, true}) {
-      SCOPED_TRACE(std::string(gated ? "gated" : "plain") + (accumulate ? ", accumulates" : ""));
-      auto const want = expected_gradient<A>(p, d_rows, s.hidden, gated ? &gate : nullptr,
-                                             accumulate ? in_double(old) : std::vector<double>{});
-      EXPECT_TRUE(not_flat(want));
-      std::vector<expectation> want_gate(gate.size());
-      for (std::size_t slot = 0; slot < gate.size(); ++slot) {
-        index_t const row = p.slot_row[slot];
-        for (offset_t c = 0; row >= 0 && c < s.hidden; ++c) {
-          auto const token = static_cast<offset_t>(slot) / s.top_k;
-          double const add = double(to_float(d_rows.as(p.rows(), s.hidden)(row, c))) *
-                             to_float(x.as(s.tokens, s.hidden)(token, c));
-          want_gate[slot].value += add;
-          want_gate[slot].magnitude += std::abs(add);
-        }
-      }
-      guarded<B> first(0);
-      guarded<float> first_gate(0);
-      for (on_host const& on : host_configs()) {
-        guarded<B> d_x = accumulate ? old : guarded<B>(old.size());
-        guarded<float> d_gate(gate.size());
-        dispatch_gradients<A> o{.accumulate = accumulate};
-        if (gated) {
-          o.gate = gate.as(s.tokens, s.top_k);
-          o.x = x.as(s.tokens, s.hidden);
-          o.d_gate = d_gate.as(s.tokens, s.top_k);
-        }
-        status const done = dispatch_backward(on, d_rows.as(p.rows(), s.hidden), p.plan,
-                                              d_x.as(s.tokens, s.hidden), o);
-        ASSERT_TRUE(done.ok()) << done.message();
-        EXPECT_TRUE(close(d_x, want, s.top_k + 1));
-        if (gated) { EXPECT_TRUE(close(d_gate, want_gate, s.hidden / 32.0 + 7)); }
-        if (first.size() == 0) {
-          first = d_x;
-          first_gate = d_gate;
-        }
-        EXPECT_TRUE(same_bits(d_x, first)) << name_of(on);
-        EXPECT_TRUE(same_bits(d_gate, first_gate)) << name_of(on);
-      }
-    }
-  }
-}
-
-TEST(DispatchBackward, Battery13_EachGradientOnEachInstructionSet) {
-  for (auto const& named : battery) {
-    SCOPED_TRACE(named.name);
-    expect_gradients<float, float>(named.is, 6);
-    expect_gradients<bf16, bf16>(named.is, 7);
-    expect_gradients<fp16, float>(named.is, 8);
-    expect_gradients<bf16, float>(named.is, 9);
-    expect_gradients<float, bf16>(named.is, 10);
-  }
-}
-
-TEST(DispatchBackward, ChainIsFmaInSlotOrder) {
-  constexpr shape s{.tokens = 21, .hidden = 37, .experts = 6, .top_k = 4};
-  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 11));
-  auto const d_rows = normal_values<float>(size_of(static_cast<offset_t>(p.rows()), s.hidden), 12);
-  auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 13);
-  guarded<float> d_x(size_of(s.tokens, s.hidden)), want(d_x.size());
-  for (offset_t t = 0; t < s.tokens; ++t) {
-    for (offset_t c = 0; c < s.hidden; ++c) {
-      float sum = 0.0f;
-      for (offset_t k = 0; k < s.top_k; ++k) {
-        index_t const row = p.slot_row[static_cast<std::size_t>(t * s.top_k + k)];
-        if (row >= 0) {
-          sum = std::fma(gate.as(s.tokens, s.top_k)(t, k), d_rows.as(p.rows(), s.hidden)(row, c),
-                         sum);
-        }
-      }
-      want.as(s.tokens, s.hidden)(t, c) = sum;
-    }
-  }
-  for (on_host const& on : host_configs()) {
-    d_x.wipe();
-    status const done =
-        dispatch_backward(on, d_rows.as(p.rows(), s.hidden), p.plan, d_x.as(s.tokens, s.hidden),
-                          {.gate = gate.as(s.tokens, s.top_k)});
-    ASSERT_TRUE(done.ok()) << done.message();
-    EXPECT_TRUE(same_bits(d_x, want)) << name_of(on);
-  }
-}
-
-/// <dispatch(x), r> = <x, dispatch_backward(r)>, with and without gates.
-TEST(DispatchBackward, IsTheAdjointOfDispatch) {
-  for (auto const& named : battery) {
-    for (bool gated : {false, true}) {
-      shape const& s = named.is;
-      SCOPED_TRACE(named.name);
-      plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 14), {.segment_multiple = 2});
-      auto const x = normal_values<float>(size_of(s.tokens, s.hidden), 15);
-      auto const r = normal_values<float>(size_of(static_cast<offset_t>(p.rows()), s.hidden), 16);
-      auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 17);
-      guarded<float> rows(r.size()), d_x(x.size());
-      view<float const, 2> const g = gated ? gate.as(s.tokens, s.top_k) : view<float const, 2>{};
-      ASSERT_TRUE(dispatch(on_host{}, x.as(s.tokens, s.hidden), p.plan, rows.as(p.rows(), s.hidden),
-                           {.gate = g})
-                      .ok());
-      ASSERT_TRUE(dispatch_backward(on_host{}, r.as(p.rows(), s.hidden), p.plan,
-                                    d_x.as(s.tokens, s.hidden), {.gate = g})
-                      .ok());
-      double left = 0, right = 0, size = 0;
-      for (std::size_t i = 0; i < p.used() * static_cast<std::size_t>(s.hidden); ++i) {
-        left += double(rows[i]) * r[i];
-        size += std::abs(double(rows[i]) * r[i]);
-      }
-      for (std::size_t i = 0; i < x.size(); ++i) right += double(x[i]) * d_x[i];
-      EXPECT_NEAR(left, right, (s.top_k + 2) * 0x1p-24 * size);
-      EXPECT_EQ(p.used() > 0, size > 0);
     }
   }
 }
@@ -307,7 +157,7 @@ TEST(Dispatch, Battery05_MoreThan2To31ElementsInAll) {
   plan_fixture const p = plan_of({}, s, ids);
   sparse<bf16> const d_rows(rows_count * s.hidden);
   auto const in = d_rows.rows(rows_count, s.hidden, s.hidden);
-  guarded<bf16> d_x(size_of(s.tokens, s.hidden));
+  guarded<bf16> d_x(buffer_size(s.tokens, s.hidden));
   std::array<offset_t, 3> const at{0, rows_count - 1, offset_t{1} << 19};
   for (offset_t row : at) in(row, 4099) = from_float<bf16>(3.0f);
   ASSERT_TRUE(dispatch_backward(on_host{}, in, p.plan, d_x.as(s.tokens, s.hidden)).ok());
@@ -324,8 +174,8 @@ TEST(Dispatch, Battery07_RowsOfForeignSlotsAreNotGathered) {
   // Nothing but padding and rowless slots: every element written is a zero, nothing else is read.
   constexpr shape s{.tokens = 4, .hidden = 19, .experts = 3, .top_k = 2};
   plan_fixture p = plan_of({}, s, {1, -1, -1, -1, -1, -1, -1, -1}, {.segment_multiple = 5});
-  guarded<float> const x = normal_values<float>(size_of(4, 19), 18);
-  guarded<float> rows(size_of(static_cast<offset_t>(p.rows()), 19));
+  guarded<float> const x = normal_values<float>(buffer_size(4, 19), 18);
+  guarded<float> rows(buffer_size(static_cast<offset_t>(p.rows()), 19));
   ASSERT_TRUE(dispatch(on_host{}, x.as(4, 19), p.plan, rows.as(p.rows(), 19)).ok());
   for (std::size_t i = 0; i < 19; ++i) EXPECT_EQ(rows[i], x[i]);
   for (std::size_t i = 19; i < p.used() * 19; ++i) EXPECT_EQ(rows[i], 0.0f);
@@ -357,17 +207,17 @@ TEST(Dispatch, Battery06_PlanOfWildNumbersReadsAndWritesNothing) {
 TEST(Dispatch, Battery16_TokensBitsDoNotDependOnTheOthers) {
   constexpr index_t hidden = 129, experts = 11, top_k = 3;
   constexpr shape whole{.tokens = 257, .hidden = hidden, .experts = experts, .top_k = top_k};
-  std::vector<index_t> const ids = some_ids(whole, skew::zipf, 20);
-  auto const x = normal_values<bf16>(size_of(257, hidden), 21);
-  auto const gate = normal_values<float>(size_of(257, top_k), 22);
+  std::vector<index_t> const ids = ids_with_gaps(whole, skew::zipf, 20);
+  auto const x = normal_values<bf16>(buffer_size(257, hidden), 21);
+  auto const gate = normal_values<float>(buffer_size(257, top_k), 22);
   std::vector<bf16> first;
   for (index_t tokens : {1, 4, 16, 64, 257}) {
     shape const s{.tokens = tokens, .hidden = hidden, .experts = experts, .top_k = top_k};
     auto const slots = static_cast<std::size_t>(tokens * top_k);
     plan_fixture const p =
         plan_of({}, s, {ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(slots)});
-    guarded<bf16> rows(size_of(static_cast<offset_t>(p.rows()), hidden));
-    guarded<bf16> d_x(size_of(tokens, hidden));
+    guarded<bf16> rows(buffer_size(static_cast<offset_t>(p.rows()), hidden));
+    guarded<bf16> d_x(buffer_size(tokens, hidden));
     view<float const, 2> const g(gate.data(), {{tokens, top_k}});
     ASSERT_TRUE(dispatch(on_host{}, view<bf16 const, 2>(x.data(), {{tokens, hidden}}), p.plan,
                          rows.as(p.rows(), hidden), {.gate = g})
@@ -380,33 +230,18 @@ TEST(Dispatch, Battery16_TokensBitsDoNotDependOnTheOthers) {
   }
 }
 
-TEST(DispatchBackward, Battery17_NanInPaddingRowsTouchesNoToken) {
-  constexpr shape s{.tokens = 23, .hidden = 33, .experts = 5, .top_k = 2};
-  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 23), {.segment_multiple = 8}, 4);
-  guarded<float> d_rows(size_of(static_cast<offset_t>(p.rows()), s.hidden));  // NaN
-  std::size_t padding = 0;
-  for (std::size_t r = 0; r < p.rows(); ++r) {
-    padding += p.row_slot[r] < 0 ? 1u : 0u;
-    for (std::size_t c = 0; p.row_slot[r] >= 0 && c < 33; ++c) d_rows[r * 33 + c] = 1.0f;
-  }
-  ASSERT_GT(padding, 4u);
-  guarded<float> d_x(size_of(s.tokens, s.hidden));
-  ASSERT_TRUE(
-      dispatch_backward(on_host{}, d_rows.as(p.rows(), 33), p.plan, d_x.as(s.tokens, 33)).ok());
-  EXPECT_TRUE(all_finite(d_x));
-}
-
 TEST(Dispatch, Battery26_AnyAlignmentStrideAndWidth) {
   constexpr shape s{.tokens = 13, .hidden = 0, .experts = 4, .top_k = 2};
-  plan_fixture const p = plan_of({}, s, some_ids(s, skew::uniform, 24), {.segment_multiple = 2});
+  plan_fixture const p =
+      plan_of({}, s, ids_with_gaps(s, skew::uniform, 24), {.segment_multiple = 2});
   auto const rows_count = static_cast<offset_t>(p.rows());
   for (offset_t hidden : {1, 2, 7, 8, 15, 31, 33, 63, 65, 100}) {
     for (offset_t shift : {0, 1, 3}) {
       offset_t const x_stride = hidden + shift, r_stride = hidden + 2 * shift + 1;
-      auto const x = normal_values<bf16>(size_of(s.tokens, x_stride) + 8, 25);
-      auto const gate = normal_values<float>(size_of(s.tokens, s.top_k), 26);
+      auto const x = normal_values<bf16>(buffer_size(s.tokens, x_stride) + 8, 25);
+      auto const gate = normal_values<float>(buffer_size(s.tokens, s.top_k), 26);
       view<bf16 const, 2> const from(x.data() + shift, {{s.tokens, hidden}}, {{x_stride, 1}});
-      guarded<bf16> const clean(size_of(rows_count, r_stride) + 8);
+      guarded<bf16> const clean(buffer_size(rows_count, r_stride) + 8);
       for (on_host const& on : host_configs()) {
         guarded<bf16> rows = clean;
         view<bf16, 2> const to(rows.data() + shift, {{rows_count, hidden}}, {{r_stride, 1}});
@@ -429,7 +264,8 @@ TEST(Dispatch, Battery26_AnyAlignmentStrideAndWidth) {
 
 TEST(Dispatch, ValuesGoFromSlotsToRowsAndBack) {
   constexpr shape s{.tokens = 300, .hidden = 1, .experts = 7, .top_k = 3};
-  plan_fixture const p = plan_of({}, s, some_ids(s, skew::zipf, 27), {.segment_multiple = 4}, 3);
+  plan_fixture const p =
+      plan_of({}, s, ids_with_gaps(s, skew::zipf, 27), {.segment_multiple = 4}, 3);
   auto const gate = normal_values<float>(900, 28);
   guarded<float> row_gate(p.rows()), back(900);
   guarded<index_t> token(p.rows());

@@ -1,5 +1,4 @@
-// The router's backward, and expert choice both ways, on a device: the host's bits, whose numbers are
-// the oracle's.
+// The router's backward on a device: the host's bits, whose numbers are the oracle's.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -10,6 +9,7 @@
 #include "shunt/route.cuh"
 #include "support/device_graph.hpp"
 #include "support/device_values.hpp"
+#include "support/normal_vector.hpp"
 #include "support/route_levels.hpp"
 #include "support/shapes.hpp"
 
@@ -18,14 +18,6 @@ namespace route_backward_test {
 
 constexpr float inf = std::numeric_limits<float>::infinity(),
                 nan = std::numeric_limits<float>::quiet_NaN();
-
-template <class T = float>
-std::vector<T> normal(offset_t count, std::uint64_t seed, float scale = 2.0f) {
-  rng d(seed);
-  std::vector<T> v(static_cast<std::size_t>(count));
-  for (T& x : v) x = from_float<T>(scale * static_cast<float>(d.normal()));
-  return v;
-}
 
 /// A batch that was routed on the host, and the gradients that come back.
 template <class T = float, class G = float> struct batch {
@@ -45,15 +37,15 @@ template <class T = float, class G = float> struct batch {
         top_k(k),
         sequences(n),
         o(options),
-        logits(normal<T>(t * e, seed)),
+        logits(normal_vector<T>(t * e, seed)),
         expert(std::vector<index_t>(static_cast<std::size_t>(t * k), -1)),
-        d_gate(normal(t * k, seed + 1)),
-        d_importance(normal(e, seed + 2)),
-        d_sequence(normal(n * e, seed + 3)),
-        d_z(normal(t, seed + 4)),
-        bias(normal(e, seed + 5, 0.2f)),
+        d_gate(normal_vector(t * k, seed + 1)),
+        d_importance(normal_vector(e, seed + 2)),
+        d_sequence(normal_vector(n * e, seed + 3)),
+        d_z(normal_vector(t, seed + 4)),
+        bias(normal_vector(e, seed + 5, 0.2f)),
         valid(std::vector<std::uint8_t>(static_cast<std::size_t>(t), 1)),
-        d_logits(normal<G>(t * e, seed + 6)) {}
+        d_logits(normal_vector<G>(t * e, seed + 6)) {}
 
   template <execution P> std::size_t bytes(P const& on) const {
     return route_scratch_bytes(on,
@@ -119,7 +111,7 @@ TEST(CudaRouteBackward, Battery18_ACapturedGraphDrawsAnewInEachReplay) {
                .random_second = second,
                .seed = 5,
                .first_token = 7});
-    twin<float> gate(normal(tokens * 2, 9));
+    twin<float> gate(normal_vector(tokens * 2, 9));
     twin<std::uint64_t> seed{{5}}, first{{7}};
     auto const call = [&](auto const& on, auto const& with, auto& work) {
       constexpr space S = std::remove_cvref_t<decltype(on)>::memory;
@@ -299,9 +291,9 @@ TEST(CudaRouteBackward, CapturedAndReplayedWithAnotherBatch) {
   on_host const host;
   auto host_work = scratch_for(host, q.bytes(host));
   for (std::uint64_t seed : {11, 12}) {
-    q.logits.fill(normal(40 * 24, seed));
-    q.d_gate.fill(normal(160, seed + 5));
-    q.d_importance.fill(normal(24, seed + 10));
+    q.logits.fill(normal_vector(40 * 24, seed));
+    q.d_gate.fill(normal_vector(160, seed + 5));
+    q.d_importance.fill(normal_vector(24, seed + 10));
     q.choose();
     graph.replay();
     ASSERT_TRUE(q.backward(host, q.d_logits.of(host, 40, 24), host_work).ok());
@@ -320,164 +312,6 @@ TEST(CudaRouteBackward, RefusesBeforeAnythingIsEnqueued) {
             std::string::npos);
   EXPECT_EQ(q.backward(on, q.d_logits.of(on, 6, 4), work).code(), error::bad_shape);
   EXPECT_TRUE(same_values(q.d_logits.device.host(), before));
-}
-
-/// Tokens that experts choose, and the gradients of their gates.
-template <class T = float, class G = float> struct choice {
-  offset_t tokens, experts, each;
-  route_options o;
-  twin<T> logits;
-  twin<index_t> token, counts, coverage;
-  twin<float> gate, d_gate;
-  twin<std::int64_t> report;
-  twin<std::uint8_t> valid;
-  twin<G> d_logits;
-  bool masked = false;
-
-  choice(offset_t t, offset_t e, offset_t c, score_kind score = score_kind::softmax)
-      : tokens(t),
-        experts(e),
-        each(c),
-        o{.score = score, .scale = 1.5f, .accumulate = true},  // which means nothing here
-        logits(normal<T>(t * e, 1)),
-        token(values<index_t>(e * c, 2)),
-        counts(values<index_t>(e, 3)),
-        coverage(values<index_t>(t, 4)),
-        gate(normal(e * c, 5)),
-        d_gate(normal(e * c, 6)),
-        report(values<std::int64_t>(route_events, 7)),
-        valid(std::vector<std::uint8_t>(static_cast<std::size_t>(t), 1)),
-        d_logits(normal<G>(t * e, 8)) {}
-
-  template <execution P> expert_choice<P::memory> out(P const& on) {
-    return {.token = token.of(on, experts, each),
-            .gate = gate.of(on, experts, each),
-            .counts = counts.of(on, experts),
-            .coverage = coverage.of(on, tokens),
-            .report = report.of(on, route_events)};
-  }
-  template <execution P> std::size_t bytes(P const& on) const {
-    return route_expert_choice_scratch_bytes(
-        on, {.tokens = static_cast<index_t>(tokens), .experts = static_cast<index_t>(experts)});
-  }
-  template <execution P> auto mask(P const& on) {
-    return masked ? valid.of(on, tokens) : decltype(valid.of(on, tokens)){};
-  }
-  template <execution P, class Bytes> status forward(P const& on, Bytes& work) {
-    return route_expert_choice(on, logits.of(on, tokens, experts), out(on), arena_of(on, work), o,
-                               mask(on));
-  }
-  template <execution P, class Bytes> status backward(P const& on, Bytes& work) {
-    return route_expert_choice_backward(
-        on, logits.of(on, tokens, experts), out(on), d_gate.of(on, experts, each),
-        d_logits.of(on, tokens, experts), arena_of(on, work), o, mask(on));
-  }
-  void expect_forward(std::string const& what) {
-    SCOPED_TRACE(what);
-    on_both_policies([&](auto on) {
-      auto work = scratch_for(on, bytes(on));
-      return forward(on, work);
-    });
-    EXPECT_TRUE(token.same()) << "token";
-    EXPECT_TRUE(gate.same()) << "gate";
-    EXPECT_TRUE(counts.same()) << "counts";
-    EXPECT_TRUE(coverage.same()) << "coverage";
-    EXPECT_TRUE(report.same()) << "report";
-  }
-  void expect_backward(std::string const& what) {
-    SCOPED_TRACE(what);
-    on_both_policies([&](auto on) {
-      auto work = scratch_for(on, bytes(on));
-      return backward(on, work);
-    });
-    EXPECT_TRUE(d_logits.same()) << "d_logits";
-  }
-  void expect_same(std::string const& what) {
-    expect_forward(what);
-    expect_backward(what);
-    masked = true;
-    for (std::size_t t = 0; t < valid.host.size(); ++t) valid.host[t] = t % 4 != 1;
-    valid.device.fill(valid.host);
-    expect_forward(what + ", padded");
-    expect_backward(what + ", padded");
-  }
-};
-
-TEST(CudaExpertChoice, AnyShapeAndScore) {
-  for (auto [tokens, experts, each] : {std::array<offset_t, 3>{0, 4, 3},
-                                       {1, 4, 1},
-                                       {17, 5, 3},
-                                       {64, 8, 16},
-                                       {257, 60, 9},
-                                       {9, 3, 20},
-                                       {3000, 3, 550},
-                                       {12, 200, 5},
-                                       {40, 1025, 2}}) {
-    std::string const what = "T" + std::to_string(tokens) + " E" + std::to_string(experts);
-    choice<>(tokens, experts, each).expect_same(what);
-    choice<>(tokens, experts, each, score_kind::logits).expect_same(what + " logits");
-  }
-  choice<bf16, fp16>(65, 6, 7, score_kind::sigmoid).expect_same("bf16 to fp16");
-  choice<bf16, fp16>(65, 6, 7, score_kind::sqrt_softplus).expect_same("bf16 to fp16");
-}
-
-/// Equal scores, both zeros, masks, numbers that are none, and an expert that nobody may go to.
-TEST(CudaExpertChoice, TiesGoToTheLowerTokenAndMasksAreNeverTaken) {
-  for (auto score : {score_kind::softmax, score_kind::sigmoid, score_kind::logits}) {
-    for (offset_t each : {1, 700, 1500}) {
-      choice<> q(1500, 5, each, score);
-      auto z = q.logits.host;
-      rng d(3);
-      constexpr float few[] = {0.0f, -0.0f, 1.0f, -2.0f, -inf, nan, inf, 0.5f};
-      for (float& x : z) x = few[d.below(8)];
-      for (std::size_t t = 0; t < 1500; ++t) z[t * 5 + 2] = t == 1203 ? 4.0f : -inf;
-      for (std::size_t t = 0; t < 1500; ++t) z[t * 5 + 3] = -inf;
-      std::fill(z.begin(), z.begin() + 5, -inf);
-      q.logits.fill(z);
-      q.expect_same(std::string(to_string(score)) + " C" + std::to_string(each));
-    }
-  }
-}
-
-TEST(CudaExpertChoice, BackwardTakesAnyTable) {
-  choice<> q(30, 7, 12);
-  rng d(5);
-  std::vector<index_t> token;
-  for (int i = 0; i < 7 * 12; ++i) token.push_back(static_cast<index_t>(d.below(34)) - 2);
-  q.token.fill(token);
-  q.expect_backward("with repeats and wild tokens");
-}
-
-TEST(CudaExpertChoice, CapturedAndReplayedWithAnotherBatch) {
-  choice<> q(300, 6, 50, score_kind::sigmoid);
-  on_cuda const sizing;
-  auto work = scratch_for(sizing, q.bytes(sizing));
-  captured graph([&](on_cuda const& on) {
-    status const done = q.forward(on, work);
-    return done.ok() ? q.backward(on, work) : done;
-  });
-  on_host const host;
-  auto host_work = scratch_for(host, q.bytes(host));
-  for (std::uint64_t seed : {1, 2}) {
-    q.logits.fill(normal(300 * 6, seed));
-    graph.replay();
-    ASSERT_TRUE(q.forward(host, host_work).ok());
-    ASSERT_TRUE(q.backward(host, host_work).ok());
-    EXPECT_TRUE(q.token.same());
-    EXPECT_TRUE(q.coverage.same());
-    EXPECT_TRUE(q.d_logits.same());
-  }
-}
-
-TEST(CudaExpertChoice, RefusesBeforeAnythingIsEnqueued) {
-  choice<> q(4, 6, 2);
-  on_device<std::byte> work(64);
-  auto const before = q.token.device.host();
-  EXPECT_EQ(q.forward(on_cuda{}, work).code(), error::arena_too_small);
-  EXPECT_EQ(q.backward(on_cuda{}, work).code(), error::arena_too_small);
-  q.o.groups = 2;
-  EXPECT_EQ(q.forward(on_cuda{}, work).code(), error::bad_argument);
-  EXPECT_EQ(q.token.device.host(), before);
 }
 
 }  // namespace route_backward_test

@@ -2,129 +2,20 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 
 #include "support/compare.hpp"
 #include "support/expect_error.hpp"
 #include "support/host_configs.hpp"
-#include "support/oracle_model.hpp"
-#include "support/random.hpp"
+#include "support/model_case.hpp"
 
 namespace shunt {
 namespace nn_model_test {
 
-using nn::model_config;
+using namespace test::model_case;
 using test::expect_error;
 using test::guarded;
 namespace oracle = test::oracle;
-
-model_config small(bool dense) {
-  model_config c;
-  c.vocabulary = 13;
-  c.layers = 2;
-  c.width = 12;
-  c.heads = 3;
-  c.kv_heads = 1;
-  c.context = 64;
-  c.dense = dense;
-  c.experts = 5;
-  c.top_k = 2;
-  c.intermediate = 7;
-  c.balance_loss = 0.05f;
-  c.z_loss = 0.01f;
-  return c;
-}
-std::vector<std::pair<char const*, model_config>> variants() {
-  model_config shared = small(false), tied = small(false), dense = small(true), one = small(false);
-  shared.shared_intermediate = 5;
-  shared.kv_heads = 3;
-  tied.tied_head = true;
-  tied.top_k = 5;
-  dense.tied_head = true;
-  one.experts = one.top_k = 1;
-  one.layers = 1;
-  return {{"mixture", small(false)}, {"dense", small(true)}, {"shared", shared}, {"tied", tied},
-          {"tied dense", dense},     {"one expert", one}};
-}
-
-struct place {
-  offset_t offset, size;
-};
-std::map<std::string, place> places(model_config const& c) {
-  std::map<std::string, place> found;
-  nn::for_each_parameter(c, [&](nn::model_parameter const& p) {
-    EXPECT_TRUE(found.emplace(p.name, place{p.offset, p.size()}).second) << p.name << " twice";
-  });
-  return found;
-}
-
-/// Weights large enough that every gradient shows.
-template <class T = float> guarded<T> some_weights(model_config const& c, std::uint64_t seed) {
-  auto const count = static_cast<std::size_t>(nn::parameter_count(c));
-  auto w = test::normal_values<T>(count, seed, 0.4);
-  for (auto i = static_cast<std::size_t>(nn::decayed_count(c)); i < count; ++i) {
-    w[i] = from_float<T>(1.0f + 0.5f * to_float(w[i]));
-  }
-  return w;
-}
-guarded<index_t> some_tokens(model_config const& c, index_t batch, index_t length, bool holes) {
-  test::rng d(static_cast<std::uint64_t>(batch * 100 + length));
-  guarded<index_t> tokens(static_cast<std::size_t>(batch * (length + 1)));
-  for (index_t& t : tokens) {
-    t = static_cast<index_t>(d.below(c.vocabulary));
-    if (holes && d.below(6) == 0) t = -1;
-  }
-  return tokens;
-}
-
-oracle::model_numbers numbers_of(model_config const& c, index_t batch, index_t length) {
-  auto const n = [](index_t x) { return static_cast<std::size_t>(x); };
-  oracle::model_numbers m;
-  m.block = {n(batch), n(length), n(c.width), n(c.heads), n(c.kv_heads)};
-  m.block.intermediate = n(c.intermediate);
-  m.block.epsilon = static_cast<double>(c.norm_epsilon);
-  m.block.rotary_base = c.rotary_base;
-  if (!c.dense) {
-    m.block.experts = n(c.experts);
-    m.block.top_k = n(c.top_k);
-    m.block.shared = n(c.shared_intermediate);
-    m.block.balance_loss = static_cast<double>(c.balance_loss);
-    m.block.z_loss = static_cast<double>(c.z_loss);
-  }
-  m.vocabulary = n(c.vocabulary);
-  m.layers = n(c.layers);
-  m.tied_head = c.tied_head;
-  m.find = [found = places(c)](std::string const& name) {
-    return static_cast<std::size_t>(found.at(name).offset);
-  };
-  return m;
-}
-
-template <class T> struct outcome {
-  guarded<float> loss{1}, token_loss, gradients;
-  guarded<index_t> counts;
-};
-template <class T>
-outcome<T> train(on_host const& on, model_config const& c, guarded<T> const& w,
-                 guarded<index_t> const& tokens, index_t batch, index_t length,
-                 guarded<float> const* bias = nullptr) {
-  outcome<T> r;
-  r.token_loss = guarded<float>(static_cast<std::size_t>(batch * length));
-  r.gradients = guarded<float>(w.size());
-  r.counts = guarded<index_t>(static_cast<std::size_t>(c.layers * c.experts));
-  guarded<std::byte> bytes(nn::model_train_scratch_bytes<T>(on, c, batch, length));
-  nn::model_weights<T> weights{.values = w.as(w.size())};
-  if (bias != nullptr) weights.choice_bias = bias->as(c.layers, c.experts);
-  status const s =
-      nn::model_train<T>(on, c, weights, tokens.as(batch, length + 1), r.gradients.as(w.size()),
-                         {.loss = r.loss.as(1),
-                          .token_loss = r.token_loss.as(batch, length),
-                          .counts = r.counts.as(c.layers, c.experts)},
-                         bytes);
-  EXPECT_TRUE(s.ok()) << s.message();
-  return r;
-}
 
 TEST(Model, FlatBufferIsInTheOrderThatIsNamed) {
   for (auto const& variant : variants()) {
@@ -286,37 +177,6 @@ TEST(Model, MicroBatchesAddUpToTheBatch) {
   }
 }
 
-TEST(Model, ChoiceBiasMovesTheChoiceOnly) {
-  model_config const c = small(false);
-  auto const w = some_weights(c, 3);
-  auto const tokens = some_tokens(c, 2, 8, false);
-  guarded<float> bias(static_cast<std::size_t>(c.layers * c.experts));
-  for (float& b : bias) b = 0.0f;
-  bias[1] = 10.0f;
-  auto const got = train<float>(on_host{}, c, w, tokens, 2, 8, &bias);
-  EXPECT_EQ(got.counts[1], 16);
-  std::vector<index_t> const ids(tokens.begin(), tokens.end());
-  auto const want =
-      oracle::model(numbers_of(c, 2, 8), test::in_double(w), ids, test::in_double(bias));
-  EXPECT_NEAR(got.loss[0], want.loss, 1e-5 * (1 + want.loss));
-}
-
-// The router's gradient must be right too when the loss is: 14.
-TEST(Model, Battery14_TheGateLearnsAlthoughTheLossIsRight) {
-  model_config c = small(false);
-  c.balance_loss = c.z_loss = 0.0f;
-  auto const w = some_weights(c, 3);
-  auto const got = train<float>(on_host{}, c, w, some_tokens(c, 2, 8, false), 2, 8);
-  for (int n = 0; n < c.layers; ++n) {
-    auto const gate = places(c).at("layers." + std::to_string(n) + ".gate");
-    double sum = 0;
-    for (offset_t i = 0; i < gate.size; ++i) {
-      sum += std::abs(double{got.gradients[static_cast<std::size_t>(gate.offset + i)]});
-    }
-    EXPECT_GT(sum, 1e-4);
-  }
-}
-
 TEST(Model, EmptyBatchHasZeroLossAndZeroGradients) {
   for (auto const& [name, c] : variants()) {
     auto const w = some_weights(c, 3);
@@ -327,130 +187,6 @@ TEST(Model, EmptyBatchHasZeroLossAndZeroGradients) {
       for (float g : got.gradients) ASSERT_EQ(g, 0.0f) << name << batch << length;
     }
   }
-}
-
-TEST(Model, TrainingLowersTheLossAndTheSameSeedGivesTheSameBits) {
-  model_config const c = small(false);
-  auto const count = static_cast<std::size_t>(nn::parameter_count(c));
-  auto run = [&](on_host const& on) {
-    guarded<float> w(count), g(count), m(count), v(count), norm(1), loss(1);
-    EXPECT_TRUE(nn::model_init(on, c, w.as(count), 11).ok());
-    for (std::size_t i = 0; i < count; ++i) m[i] = v[i] = 0.0f;
-    guarded<index_t> tokens(2 * 25);
-    for (std::size_t i = 0; i < 50; ++i) tokens[i] = static_cast<index_t>(i % 25 * 3 % 13);
-    guarded<std::byte> bytes(nn::model_train_scratch_bytes<float>(on, c, 2, 24));
-    float first = 0;
-    for (std::int64_t step = 1; step <= 60; ++step) {
-      status s = nn::model_train<float>(on, c, {.values = std::as_const(w).as(count)},
-                                        std::as_const(tokens).as(2, 25), g.as(count),
-                                        {.loss = loss.as(1)}, bytes);
-      EXPECT_TRUE(s.ok()) << s.message();
-      if (step == 1) first = loss[0];
-      nn::adamw_state<float> const state{w.as(count), std::as_const(g).as(count), m.as(count),
-                                         v.as(count)};
-      s = nn::model_update<float>(on, c, state, norm.as(1), bytes,
-                                  {.rate = 0.02f, .weight_decay = 0.01f, .step = step, .clip = 1});
-      EXPECT_TRUE(s.ok()) << s.message();
-    }
-    EXPECT_NEAR(first, std::log(13.0), 0.2);
-    EXPECT_LT(loss[0], 0.2f * first);
-    return w;
-  };
-  auto const one = run({.threads = 1});
-  EXPECT_TRUE(test::same_bits(one, run({.threads = 3})));
-}
-
-TEST(Model, InitialWeightsHaveTheirDeviations) {
-  model_config c = small(false);
-  c.width = 96;
-  c.intermediate = 64;
-  auto const count = static_cast<std::size_t>(nn::parameter_count(c));
-  guarded<float> w(count), again(count);
-  ASSERT_TRUE(nn::model_init(on_host{.threads = 1}, c, w.as(count), 5).ok());
-  ASSERT_TRUE(nn::model_init(on_host{.threads = 7}, c, again.as(count), 5).ok());
-  EXPECT_TRUE(test::same_bits(w, again));
-  ASSERT_TRUE(nn::model_init(on_host{}, c, again.as(count), 6).ok());
-  EXPECT_FALSE(test::same_bits(w, again));
-  for (auto const& [name, where] : places(c)) {
-    double sum = 0, squares = 0;
-    for (offset_t i = 0; i < where.size; ++i) {
-      double const x = w[static_cast<std::size_t>(where.offset + i)];
-      sum += x;
-      squares += x * x;
-    }
-    auto const n = static_cast<double>(where.size);
-    if (name.find("norm") != std::string::npos) {
-      EXPECT_EQ(sum, n) << name;
-      continue;
-    }
-    bool const writes =
-        name.find(".out") != std::string::npos || name.find(".down") != std::string::npos;
-    double const want = writes ? 0.01 : 0.02;  // two layers: divided by the root of four
-    EXPECT_NEAR(std::sqrt(squares / n), want, want * 4 / std::sqrt(n)) << name;
-    EXPECT_NEAR(sum / n, 0.0, want * 4 / std::sqrt(n)) << name;
-  }
-}
-
-template <class T> void decoding_gives_the_bits_of_the_whole() {
-  for (auto const& variant : variants()) {
-    auto const& name = variant.first;
-    auto const& c = variant.second;
-    index_t const batch = 2, length = 21;
-    auto const w = some_weights<T>(c, 9);
-    auto const tokens = some_tokens(c, batch, length - 1, false);
-    nn::model_weights<T> const weights{.values = w.as(w.size())};
-    auto const feed = [&](on_host const& on, index_t piece) {
-      guarded<T> memory(static_cast<std::size_t>(nn::model_cache_elements(c, batch, 40)));
-      nn::model_cache<T> const cache{memory.as(memory.size()), batch, 40};
-      guarded<float> logits(static_cast<std::size_t>(batch * c.vocabulary));
-      guarded<std::byte> bytes(nn::model_decode_scratch_bytes<T>(on, c, batch, piece));
-      for (index_t at = 0; at < length; at += piece) {
-        index_t const n = std::min<index_t>(piece, length - at);
-        view<index_t const, 2> const part(tokens.data() + at, {{batch, n}}, {{length, 1}});
-        status const s = nn::model_decode<T>(on, c, weights, part, at, cache,
-                                             logits.as(batch, c.vocabulary), bytes);
-        EXPECT_TRUE(s.ok()) << s.message();
-      }
-      return logits;
-    };
-    auto const whole = feed(on_host{}, length);
-    EXPECT_TRUE(test::all_finite(whole));
-    for (index_t piece : {1, 4, 20}) {
-      EXPECT_TRUE(test::same_bits(whole, feed({.threads = 2}, piece))) << name << " " << piece;
-    }
-    EXPECT_TRUE(test::same_bits(whole, feed({.threads = 1, .instructions = isa::portable}, 1)));
-
-    // The loss of the last target, from evaluation, is that of these logits.
-    guarded<index_t> next(static_cast<std::size_t>(batch * (length + 1)));
-    for (index_t b = 0; b < batch; ++b) {
-      for (index_t i = 0; i < length; ++i) {
-        next[static_cast<std::size_t>(b * (length + 1) + i)] =
-            tokens[static_cast<std::size_t>(b * length + i)];
-      }
-      next[static_cast<std::size_t>(b * (length + 1) + length)] = b + 3;
-    }
-    guarded<float> loss(1), token_loss(static_cast<std::size_t>(batch * length));
-    guarded<std::byte> bytes(nn::model_evaluate_scratch_bytes<T>(on_host{}, c, batch, length));
-    ASSERT_TRUE(nn::model_evaluate<T>(
-                    on_host{}, c, weights, std::as_const(next).as(batch, length + 1),
-                    {.loss = loss.as(1), .token_loss = token_loss.as(batch, length)}, bytes)
-                    .ok());
-    for (index_t b = 0; b < batch; ++b) {
-      std::vector<double> z;
-      for (index_t i = 0; i < c.vocabulary; ++i) {
-        z.push_back(whole[static_cast<std::size_t>(b * c.vocabulary + i)]);
-      }
-      EXPECT_NEAR(token_loss[static_cast<std::size_t>((b + 1) * length - 1)],
-                  oracle::cross_entropy(z, {b + 3}).mean, 1e-4)
-          << name;
-    }
-  }
-}
-TEST(Model, DecodingInAnyPiecesGivesTheBitsOfTheWhole) {
-  decoding_gives_the_bits_of_the_whole<float>();
-}
-TEST(Model, DecodingInAnyPiecesGivesTheBitsOfTheWholeInBf16) {
-  decoding_gives_the_bits_of_the_whole<bf16>();
 }
 
 TEST(Model, BadArgumentsAreSentences) {
