@@ -230,10 +230,10 @@ TEST_F(Families, ZeroExpertsMayHaveRoomInTheTensor) {
   layer_setup<float> s(p.is);
   tensor_list tensors = tensors_of(p, s);
   std::string const name = "model.layers.2.mlp.experts.gate_up_proj";
-  std::vector<float> room(s.up.data(), s.up.data() + s.up.size());
-  room.resize(11 * 18 * 19, 1e30f);
+  std::vector<float> longer(s.up.data(), s.up.data() + s.up.size());
+  longer.resize(11 * 18 * 19, 1e30f);
   tensors.remove(name);
-  tensors.add(name, {11, 18, 19}, room);
+  tensors.add(name, {11, 18, 19}, longer);
   write_checkpoint(folder_, p.config, tensors);
   EXPECT_TRUE(same_bits(output(checkpoint::load_layer(folder_, 2), s), expected(s)));
 }

@@ -78,7 +78,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
         expert_matrix<float> const from =
             paired ? expert_matrix<float>(w.as(s.E, s.N, s.K), lies) : w.as(s.E, s.N, s.K);
         for (on_host const& on : {on_host{.threads = 1}, on_host{.threads = 3}}) {
-          auto bytes = room_for<F>(s.E, s.N, s.K, pairs);
+          auto bytes = buffer_for<F>(s.E, s.N, s.K, pairs);
           fine(quantize_weights(on, from, bytes));
           EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on, want, pairs))) << s.N << " " << paired;
           EXPECT_TRUE(same_bits(decoded(on, bytes, s.E, s.N, s.K, pairs),
@@ -88,7 +88,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     }
     if (s.N % 2 != 0) continue;
     halves_apart<float> const apart(w, s.E, s.N / 2, s.K, 3);
-    auto bytes = room_for<F>(s.E, s.N, s.K, pair_layout{});
+    auto bytes = buffer_for<F>(s.E, s.N, s.K, pair_layout{});
     fine(quantize_weights(on_host{.threads = 3}, apart.weights(), bytes));
     EXPECT_TRUE(same_bits(bytes, pack<TypeParam>(on_host{}, want, pair_layout{}))) << s.N;
   }
@@ -109,7 +109,7 @@ TYPED_TEST(ExpertsFormats, AWeightLosesWhatIsDocumented) {
   for (double const power : {1.0, 3.0}) {  // cubes of normal numbers have heavy tails
     auto w = normal_values<float>(N * K, 9);
     for (float& x : w) x = static_cast<float>(std::copysign(std::pow(std::abs(x), power), x));
-    auto bytes = room_for<F>(1, N, K);
+    auto bytes = buffer_for<F>(1, N, K);
     fine(quantize_weights(on_host{}, w.as(1, N, K), bytes));
     auto const got = decoded(on_host{}, bytes, 1, N, K);
     published const p = quantized_naively<TypeParam>(w, 1, N, K);
@@ -150,7 +150,7 @@ TYPED_TEST(ExpertsFormats, Battery41_TheLargestFloatsDecodeToFiniteNumbers) {
   published const want = quantized_naively<TypeParam>(w, 1, N, K);
   std::vector<float> const meant = decoded_naively<TypeParam>(want);
   for (on_host const& on : host_configs()) {
-    auto bytes = room_for<F>(1, N, K);
+    auto bytes = buffer_for<F>(1, N, K);
     fine(quantize_weights(on, w.as(1, N, K), bytes));
     auto const got = decoded(on, bytes, 1, N, K);
     EXPECT_TRUE(same_bits(got, meant)) << name_of(on);
@@ -175,7 +175,7 @@ TYPED_TEST(ExpertsFormats, WhatIsNotFiniteTakesItsOwnGroupOfItsRow) {
   for (std::size_t i = 0; i < 3; ++i) w[static_cast<std::size_t>(row[i] * K + column[i])] = bad[i];
   auto without = clean;  // what counts for the scales
   for (std::size_t i = 0; i < 3; ++i) without[static_cast<std::size_t>(row[i] * K + column[i])] = 0;
-  auto bytes = room_for<F>(1, N, K), reference = room_for<F>(1, N, K);
+  auto bytes = buffer_for<F>(1, N, K), reference = buffer_for<F>(1, N, K);
   fine(quantize_weights(on_host{}, w.as(1, N, K), bytes));
   fine(quantize_weights(on_host{}, without.as(1, N, K), reference));
   auto const got = decoded(on_host{}, bytes, 1, N, K),
@@ -270,7 +270,7 @@ template <class F, class T> void same_as_floats(int N, int K, std::optional<pair
   auto const w = pairs ? expert_matrix<T>(x.w.as(x.E, N, K), *pairs)
                        : expert_matrix<T>(x.w.as(x.E, N, K), pair_layout{});
   auto const lies = pairs ? pairs : std::optional(pair_layout{});
-  auto bytes = room_for<F>(x.E, N, K, lies);
+  auto bytes = buffer_for<F>(x.E, N, K, lies);
   fine(quantize_weights(on_host{}, w, bytes));
   auto const values = decoded(on_host{}, bytes, x.E, N, K, lies);
   expert_matrix<float> const floats(view<float const, 3>(values.data(), {{x.E, N, K}}), *lies);
@@ -352,7 +352,7 @@ TYPED_TEST(ExpertsFormats, ExpertsAreSliced) {
   using F = typename TypeParam::format;
   constexpr int E = 3, N = 20, K = 40;
   product_case<float> const x({4, 5, 6}, N, K);
-  auto bytes = room_for<F>(E, N, K);
+  auto bytes = buffer_for<F>(E, N, K);
   fine(quantize_weights(on_host{}, x.w.as(E, N, K), bytes));
   auto const all = decoded(on_host{}, bytes, E, N, K);
   guarded<float> last(N * K);

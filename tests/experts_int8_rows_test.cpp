@@ -221,7 +221,7 @@ TYPED_TEST(ExpertsInt8Rows, ARowLosesWhatIsDocumented) {
     for (float& v : x.a) {
       v = static_cast<float>(std::copysign(std::pow(std::abs(static_cast<double>(v)), power), v));
     }
-    guarded<F> bytes = room_for<F>(1, N, K);
+    guarded<F> bytes = buffer_for<F>(1, N, K);
     fine(quantize_weights(on_host{}, x.w.as(1, N, K), bytes));
     auto const w = decoded(on_host{}, bytes, 1, N, K);
     guarded<float> c = x.like_c();
@@ -278,7 +278,7 @@ TEST(ExpertsInt8RowsErrors, AreSentences) {
       "only");
   constexpr int K = 65537;
   guarded<float> wide(K);
-  guarded<int8_channel> bytes = room_for<int8_channel>(1, 1, K);
+  guarded<int8_channel> bytes = buffer_for<int8_channel>(1, 1, K);
   c[0] = 7.0f;
   expect_error(
       grouped_gemm(on, wide.as(1, K), handle(bytes, 1, 1, K), {offset}, c.as(1, 1), {}, asked),

@@ -92,7 +92,7 @@ TYPED_TEST(ExpertsLayout, PackedWeightsGiveTheSameBitsInEveryWorld) {
 }
 
 // Few rows have paths of their own: several panels or columns side by side, and what is left of them;
-// rows too long for the room that their floats have.
+// rows longer than the buffer of their floats.
 TYPED_TEST(ExpertsLayout, AFewRowsOfManyAndOfLongColumns) {
   using T = TypeParam;
   for (auto const& configs : host_arithmetics<T>()) {

@@ -1,8 +1,8 @@
 include_guard(GLOBAL)
-# A file costs its headers and the templates that it instantiates; the files of a room share most of
+# A file costs its headers and the templates that it instantiates; the files of a module share most of
 # both. One unit a group takes half the compiler's time of one a file. OFF, for work on one file: each
 # file is an executable and a test of its own name.
-option(SHUNT_TEST_GROUPS "Compile the tests of a room in one translation unit" ON)
+option(SHUNT_TEST_GROUPS "Compile the tests of a module in one translation unit" ON)
 
 # test_group(out name group=regex…): the group of a file, the first whose pattern matches its name.
 function(test_group out name)

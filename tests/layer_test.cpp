@@ -80,7 +80,7 @@ layer_case reduced(preset const& p) {
   layer_case c;
   c.name = p.name;
   c.route = p.route;
-  c.route.jitter = 0.0f;  // draws are the route room's to test
+  c.route.jitter = 0.0f;  // draws are tested with the router
   c.route.random_second = false;
   layer_formula& f = c.f;
   f.tokens = 11;

@@ -77,7 +77,7 @@ guarded<int4<Group>> by_pairs(on_host const& on, published_int4<T> const& p) {
   for (std::size_t i = 0; i < p.number.size(); ++i) {
     two[i / 2] = static_cast<std::uint8_t>(two[i / 2] | p.number[i] << i % 2 * 4);
   }
-  auto bytes = room_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
   fine(pack_int4(on, view<std::uint8_t const, 3>(two.data(), {{p.E, p.N, p.K / 2}}),
                  view<T const, 3>(p.scale.data(), {{p.E, p.N, p.groups()}}),
                  view<std::uint8_t const, 3>(zero.data(), {{p.E, p.N, p.groups()}}), bytes));
@@ -92,7 +92,7 @@ guarded<int4<Group>> by_gptq(on_host const& on, published_int4<T> const& p, int 
       p.groups(), p.N, false,
       [&](int e, int g, int n) { return p.zero[p.of(e, n, g)] - zero_less; }, in_order);
   auto const scales = p.scales_by_columns();
-  auto bytes = room_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
   fine(pack_gptq(on, view<std::int32_t const, 3>(numbers.data(), {{p.E, p.K / 8, p.N}}),
                  view<std::int32_t const, 3>(zeros.data(), {{p.E, p.groups(), p.N / 8}}),
                  view<T const, 3>(scales.data(), {{p.E, p.groups(), p.N}}), bytes, {}, zero_less));
@@ -112,7 +112,7 @@ guarded<int4<Group>> by_awq(on_host const& on, published_int4<T> const& p) {
   auto const zeros = p.words(
       p.groups(), p.N, false, [&](int e, int g, int n) { return p.zero[p.of(e, n, g)]; }, place);
   auto const scales = p.scales_by_columns();
-  auto bytes = room_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
   fine(pack_awq(on, view<std::int32_t const, 3>(numbers.data(), {{p.E, p.K, p.N / 8}}),
                 view<std::int32_t const, 3>(zeros.data(), {{p.E, p.groups(), p.N / 8}}),
                 view<T const, 3>(scales.data(), {{p.E, p.groups(), p.N}}), bytes));

@@ -66,11 +66,11 @@ class progress {
     }
     // Characters of one cell each, except in the bar itself, whose cells are counted apart.
     std::string const tail = "  " + details + left;
-    int const room = columns() - 1 - int(head.size()) - int(tail.size()) - 3;
+    int const spare = columns() - 1 - int(head.size()) - int(tail.size()) - 3;
     std::string line = head;
-    if (room >= 4) line += " " + bar(share, std::min(room, 30));
+    if (spare >= 4) line += " " + bar(share, std::min(spare, 30));
     line += tail;
-    if (room < 4) line.resize(std::min(line.size(), std::size_t(std::max(columns() - 1, 20))));
+    if (spare < 4) line.resize(std::min(line.size(), std::size_t(std::max(columns() - 1, 20))));
     std::fprintf(to_, "\r\033[K%s", line.c_str());
     std::fflush(to_);
     open_line_ = true;

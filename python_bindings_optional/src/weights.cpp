@@ -148,13 +148,13 @@ address_table matrices::addresses() const {
   device_call& call = called();
   if (call.pointers == nullptr) return {};  // Weights are made outside of calls
   std::size_t const count = pointers_.size();
-  array room;
+  array memory;
   void** to = nullptr;
   if (call.scratch.is_valid()) {  // from its front, and calls work in what is behind
-    room = array(call.scratch, "on_cuda.scratch", 1, {element::u8}, access::write, place::cuda);
-    auto const all = static_cast<std::size_t>(room.extent(0));
+    memory = array(call.scratch, "on_cuda.scratch", 1, {element::u8}, access::write, place::cuda);
+    auto const all = static_cast<std::size_t>(memory.extent(0));
     std::size_t space = call.taken < all ? all - call.taken : 0;
-    void* first = static_cast<std::byte*>(room.data()) + call.taken;
+    void* first = static_cast<std::byte*>(memory.data()) + call.taken;
     if (std::align(alignof(void*), count * sizeof(void*), first, space) == nullptr) {
       value_error("on_cuda.scratch has " + std::to_string(all) +
                   " bytes; the addresses of the arrays in lists need more");
@@ -162,12 +162,12 @@ address_table matrices::addresses() const {
     to = static_cast<void**>(first);
     call.taken = all - space + count * sizeof(void*);
   } else {
-    room = output(nb::none(), each_.front().object(), "on_cuda.scratch",
-                  {static_cast<offset_t>(count)}, {element::i64}, place::cuda);
-    to = static_cast<void**>(room.data());
+    memory = output(nb::none(), each_.front().object(), "on_cuda.scratch",
+                    {static_cast<offset_t>(count)}, {element::i64}, place::cuda);
+    to = static_cast<void**>(memory.data());
   }
   call.pointers(to, pointers_.data(), count);
-  return {to, nb::borrow(room.object())};
+  return {to, nb::borrow(memory.object())};
 }
 
 weights::weights(nb::handle gate_, nb::handle up_, nb::handle down_, nb::handle gate_bias_,

@@ -107,21 +107,21 @@ class Array:
 
 
 class Strided:
-    """A NumPy array's elements, strides and the room between them, in memory of the device."""
+    """A NumPy array's elements, strides and the bytes between them, in memory of the device."""
 
     def __init__(self, array):
         self.array = array
         low, high = np.lib.array_utils.byte_bounds(array)
         self.before = array.__array_interface__["data"][0] - low
-        room = np.frombuffer((ctypes.c_char * (high - low)).from_address(low), np.uint8)
-        self.room = Array.of(room)
+        memory = np.frombuffer((ctypes.c_char * (high - low)).from_address(low), np.uint8)
+        self.memory = Array.of(memory)
         steps = [s // array.itemsize for s in array.strides]
         self.shape, self.dtype = array.shape, array.dtype
-        self.export = Export(self.room.at + self.before, array.shape, steps, (2, 0),
+        self.export = Export(self.memory.at + self.before, array.shape, steps, (2, 0),
                              _CODES[array.dtype.kind], 8 * array.itemsize)  # fmt: skip
 
     def host(self):
-        return np.ndarray(self.shape, self.dtype, self.room.host(), self.before,
+        return np.ndarray(self.shape, self.dtype, self.memory.host(), self.before,
                           self.array.strides).copy()  # fmt: skip
 
     def __len__(self):

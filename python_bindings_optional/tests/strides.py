@@ -9,19 +9,19 @@ def _wider(a, axis, step):
     """`a` as every step-th part of an array that is larger along `axis`; the rest is NaN or -7."""
     shape = list(a.shape)
     shape[axis] *= step
-    room = np.full(shape, {"f": np.nan, "i": -7}.get(a.dtype.kind, 7), a.dtype)
+    buffer = np.full(shape, {"f": np.nan, "i": -7}.get(a.dtype.kind, 7), a.dtype)
     at = [slice(None)] * a.ndim
     at[axis] = slice(None, None, step)
-    room[tuple(at)] = a
-    return room[tuple(at)]
+    buffer[tuple(at)] = a
+    return buffer[tuple(at)]
 
 
 def _part(a):
     """`a` as the middle of an array with longer rows, and with more of them."""
-    room = np.full([n + 3 for n in a.shape], 7).astype(a.dtype)
+    buffer = np.full([n + 3 for n in a.shape], 7).astype(a.dtype)
     at = tuple(slice(1, 1 + n) for n in a.shape)
-    room[at] = a
-    return room[at]
+    buffer[at] = a
+    return buffer[at]
 
 
 def _backward(a, axis):

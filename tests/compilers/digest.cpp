@@ -9,7 +9,7 @@ namespace {
 std::uint64_t short_digest_on(shunt::on_host const& on) {
   folder digest;
   lanes(on, digest);
-  return rooms(on, digest) ? digest.value : 0;
+  return modules(on, digest) ? digest.value : 0;
 }
 
 bool print(char const* name, std::uint64_t (*digest)(shunt::on_host const&)) {

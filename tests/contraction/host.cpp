@@ -13,7 +13,7 @@ template <class T, int Rank> using out = view<T, Rank>;
 using scratch = arena<>;
 using plan = dispatch_plan<>;
 
-template <class T> void rooms(on_host const& on) {
+template <class T> void modules(on_host const& on) {
   routing<> const choice;
   (void)route(on, in<T, 2>(), choice, scratch());
   (void)route_backward(on, in<T, 2>(), choice, route_gradients<>(), out<T, 2>(), scratch());
@@ -30,7 +30,7 @@ template <class T> void rooms(on_host const& on) {
   (void)activation_backward(on, in<T, 2>(), in<T, 2>(), swiglu{}, out<T, 2>());
 }
 
-template <class T> void nn_room(on_host const& on) {
+template <class T> void nn_module(on_host const& on) {
   (void)nn::rms_norm(on, in<T, 2>(), in<T, 1>(), out<T, 2>());
   (void)nn::rms_norm_backward(on, in<T, 2>(), in<T, 1>(), in<float, 1>(), in<T, 2>(), out<T, 2>(),
                               out<float, 1>(), scratch());
@@ -53,8 +53,8 @@ template <class T> void model(on_host const& on) {
 }
 
 void floats(on_host const& on) {
-  rooms<float>(on);
-  nn_room<float>(on);
+  modules<float>(on);
+  nn_module<float>(on);
   routing<> const load;
   (void)balance_loss(on, load, out<float, 1>(), out<float, 1>());
   (void)sequence_balance_loss(on, load, out<float, 1>(), out<float, 2>());
@@ -71,8 +71,8 @@ float rate(nn::cosine_schedule const& s, std::int64_t step) { return nn::rate_at
 
 #if !defined(CONTRACTION_FEW)
 void all(on_host const& on) {
-  rooms<bf16>(on);
-  nn_room<bf16>(on);
+  modules<bf16>(on);
+  nn_module<bf16>(on);
   model<float>(on);
   model<bf16>(on);
   (void)quantize_weights(on, in<float, 3>(), out<int8_channel, 1>());

@@ -44,7 +44,7 @@ template <space S, class T> view<T, 4, S> part(T* all, attention_shape const& s,
 template <space S, class T> view<T, 4, S> heads(T* x, attention_shape const& s) {
   return {x, {{s.batch, s.length, s.heads, s.head_dim}}};
 }
-template <class T> std::vector<T> room(offset_t n) {
+template <class T> std::vector<T> filled(offset_t n) {
   return std::vector<T>(static_cast<std::size_t>(n), from_float<T>(3.0f));
 }
 
@@ -61,10 +61,10 @@ template <class T> struct fixture {
       : s(is),
         options{.scale = scale},
         qkv(values<T>(tokens_of(s) * width_of(s), 1)),
-        out(room<T>(tokens_of(s) * s.heads * s.head_dim)),
+        out(filled<T>(tokens_of(s) * s.heads * s.head_dim)),
         d_out(values<T>(static_cast<offset_t>(out.size()), 2)),
-        d_qkv(room<T>(static_cast<offset_t>(qkv.size()))),
-        log_sum(room<float>(tokens_of(s) * s.heads)),
+        d_qkv(filled<T>(static_cast<offset_t>(qkv.size()))),
+        log_sum(filled<float>(tokens_of(s) * s.heads)),
         g_qkv(qkv),
         g_out(out),
         g_d_out(d_out),
@@ -259,7 +259,7 @@ TYPED_TEST(CudaAttention, ACacheFedAtPositionsInMemoryHasTheBitsOfTheWhole) {
     auto const feed = [&](std::vector<index_t> const& at, index_t first, index_t count, offset_t b,
                           offset_t last) {
       on_device<index_t> const positions(at);
-      on_device<T> const out(room<T>(s.batch * count * row));
+      on_device<T> const out(filled<T>(s.batch * count * row));
       auto const p = positions.as(at.size());
       ASSERT_TRUE(nn::cache_append(on_cuda{}, cut(all(1), first, count), cut(all(2), first, count),
                                    cache, p)

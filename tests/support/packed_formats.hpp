@@ -17,7 +17,8 @@ using shunt::detail::is_int4;
 
 inline void fine(status const& s) { EXPECT_TRUE(s.ok()) << s.message(); }
 
-template <class F> guarded<F> room_for(int E, int N, int K, std::optional<pair_layout> pairs = {}) {
+template <class F>
+guarded<F> buffer_for(int E, int N, int K, std::optional<pair_layout> pairs = {}) {
   auto const shape = pairs ? expert_matrix<F>::packed(nullptr, E, N, K, *pairs)
                            : expert_matrix<F>::packed(nullptr, E, N, K);
   return guarded<F>(static_cast<std::size_t>(shape.packed_elements()));
@@ -46,7 +47,7 @@ inline std::vector<std::uint8_t> two_a_byte(published const& p) {
 template <class Oracle>
 guarded<typename Oracle::format> pack(on_host const& on, published const& p,
                                       std::optional<pair_layout> pairs = {}) {
-  auto bytes = room_for<typename Oracle::format>(p.E, p.N, p.K, pairs);
+  auto bytes = buffer_for<typename Oracle::format>(p.E, p.N, p.K, pairs);
   view<float const, 3> const scale(p.scale.data(), {{p.E, p.row_blocks(), p.column_blocks()}});
   if constexpr (std::same_as<Oracle, int8_oracle>) {
     auto const numbers = reinterpret_cast<std::int8_t const*>(p.code.data());

@@ -54,8 +54,8 @@ void lanes(shunt::on_host const& on, folder& digest) {
       std::vector{SHUNT_ISA_PICK(on, lanes_digest)(x.data(), y.data(), b.data(), h.data(), count)});
 }
 
-// The rooms, through their public functions: logits to gates, tokens to rows and back.
-bool rooms(shunt::on_host const& on, folder& digest) {
+// The modules, through their public functions: logits to gates, tokens to rows and back.
+bool modules(shunt::on_host const& on, folder& digest) {
   constexpr shunt::index_t T = 37, H = 45, E = 9, K = 3, R = T * K;
   std::vector<float> logits = numbers(T * E, 4), x = numbers(T * H, 2);
   std::vector<float> gate(R), rows(R * H), y(T * H), d_logits(T * E), d_gate(R);
@@ -92,7 +92,7 @@ bool rooms(shunt::on_host const& on, folder& digest) {
   return true;
 }
 
-// The layer, forward and backward: all rooms and the grouped products.
+// The layer, forward and backward: all modules and the grouped products.
 bool layer(shunt::on_host const& on, folder& digest) {
   constexpr shunt::index_t T = 43, H = 37, I = 70, E = 5, K = 2;
   std::vector<float> x = numbers(T * H, 1), gate = numbers(E * H, 1),
@@ -146,7 +146,7 @@ std::uint64_t digest_on(shunt::on_host const& on) {
   folder digest;
   lanes(on, digest);
   bool const done =
-      rooms(on, digest) && layer(on, digest) && formats<shunt::int8_channel>(on, digest, true) &&
+      modules(on, digest) && layer(on, digest) && formats<shunt::int8_channel>(on, digest, true) &&
       formats<shunt::mxfp4>(on, digest, true) && formats<shunt::nvfp4>(on, digest, false) &&
       formats<shunt::int4<32>>(on, digest, false);
   return done ? digest.value : 0;

@@ -166,7 +166,7 @@ class layer_tensors {
   }
 
  private:
-  /// What the reference does not compute with either: a tensor that the family names, and the room
+  /// What the reference does not compute with either: a tensor that the family names, and the space
   /// that transformers' modules have for experts that are the identity.
   [[nodiscard]] bool unread(std::string_view rest) const noexcept {
     if (!plan_.unread.empty() && rest == plan_.unread) return true;

@@ -66,7 +66,7 @@ template <space S = space::host> class arena {
   [[nodiscard]] constexpr std::size_t size() const noexcept { return size_; }  ///< bytes given
   /// Whether it only counts.
   [[nodiscard]] constexpr bool is_measuring() const noexcept { return measuring_; }
-  /// Whether all that was taken had room.
+  /// Whether all that was taken fitted.
   [[nodiscard]] constexpr bool fits() const noexcept {
     return measuring_ || (!overflow_ && (base_ != nullptr || needed_ == 0));
   }

@@ -51,7 +51,8 @@ template <space S>
 
 /// row_slot holds what the plan may need, and row numbers fit index_t.
 template <space S>
-[[nodiscard]] status room(char const* name, dispatch_plan<S> const& p, offset_t bound) noexcept {
+[[nodiscard]] status holds_rows(char const* name, dispatch_plan<S> const& p,
+                                offset_t bound) noexcept {
   if (status bad = fits_index(name, bound, 1); !bad.ok()) return bad;
   if (p.row_slot.extent(0) < bound) {
     return status::fail(error::bad_shape,
@@ -81,7 +82,7 @@ template <space S>
                    extent("plan_dispatch.expert", 0, expert.extent(0), p.tokens, "plan.tokens"),
                    extent("plan_dispatch.expert", 1, expert.extent(1), p.top_k, "plan.top_k"),
                    rows("plan_dispatch.expert", expert),
-                   room("plan_dispatch.plan.row_slot", p, plan_rows_bound(s, o)),
+                   holds_rows("plan_dispatch.plan.row_slot", p, plan_rows_bound(s, o)),
                    optional_matrix(who, "options.gate", o.gate, p.tokens, "plan.tokens", p.top_k,
                                    "plan.top_k"),
                    optional_vector(who, "options.valid", o.valid, p.tokens, "plan.tokens"),
@@ -127,9 +128,9 @@ template <space S>
       !bad.ok()) {
     return bad;
   }
-  if (status bad =
-          room("plan_from_expert_choice.plan.row_slot", p,
-               expert_choice_rows_bound(local, static_cast<index_t>(chosen), o.segment_multiple));
+  if (status bad = holds_rows(
+          "plan_from_expert_choice.plan.row_slot", p,
+          expert_choice_rows_bound(local, static_cast<index_t>(chosen), o.segment_multiple));
       !bad.ok()) {
     return bad;
   }

@@ -9,11 +9,11 @@ namespace shunt::detail {
 /// The backend of a policy: a specialization for each.
 template <class P> struct quantize_backend;
 
-/// To -127 .. 127, ties to even: adding 1.5 * 2^23 leaves no room for a fraction.
+/// To -127 .. 127, ties to even: adding 1.5 * 2^23 leaves no bits for a fraction.
 [[nodiscard]] constexpr std::uint8_t int8_nearest(float x) noexcept {
-  constexpr float room = 0x1.8p23f;
+  constexpr float no_fraction = 0x1.8p23f;
   float const inside = x < -127.0f ? -127.0f : x > 127.0f ? 127.0f : x;
-  return static_cast<std::uint8_t>(static_cast<std::int8_t>((inside + room) - room));
+  return static_cast<std::uint8_t>(static_cast<std::int8_t>((inside + no_fraction) - no_fraction));
 }
 
 /// To -8 .. 7, and 8 more: the four bits about a zero point of 8.

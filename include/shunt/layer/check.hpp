@@ -143,9 +143,9 @@ template <class T, class G, space S, class W, class A>
 
 /// A moe_saved for so many tokens, as carve_moe_saved gives it with the same options.
 template <class T, space S, class A>
-[[nodiscard]] status saved_for(char const* who, ::shunt::detail::moe_sizes const& n,
-                               layer_options<A, S> const& o,
-                               ::shunt::moe_saved<T, S> const& saved) noexcept {
+[[nodiscard]] status layer_saved(char const* who, ::shunt::detail::moe_sizes const& n,
+                                 layer_options<A, S> const& o,
+                                 ::shunt::moe_saved<T, S> const& saved) noexcept {
   bool const keeps = o.memory == memory_mode::save;
   auto const has = [&](char const* what, auto const& m, offset_t extent0, char const* why0,
                        offset_t extent1, char const* why1) {
@@ -175,18 +175,16 @@ template <class T, space S, class A>
       !bad.ok()) {
     return bad;
   }
-  return first_of(
-      n.latent
-          ? has("saved.latent", saved.latent, n.tokens, "tokens of x", n.hidden, "rows of down")
-          : status{},
-      n.latent ? has("saved.latent_sum", saved.latent_sum, n.tokens, "tokens of x", n.hidden,
-                     "rows of down")
-               : status{},
-      keeps ? has("saved.pre", saved.pre, n.rows, "rows of the plan", n.up_rows, "rows of up")
-            : status{},
-      keeps && n.shared > 0 ? has("saved.shared_pre", saved.shared_pre, n.tokens, "tokens of x",
-                                  n.shared_rows, "rows of shared_up")
-                            : status{});
+  return first_of(n.latent ? has("saved.latent", saved.latent, n.tokens, "tokens of x", n.hidden,
+                                 "rows of down")
+                           : status{},
+                  n.latent ? has("saved.latent_sum", saved.latent_sum, n.tokens, "tokens of x",
+                                 n.hidden, "rows of down")
+                           : status{},
+                  saved_pre(who, saved.pre, o.memory, n.rows, n.up_rows),
+                  keeps && n.shared > 0 ? has("saved.shared_pre", saved.shared_pre, n.tokens,
+                                              "tokens of x", n.shared_rows, "rows of shared_up")
+                                        : status{});
 }
 
 /// [T,Hm] of the layer.
@@ -214,7 +212,7 @@ template <execution P, class T, class G, class W, class A>
     return bad;
   }
   if constexpr (!std::same_as<W, T>) return check::inference_only(who);
-  return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *out.saved);
+  return layer_saved(who, ::shunt::detail::moe_sizes(tokens, w, o), o, *out.saved);
 }
 
 template <class T, class G, space S, class A>
@@ -278,7 +276,7 @@ template <execution P, class T, class G, class D, class A>
       !bad.ok()) {
     return bad;
   }
-  return first_of(saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved),
+  return first_of(layer_saved(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved),
                   layer_gradients(w, g, o));
 }
 

@@ -133,24 +133,27 @@ template <execution P, class T, class W, class A>
                       who);
 }
 
+/// The rows before the activation that a forward saved; none where backward recomputes them.
+template <class T, space S>
+[[nodiscard]] status saved_pre(char const* who, view<T, 2, S> pre, memory_mode mode, offset_t rows,
+                               offset_t up_rows) noexcept {
+  if (mode == memory_mode::recompute) return {};
+  return detail::given_argument(who, "saved.pre", detail::any_view(pre), {rows, "rows of the plan"},
+                                {up_rows, "rows of up"});
+}
+
 /// A moe_experts_saved as carve_moe_experts_saved gives it with the same options.
 template <class T, space S>
 [[nodiscard]] status experts_saved(char const* who, ::shunt::detail::expert_sizes const& n,
                                    memory_mode mode,
                                    ::shunt::moe_experts_saved<T, S> const& saved) noexcept {
-  argument const row(who, "saved.plan.row_slot"), pre(who, "saved.pre"),
-      of_tokens(who, "saved.plan.tokens"), of_slots(who, "saved.plan.top_k");
-  if (status bad =
-          first_of(check::plan(who, saved.plan),
-                   extent(of_tokens, 0, saved.plan.tokens, n.tokens, "tokens of x"),
-                   extent(of_slots, 0, saved.plan.top_k, n.top_k, "extent 1 of gate"),
-                   extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows of any choice"));
-      !bad.ok() || mode == memory_mode::recompute) {
-    return bad;
-  }
-  return first_of(extent(pre, 0, saved.pre.extent(0), n.rows, "rows of the plan"),
-                  extent(pre, 1, saved.pre.extent(1), n.up_rows, "rows of up"),
-                  memory(pre, saved.pre));
+  argument const row(who, "saved.plan.row_slot"), of_tokens(who, "saved.plan.tokens"),
+      of_slots(who, "saved.plan.top_k");
+  return first_of(check::plan(who, saved.plan),
+                  extent(of_tokens, 0, saved.plan.tokens, n.tokens, "tokens of x"),
+                  extent(of_slots, 0, saved.plan.top_k, n.top_k, "extent 1 of gate"),
+                  extent(row, 0, saved.plan.row_slot.extent(0), n.rows, "rows of any choice"),
+                  saved_pre(who, saved.pre, mode, n.rows, n.up_rows));
 }
 
 }  // namespace SHUNT_ABI

@@ -12,11 +12,11 @@ void plans(on_cuda const& on) {
   (void)rows_to_gates(on, in<float, 1>(), plan(), out<float, 2>());
 }
 
-template <class T> void dispatch_room(on_cuda const& on) {
+template <class T> void dispatch_module(on_cuda const& on) {
   (void)shunt::dispatch(on, in<T, 2>(), plan(), out<T, 2>());
   (void)dispatch_backward(on, in<T, 2>(), plan(), out<T, 2>());
   (void)dispatch_backward(on, in<T, 2>(), plan(), out<float, 2>());
 }
-SHUNT_MATRIX(dispatch_room)
+SHUNT_MATRIX(dispatch_module)
 
 }  // namespace shunt::matrix

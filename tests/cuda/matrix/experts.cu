@@ -4,7 +4,7 @@
 
 namespace shunt::matrix {
 
-template <class T> void experts_room(on_cuda const& on) {
+template <class T> void experts_module(on_cuda const& on) {
   segments<space::device> const rows;
   (void)grouped_gemm(on, in<T, 2>(), in<T, 3>(), rows, out<T, 2>());
   (void)grouped_gemm(on, in<T, 2>(), in<T, 3>(), rows, out<T, 2>(), swiglu{});
@@ -18,6 +18,6 @@ template <class T> void experts_room(on_cuda const& on) {
       on, in<T, 2>(), expert_matrix<T, space::device>(in<T, 3>()), rows, {}, in<T, 2>(), swiglu{},
       out<T, 2>(), {.d_scale = out<float, 1>()}, out<float, 2>());
 }
-SHUNT_MATRIX(experts_room)
+SHUNT_MATRIX(experts_module)
 
 }  // namespace shunt::matrix

@@ -10,7 +10,7 @@
 
 namespace shunt::matrix {
 
-template <class T> void nn_room(on_cuda const& on) {
+template <class T> void nn_module(on_cuda const& on) {
   (void)nn::rms_norm(on, in<T, 2>(), in<T, 1>(), out<T, 2>());
   (void)nn::rms_norm_add(on, in<T, 2>(), in<T, 2>(), out<T, 2>(), in<T, 1>(), out<T, 2>());
   (void)nn::rms_norm_backward(on, in<T, 2>(), in<T, 1>(), in<float, 1>(), in<T, 2>(), out<T, 2>(),
@@ -27,7 +27,7 @@ template <class T> void nn_room(on_cuda const& on) {
   (void)nn::adamw(on, nn::adamw_state<T, space::device>(), in<float, 1>(), {});
   (void)nn::working_copy(on, in<float, 1>(), out<T, 1>());
 }
-SHUNT_MATRIX(nn_room)
+SHUNT_MATRIX(nn_module)
 
 void of_floats_alone(on_cuda const& on) {
   (void)nn::rotary_fill(on, nn::rotary_table<space::device>());

@@ -4,7 +4,7 @@
 
 namespace shunt::matrix {
 
-template <class T> void route_room(on_cuda const& on) {
+template <class T> void route_module(on_cuda const& on) {
   routing<space::device> const choice;
   (void)shunt::route(on, in<T, 2>(), choice, scratch());
   (void)shunt::route_backward(on, in<T, 2>(), choice, route_gradients<space::device>(), out<T, 2>(),
@@ -14,7 +14,7 @@ template <class T> void route_room(on_cuda const& on) {
   (void)shunt::route_expert_choice_backward(on, in<T, 2>(), chosen, in<float, 2>(), out<T, 2>(),
                                             scratch());
 }
-SHUNT_MATRIX(route_room)
+SHUNT_MATRIX(route_module)
 
 void losses_and_balance(on_cuda const& on) {
   routing<space::device> const load;

@@ -4,7 +4,7 @@
 
 namespace shunt::matrix {
 
-void stats_room(on_cuda const& on) {
+void stats_module(on_cuda const& on) {
   (void)load_stats(on, in<index_t, 1>(), load_report<space::device>());
   (void)load_stats(on, in<std::int64_t, 1>(), load_report<space::device>());
   (void)load_stats(on, plan(), load_report<space::device>());

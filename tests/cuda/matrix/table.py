@@ -1,6 +1,6 @@
 """The table of kernels: made from what `ptxas -v` said, or held against it.
 
-    table.py TABLE NVCC-VERSION [--update] ROOM.ARCHITECTURE.ptxas...
+    table.py TABLE NVCC-VERSION [--update] MODULE.ARCHITECTURE.ptxas...
 
 A cell is a thread's registers, and behind a plus the bytes that it spills.
 """

@@ -51,7 +51,7 @@ struct pool {
   }
 
   /// The next gap between live allocations that has room for `bytes` and guards; 0: none.
-  std::uint64_t find_room(region& r, std::uint64_t bytes, std::uint64_t unit) {
+  std::uint64_t find_gap(region& r, std::uint64_t bytes, std::uint64_t unit) {
     for (int lap = 0; lap < 2; ++lap) {
       for (std::uint64_t at = r.next; at < r.end;) {
         std::uint64_t const begin = round_up(at + guard, unit);
@@ -85,7 +85,7 @@ std::uint64_t allocate(std::uint64_t bytes, allocation kind) {
   if (bytes > capacity || p.in_use + bytes > capacity) return 0;
   // Host-visible memory has pages of its own: their protection differs.
   std::uint64_t const unit = kind.host_visible ? page : 256;
-  std::uint64_t const begin = p.find_room(kind.constant ? p.constants : p.rest, bytes, unit);
+  std::uint64_t const begin = p.find_gap(kind.constant ? p.constants : p.rest, bytes, unit);
   if (begin == 0) return 0;
   kind.address = begin;
   kind.bytes = bytes;

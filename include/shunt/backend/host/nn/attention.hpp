@@ -126,7 +126,7 @@ using shunt::nn::detail::first_positions;
 struct attention_places {
   first_positions start;
   offset_t capacity;
-  [[nodiscard]] bool room(offset_t sequence, offset_t length) const noexcept {
+  [[nodiscard]] bool fits(offset_t sequence, offset_t length) const noexcept {
     offset_t const first = start.of(sequence);
     return first >= 0 && first + length <= capacity;
   }
@@ -140,7 +140,7 @@ void attention_pack(on_host const& on, attention_pack_args<T, To> const& a,
   parallel(on, batch * a.kv_heads * blocks, [&](offset_t task, int) {
     offset_t const part = task / blocks, first = task % blocks * attention_keys;
     offset_t const last = first + attention_keys < length ? first + attention_keys : length;
-    if (!places.room(part / a.kv_heads, length)) return;
+    if (!places.fits(part / a.kv_heads, length)) return;
     attention_pack_args<T, To> mine = a;
     mine.first_position = places.start.of(part / a.kv_heads);
     kernel(mine, part / a.kv_heads, part % a.kv_heads, first, last);
@@ -169,7 +169,7 @@ void attention(on_host const& on, attention_args<T, K> const& a, attention_place
     offset_t const first = (blocks - 1 - task / parts) * attention_rows;  // the longest first
     offset_t const count = rows - first < attention_rows ? rows - first : attention_rows;
     offset_t const sequence = part / a.kv_heads, kv_head = part % a.kv_heads;
-    if (!places.room(sequence, length)) return attention_zeros(a, sequence, kv_head, first, count);
+    if (!places.fits(sequence, length)) return attention_zeros(a, sequence, kv_head, first, count);
     attention_args<T, K> mine = a;
     mine.first_position = places.start.of(sequence);
     kernel(mine, sequence, kv_head, first, count, scratch + worker * each);
