@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "shunt/backend/host/combine.hpp"
+#include "shunt/combine/check.hpp"
 #include "shunt/combine/options.hpp"
 #include "shunt/core/concepts.hpp"
 #include "shunt/core/numeric.hpp"

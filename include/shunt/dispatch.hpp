@@ -6,6 +6,7 @@
 
 #include "shunt/backend/host/dispatch.hpp"
 #include "shunt/core/concepts.hpp"
+#include "shunt/dispatch/check.hpp"
 #include "shunt/dispatch/options.hpp"
 #include "shunt/dispatch/plan.hpp"
 

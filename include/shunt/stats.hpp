@@ -7,6 +7,7 @@
 
 #include "shunt/backend/host/stats.hpp"
 #include "shunt/core/concepts.hpp"
+#include "shunt/stats/check.hpp"
 #include "shunt/stats/report.hpp"
 
 /// Stats: how evenly the experts are used.

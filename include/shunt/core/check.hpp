@@ -163,5 +163,52 @@ template <class T, int Rank, space S, class U, int RankU>
   return detail::apart_of(out_name, detail::any_view(out), in_name, detail::any_view(in));
 }
 
+/// "primitive.argument" for checks that several primitives share. Copied by hand: every call makes
+/// dozens of them, and snprintf was a third of the time of a tiny layer.
+struct argument {
+  char name[64];
+  __attribute__((noinline)) argument(char const* primitive, char const* what) noexcept {
+    char* to = name;
+    char* const last = name + sizeof name - 1;
+    while (*primitive != '\0' && to != last) *to++ = *primitive++;
+    if (to != last) *to++ = '.';
+    while (*what != '\0' && to != last) *to++ = *what++;
+    *to = '\0';
+  }
+  operator char const*() const noexcept { return name; }
+};
+
+namespace detail {
+[[nodiscard]] __attribute__((noinline)) inline status optional_argument(char const* who,
+                                                                        char const* what,
+                                                                        any_view v, axis first,
+                                                                        axis second = {}) noexcept {
+  return v.data == nullptr ? status{} : optional_of(argument(who, what), v, first, second);
+}
+/// The same of one that must be there, its rows apart or not.
+[[nodiscard]] __attribute__((noinline)) inline status given_argument(char const* who,
+                                                                     char const* what, any_view v,
+                                                                     axis first,
+                                                                     axis second = {}) noexcept {
+  argument const name(who, what);
+  if (status bad = shape_of(name, v, first, second); !bad.ok()) return bad;
+  return memory_of(name, v);
+}
+}  // namespace detail
+
+/// An optional matrix with contiguous rows: null, or of these extents.
+template <class T, space S>
+[[nodiscard]] status optional_matrix(char const* who, char const* what, view<T, 2, S> const& m,
+                                     offset_t extent0, char const* why0, offset_t extent1,
+                                     char const* why1) noexcept {
+  return detail::optional_argument(who, what, detail::any_view(m), {extent0, why0},
+                                   {extent1, why1});
+}
+template <class T, space S>
+[[nodiscard]] status optional_vector(char const* who, char const* what, view<T, 1, S> const& v,
+                                     offset_t length, char const* why) noexcept {
+  return detail::optional_argument(who, what, detail::any_view(v), {length, why});
+}
+
 }  // namespace SHUNT_ABI
 }  // namespace shunt::check

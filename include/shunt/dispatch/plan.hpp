@@ -4,7 +4,6 @@
 
 #include "shunt/core/abi.hpp"
 #include "shunt/core/arena.hpp"
-#include "shunt/core/check.hpp"
 #include "shunt/core/macros.hpp"
 #include "shunt/core/segments.hpp"
 #include "shunt/core/view.hpp"
@@ -153,68 +152,4 @@ template <space S>
 
 }  // namespace SHUNT_ABI
 
-namespace check {
-inline namespace SHUNT_ABI {
-
-/// "primitive.argument" for checks that several primitives share. Copied by hand: every call makes
-/// dozens of them, and snprintf was a third of the time of a tiny layer.
-struct argument {
-  char name[64];
-  __attribute__((noinline)) argument(char const* primitive, char const* what) noexcept {
-    char* to = name;
-    char* const last = name + sizeof name - 1;
-    while (*primitive != '\0' && to != last) *to++ = *primitive++;
-    if (to != last) *to++ = '.';
-    while (*what != '\0' && to != last) *to++ = *what++;
-    *to = '\0';
-  }
-  operator char const*() const noexcept { return name; }
-};
-
-/// The shape of a plan: views that fit tokens and top_k. The content is not read.
-template <space S> [[nodiscard]] status plan(char const* who, dispatch_plan<S> const& p) noexcept {
-  argument const tokens(who, "plan.tokens"), top_k(who, "plan.top_k"), slots(who, "plan.slot_row"),
-      ids(who, "plan.row_slot"), ends(who, "plan.offset"), product(who, "plan.tokens x top_k");
-  constexpr offset_t most = std::numeric_limits<index_t>::max();
-  return first_of(
-      between(tokens, p.tokens, 0, most), between(top_k, p.top_k, 0, most),
-      fits_index(product, p.tokens, p.top_k), offsets(ends, p.segments()),
-      extent(slots, 0, p.slot_row.extent(0), offset_t{p.tokens} * p.top_k, "tokens x top_k"),
-      rows(slots, p.slot_row), rows(ids, p.row_slot));
-}
-
-namespace detail {
-[[nodiscard]] __attribute__((noinline)) inline status optional_argument(char const* who,
-                                                                        char const* what,
-                                                                        any_view v, axis first,
-                                                                        axis second = {}) noexcept {
-  return v.data == nullptr ? status{} : optional_of(argument(who, what), v, first, second);
-}
-/// The same of one that must be there, its rows apart or not.
-[[nodiscard]] __attribute__((noinline)) inline status given_argument(char const* who,
-                                                                     char const* what, any_view v,
-                                                                     axis first,
-                                                                     axis second = {}) noexcept {
-  argument const name(who, what);
-  if (status bad = shape_of(name, v, first, second); !bad.ok()) return bad;
-  return memory_of(name, v);
-}
-}  // namespace detail
-
-/// An optional matrix with contiguous rows: null, or of these extents.
-template <class T, space S>
-[[nodiscard]] status optional_matrix(char const* who, char const* what, view<T, 2, S> const& m,
-                                     offset_t extent0, char const* why0, offset_t extent1,
-                                     char const* why1) noexcept {
-  return detail::optional_argument(who, what, detail::any_view(m), {extent0, why0},
-                                   {extent1, why1});
-}
-template <class T, space S>
-[[nodiscard]] status optional_vector(char const* who, char const* what, view<T, 1, S> const& v,
-                                     offset_t length, char const* why) noexcept {
-  return detail::optional_argument(who, what, detail::any_view(v), {length, why});
-}
-
-}  // namespace SHUNT_ABI
-}  // namespace check
 }  // namespace shunt

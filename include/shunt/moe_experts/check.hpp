@@ -3,6 +3,8 @@
 #include <limits>
 
 #include "shunt/core/abi.hpp"
+#include "shunt/dispatch/check.hpp"
+#include "shunt/experts/check.hpp"
 #include "shunt/moe_experts/memory.hpp"
 
 /// The argument checks of experts: all that the stages could object to, before the first of them runs.
