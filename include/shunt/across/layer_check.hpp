@@ -65,7 +65,7 @@ template <exchange X, class T, class G, class W, class A>
                                   ::shunt::moe_weights<T, G, space::host, W> const& w,
                                   layer_options<A> o, moe_across_saved<T> const& saved) noexcept {
   if (among.transport.ranks() == 1) {
-    return saved_for(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved.layer);
+    return layer_saved(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved.layer);
   }
   ::shunt::detail::across_layer_sizes<T> const n(among, tokens, w, o);
   bool const keeps = o.memory == memory_mode::save;
@@ -73,7 +73,7 @@ template <exchange X, class T, class G, class W, class A>
       shared(who, "saved.layer.shared_pre");
   o.memory = memory_mode::recompute;  // the pre-activations of experts are elsewhere
   if (status bad =
-          first_of(saved_for(who, n.to, o, saved.layer), across_plan(who, among, saved.plan));
+          first_of(layer_saved(who, n.to, o, saved.layer), across_plan(who, among, saved.plan));
       !bad.ok() || !keeps) {
     return bad;
   }
