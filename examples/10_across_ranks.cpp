@@ -59,9 +59,9 @@ int main() {
   rank(0);
   for (std::thread& t : others) t.join();
   for (int r = 0; r < R; ++r) {
-    std::printf("rank %d: experts %d to %d, %lld of %d rows sent to other ranks, %lld bytes\n", r,
+    std::printf("rank %d: experts %d to %d; it sent %lld rows, of tokens or back, %lld bytes\n", r,
                 int(start[r]), int(start[r + 1] - 1), static_cast<long long>(sent[r].rows_sent),
-                int(share * options.top_k), static_cast<long long>(sent[r].bytes_sent));
+                static_cast<long long>(sent[r].bytes_sent));
   }
   bool const same = std::memcmp(y.data(), whole.data(), y.size() * sizeof(float)) == 0;
   std::puts(same ? "the bits of one process" : "other bits than one process");
