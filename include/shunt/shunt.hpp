@@ -1,5 +1,5 @@
 #pragma once
-/// All of it, in the order in which a token meets the parts. `nn/` (attention, blocks, a model) is not
+/// All of it, in the order in which a token meets the parts. `nn/` (attention, blocks, a model) and across.hpp are not
 /// included.
 #include "shunt/core/version.hpp"  // SHUNT_VERSION
 //
