@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "shunt/core/random.hpp"
+#include "shunt/core/shape.hpp"
 
 namespace example {
 
