@@ -21,7 +21,8 @@ struct sizes {
 };
 constexpr sizes all_sizes[] = {{0, 4, 5},     {1, 1, 1},    {1, 300, 70},  {2, 16, 257},
                                {6, 16, 256},  {7, 33, 17},  {12, 32, 512}, {97, 129, 31},
-                               {200, 8, 513}, {13, 160, 5}, {300, 20, 70}, {40, 300, 600}};
+                               {200, 8, 513}, {13, 160, 5}, {300, 20, 70}, {40, 300, 600},
+                               {1, 9, 48},    {3, 21, 80},  {6, 13, 1600}, {11, 19, 784}};
 
 /// The chain itself: what every output is defined to be.
 template <class A, class B> float chain(int count, A a, B b) {

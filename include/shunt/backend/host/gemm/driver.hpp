@@ -143,6 +143,13 @@ SHUNT_INLINE bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) n
   return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
 }
 
+/// A gradient to a few rows, of weights whose rows lie contiguous: see gemm/small_m_dgrad.inl.
+inline constexpr std::int64_t gemm_few_rows = 12;
+SHUNT_INLINE bool gemm_few_along(gemm_job const& job, std::int64_t rows) noexcept {
+  return job.kind == gemm_kind::dgrad && rows <= gemm_few_rows && !job.w.packed &&
+         job.w.column_stride == 1;
+}
+
 /// The largest block height whose packed left operand fits. The higher, the less often
 /// the right one is read from its rows, which costs a tile three times its time.
 SHUNT_INLINE std::int64_t gemm_tallest(std::int64_t depth) noexcept {
@@ -162,6 +169,14 @@ SHUNT_INLINE gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows
   std::int64_t const blocks = (rows + highest - 1) / highest;
   if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
   std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
+  if (gemm_few_along(job, height)) {  // long runs of memory, as long as there are tasks for all
+    constexpr std::int64_t unit = 2 * gemm_panel;
+    std::int64_t const fit = gemm_sums / (height + height % 2) / unit * unit;
+    std::int64_t const wide =
+        job.k * job.strip * job.strip / (gemm_strip_panels * gemm_strip_panels);
+    std::int64_t const whole = wide / unit * unit + unit;
+    return {blocks, whole < fit ? whole : fit};
+  }
   std::int64_t const most = (job.wide ? gemm_wide_sums : gemm_sums) / gemm_panel / height;
   std::int64_t const panels = (most < job.strip ? most : job.strip) / (job.paired ? 2 : 1);
   return {blocks, panels / 2 * 2 * gemm_panel};

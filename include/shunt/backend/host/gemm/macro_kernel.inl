@@ -30,6 +30,8 @@
 //
 #include "shunt/backend/host/gemm/small_m_plain.inl"
 //
+#include "shunt/backend/host/gemm/small_m_dgrad.inl"
+//
 #include "shunt/backend/host/gemm/int8_rows.inl"
 //
 #include "shunt/backend/host/gemm/int8_sums.inl"
@@ -135,6 +137,11 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
     } else if constexpr (!has_formats<Job>) {
       summed = !dot && sums_across(job, segment, row, rows, column, columns, scratch.a,
                                    scratch.sums, half_stride);
+    }
+  }
+  if constexpr (!has_formats<Job> && may_be<Job, gemm_kind::dgrad>) {
+    if (!summed) {
+      summed = sums_along(job, segment, row, rows, column, columns, scratch.a, sums, stride);
     }
   }
   gemm_piece next{};
