@@ -42,12 +42,24 @@ struct right_packed_dots {
   }
 };
 
-/// Pairs [k, k + depth) of rows [row, row + rows) of the left operand, copied always: rows begin where two
-/// bytes allow, and may be odd; the last pair then holds a zero.
+/// Whether rows of the left operand are pairs where they lie: 32 bits begin at every even k.
+SHUNT_INLINE bool pairs_in_place(gemm_rows const& rows, std::int64_t k) noexcept {
+  return rows.slot == nullptr && rows.stride % 2 == 0 && k % 2 == 0 &&
+         reinterpret_cast<std::uintptr_t>(rows.data) % sizeof(float) == 0;
+}
+
+/// Pairs [k, k + depth) of rows [row, row + rows) of the left operand: in place, or copied. Rows may be odd; the last
+/// pair then holds a zero.
 template <class Job>
 void pack_a_bf16_dot(Job const& job, gemm_segment const& segment, std::int64_t row,
                      std::int64_t rows, std::int64_t k, std::int64_t depth, float* block,
                      tile_at& at) noexcept {
+  at.across = false;
+  if (pairs_in_place(job.a, job.k)) {
+    at.a = reinterpret_cast<float const*>(row_of<bf16>(job.a, segment.first + row)) + k;
+    at.a_stride = job.a.stride / 2;
+    return;
+  }
   std::int64_t const there = job.k - 2 * k < 2 * depth ? job.k - 2 * k : 2 * depth;
   for (std::int64_t r = 0; r < rows; ++r) {
     bf16 const* const from = row_of<bf16>(job.a, segment.first + row + r);
@@ -56,7 +68,6 @@ void pack_a_bf16_dot(Job const& job, gemm_segment const& segment, std::int64_t r
     if (from == nullptr) continue;
     __builtin_memcpy(to, from + 2 * k, static_cast<std::size_t>(there) * sizeof(bf16));
   }
-  at.across = false;
   at.a = block;
   at.a_stride = depth;
 }

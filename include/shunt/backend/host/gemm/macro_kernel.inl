@@ -101,7 +101,8 @@ void gemm_task(Job const& job, gemm_scratch& scratch, gemm_segment const& segmen
   bool const packed = job.w.packed && forward;
   // One tile needs its weights soon: several panels are asked for at once.
   bool const soon = packed && rows <= tile_rows;
-  std::int64_t const most = job.w.packed && !wgrad && !soon && !dot ? gemm_depth : gemm_made_depth;
+  std::int64_t const most =
+      job.w.packed && !wgrad && !soon && (!dot || !has_formats<Job>) ? gemm_depth : gemm_made_depth;
   std::int64_t const pieces = (depth + most - 1) / most;
   std::int64_t const even = pieces == 0 ? most : (depth + pieces - 1) / pieces;
   gemm_walk walk{};
