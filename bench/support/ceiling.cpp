@@ -28,9 +28,11 @@ template <class T> void keep(T const& value) {
   __asm__ __volatile__("" : : "g"(&value) : "memory");
 }
 
-// Twelve chains: more than latency (4) times ports (2), fewer than the sixteen AVX2 registers.
+// Twelve chains: more than latency (4) times ports (2), fewer than the sixteen AVX2 registers. Sixteen for dot
+// products of bf16, whose latency is 6 on Zen 5.
 #define BENCH_TWELVE(STEP) \
   STEP(0) STEP(1) STEP(2) STEP(3) STEP(4) STEP(5) STEP(6) STEP(7) STEP(8) STEP(9) STEP(10) STEP(11)
+#define BENCH_SIXTEEN(STEP) BENCH_TWELVE(STEP) STEP(12) STEP(13) STEP(14) STEP(15)
 constexpr double chains = 12;
 
 #if defined(__x86_64__)
@@ -70,20 +72,22 @@ using shorts_256 = short __attribute__((vector_size(32)));
 #define BENCH_STEP_OF_BYTES(i) __asm__("vpdpbusd %1, %2, %0" : "+v"(c##i) : "v"(a), "v"(b));
 #define BENCH_STEP_OF_BF16(i) __asm__("vdpbf16ps %1, %2, %0" : "+v"(c##i) : "v"(a), "v"(b));
 #define BENCH_HOLD(i) __asm__ __volatile__("" : : "v"(c##i));
-#define BENCH_INTEGERS(name, features, vector, step, bytes)         \
-  [[gnu::target(features)]] double name(std::int64_t steps) {       \
-    using Vector = vector;                                          \
-    Vector const a = Vector{} + short(3), b = Vector{} + short(5);  \
-    [[maybe_unused]] Vector t;                                      \
-    BENCH_TWELVE(BENCH_START)                                       \
-    for (std::int64_t s = 0; s < steps; ++s) { BENCH_TWELVE(step) } \
-    BENCH_TWELVE(BENCH_HOLD)                                        \
-    return chains * sizeof(Vector) / bytes * 2;                     \
+#define BENCH_INTEGERS(name, features, vector, step, bytes, ALL)   \
+  [[gnu::target(features)]] double name(std::int64_t steps) {      \
+    using Vector = vector;                                         \
+    Vector const a = Vector{} + short(3), b = Vector{} + short(5); \
+    [[maybe_unused]] Vector t;                                     \
+    ALL(BENCH_START)                                               \
+    for (std::int64_t s = 0; s < steps; ++s) { ALL(step) }         \
+    ALL(BENCH_HOLD)                                                \
+    return (ALL(BENCH_ONE) 0) * sizeof(Vector) / bytes * 2;        \
   }
-BENCH_INTEGERS(fours_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BYTES, 1)
-BENCH_INTEGERS(bf16_dots_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BF16, 2)
-BENCH_INTEGERS(pairs_avx512, "avx512bw", shorts_512, BENCH_STEP, 2)
-BENCH_INTEGERS(pairs_avx2, "avx2", shorts_256, BENCH_STEP, 2)
+#define BENCH_ONE(i) 1.0 +
+BENCH_INTEGERS(fours_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BYTES, 1, BENCH_TWELVE)
+BENCH_INTEGERS(bf16_dots_avx512, "avx512bw", shorts_512, BENCH_STEP_OF_BF16, 2, BENCH_SIXTEEN)
+BENCH_INTEGERS(pairs_avx512, "avx512bw", shorts_512, BENCH_STEP, 2, BENCH_TWELVE)
+BENCH_INTEGERS(pairs_avx2, "avx2", shorts_256, BENCH_STEP, 2, BENCH_TWELVE)
+#undef BENCH_ONE
 #undef BENCH_INTEGERS
 #undef BENCH_HOLD
 #undef BENCH_STEP_OF_BF16
@@ -107,6 +111,7 @@ double fma_portable(std::int64_t steps) {
 #undef BENCH_KEEP
   return chains * 4 * 2;
 }
+#undef BENCH_SIXTEEN
 #undef BENCH_TWELVE
 
 // The flops of one of `steps` steps on the calling thread.
