@@ -8,7 +8,29 @@ template <class F> struct four_bit_numbers : format_place<F> {
   static constexpr float over = SHUNT_REGION == 512 ? 0x1p23f : SHUNT_REGION == 256 ? 128.0f : 0.0f;
   unsigned char const* number;
 
-#if SHUNT_REGION >= 256
+#if SHUNT_REGION == 512
+  /// The four k of a row side by side in 16 bits of its lane: k, k + 2, k + 1, k + 3.
+  template <class Body> SHUNT_INLINE void numbers(std::int64_t k, Body&& body) const noexcept {
+    constexpr __mmask16 all = 0xffff;
+    __m512 const table = _mm512_set_ps(-6.0f, -4.0f, -3.0f, -2.0f, -1.5f, -1.0f, -0.5f, -0.0f, 6.0f,
+                                       4.0f, 3.0f, 2.0f, 1.5f, 1.0f, 0.5f, 0.0f);
+    __m256i const by_rows = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 8, 2, 10, 4, 12, 6, 14, 1, 9, 3, 11, 5, 13, 7, 15));
+    __m256i const four = _mm256_loadu_si256((__m256i const*)(number + k * (panel_columns / 2)));
+    __m256i const rows = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(four, by_rows), 0xd8);
+    vu const which = (vu)_mm512_maskz_cvtepu16_epi32(all, rows);
+    unroll<4>([&](auto s) __attribute__((always_inline)) {
+      vu const from = which >> (s.value % 2 * 8 + s.value / 2 * 4);
+      vf w[1];
+      if constexpr (integers) {
+        w[0] = as_float((from & 15u) | 0x4b000000u);
+      } else {  // the last four bits say which
+        w[0] = (vf)_mm512_maskz_permutexvar_ps(all, (__m512i)from, table);
+      }
+      body(s, w);
+    });
+  }
+#elif SHUNT_REGION == 256
   /// A byte for each number of two k, in its low half: body(i, bytes) for the k of 2 i and 2 i + 1.
   template <class Body> SHUNT_INLINE void two_k(std::int64_t k, Body&& body) const noexcept {
     unroll<2>([&](auto i) __attribute__((always_inline)) {
@@ -17,32 +39,6 @@ template <class F> struct four_bit_numbers : format_place<F> {
                                _mm256_set1_epi8(15)));
     });
   }
-#endif
-#if SHUNT_REGION == 512
-  template <class Body> SHUNT_INLINE void numbers(std::int64_t k, Body&& body) const noexcept {
-    constexpr __mmask16 all = 0xffff;
-    __m512 const table = _mm512_set_ps(-6.0f, -4.0f, -3.0f, -2.0f, -1.5f, -1.0f, -0.5f, -0.0f, 6.0f,
-                                       4.0f, 3.0f, 2.0f, 1.5f, 1.0f, 0.5f, 0.0f);
-    __m256i const in_order = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15));
-    two_k(
-        k, [&](auto i, __m256i at) __attribute__((always_inline)) {
-          __m256i const rows = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(at, 0xd8), in_order);
-          unroll<2>([&](auto odd) __attribute__((always_inline)) {
-            __m128i const bytes =
-                odd.value == 0 ? _mm256_castsi256_si128(rows) : _mm256_extracti128_si256(rows, 1);
-            __m512i const which = _mm512_maskz_cvtepu8_epi32(all, bytes);
-            vf w[1];
-            if constexpr (integers) {
-              w[0] = as_float((vu)which | 0x4b000000u);
-            } else {
-              w[0] = (vf)_mm512_maskz_permutexvar_ps(all, which, table);
-            }
-            body(std::integral_constant<int, 2 * i.value + odd.value>{}, w);
-          });
-        });
-  }
-#elif SHUNT_REGION == 256
   /// The upper half of each number's float from two tables of bytes.
   template <class Body> SHUNT_INLINE void numbers(std::int64_t k, Body&& body) const noexcept {
     __m256i const high = _mm256_broadcastsi128_si256(
