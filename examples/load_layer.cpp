@@ -149,7 +149,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Runs one mixture-of-experts layer of a published checkpoint."};
   app.add_option("folder", o.folder, "config.json and safetensors, in shards or not")->required();
   app.add_option("--layer", o.layer, "number of the layer")->capture_default_str();
-  app.add_option("--format", o.format, "what experts in fp8 or mxfp4 become; stored: nothing else")
+  app.add_option("--format", o.format, "what experts in a format become; stored: nothing else")
       ->check(CLI::IsMember({"bf16", "float", "stored"}))
       ->capture_default_str();
   app.add_option("--tokens", o.tokens, "how many random tokens")

@@ -11,6 +11,7 @@
 
 #include "layer_tensors.hpp"
 #include "packed_matrix.hpp"
+#include "quantized_matrix.hpp"
 #include "shunt/layer/weights.hpp"
 #include "stored_matrix.hpp"
 #include "used_tensors.hpp"
@@ -94,7 +95,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
   }
   [[nodiscard]] bool gated() const noexcept { return shunt::gated(plan_.act); }
   [[nodiscard]] parts parts_of(std::string const& block) const {
-    if (tensors_.has(block + "w1.weight")) return {"w1", "w3", "w2"};
+    if (has_matrix(tensors_, block + "w1")) return {"w1", "w3", "w2"};
     return {"gate_proj", "up_proj", "down_proj"};
   }
   /// The tensors of an expert's first matrix.
@@ -135,6 +136,8 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
   void note(stored_matrix const& m, bool in_place) {
     used_.note(*m.values, in_place);
     if (m.scales != nullptr) used_.note(*m.scales, in_place);
+    if (m.zeros != nullptr) used_.note(*m.zeros, in_place);
+    for (tensor const* t : m.also) used_.note(*t, in_place);
   }
   [[nodiscard]] static bool in_place(stored_matrix const& m) noexcept {
     return m.scales == nullptr && lies_well<W>(*m.values);
@@ -159,7 +162,7 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
     bases ups, downs;
     for (std::uint64_t e = 0; e < local; ++e) {
       std::string const block = "experts." + std::to_string(e) + ".";
-      if (!tensors_.has(block + part.up + ".weight")) {  // before E names are made of nothing
+      if (!has_matrix(tensors_, block + part.up)) {  // before E names are made of nothing
         (void)tensors_.matrix(block + part.up, I, H);
       }
       for (std::string& name : first_of(block, part)) ups.push_back(std::move(name));
@@ -192,7 +195,9 @@ template <shunt::storage T, shunt::storage G, shunt::weight_format W = T> class 
                                              std::uint64_t rows, std::uint64_t columns,
                                              expert_pointers<W>& pointers) {
     std::vector<stored_matrix> all;
-    for (std::string const& name : names) all.push_back(tensors_.matrix(name, rows, columns));
+    for (std::string const& name : names) {
+      all.push_back(matrix_of(tensors_, plan_.quantized, name, rows, columns));
+    }
     std::size_t const pieces = all.size() / experts;
     if constexpr (shunt::quantized<W>) {
       return packed(all, experts, pieces == 2 ? std::optional(shunt::pair_layout{}) : std::nullopt);

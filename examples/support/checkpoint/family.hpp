@@ -234,15 +234,21 @@ inline layer_plan by_type(config const& c, std::string const& type) {
   c.refuse("its model_type is \"" + quotable(type) + "\", a family that is not known here");
 }
 
-/// The blocks that fp8 weights have a scale for each.
+/// How weights are quantized, and the blocks that those of fp8 have a scale for each.
 inline void blocks(layer_plan& p, config const& c, nlohmann::json const& quantized) {
   auto const named = quantized.find("quant_method");
   std::string const method = named == quantized.end() ? "fp8"
                              : named->is_string()     ? named->get<std::string>()
                                                       : text_of(*named);
+  if (method == "gptq") p.quantized = gptq(c, quantized);
+  if (method == "awq") p.quantized = awq(c, quantized);
+  if (method == "modelopt" || method == "modelopt_fp4") p.quantized = modelopt(c, quantized);
+  if (method == "compressed-tensors") p.quantized = compressed_tensors(c, quantized);
+  if (p.quantized.by != quantization::kind::blocks) return;
   if (method != "fp8" && method != "mxfp4") {
     c.refuse("its weights are quantized by " + quotable(method) +
-             "; fp8 with block scales and mxfp4 are known here");
+             "; known here are fp8 with block scales, mxfp4, nvfp4 (modelopt, compressed-tensors), "
+             "and integers of 4 bits (compressed-tensors, gptq, awq)");
   }
   auto const block = quantized.find("weight_block_size");
   if (block == quantized.end() || block->is_null()) return;
@@ -262,7 +268,7 @@ inline void blocks(layer_plan& p, config const& c, nlohmann::json const& quantiz
 
 /// The layer that a configuration describes; a key that is left out has the default of the
 /// reference. Refused: a family or a way of routing that is not known, and weights that are quantized
-/// in another way than fp8 or mxfp4.
+/// in a way that is not known.
 [[nodiscard]] inline layer_plan plan_of(config const& c) {
   layer_plan p =
       detail::by_type(c, c.has("model_type") ? c.text_or("model_type", "") : std::string());

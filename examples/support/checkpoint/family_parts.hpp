@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "quantization.hpp"
 #include "shunt/experts.hpp"
 #include "shunt/route/presets.hpp"
 
@@ -26,6 +27,7 @@ struct layer_plan {
   bool transposed = false;            ///< matrices of all experts in one tensor lie [E,K,N]
   std::uint64_t block_rows = 128;     ///< an fp8 scale is that of so many rows ...
   std::uint64_t block_columns = 128;  ///< ... and columns
+  quantization quantized{};
 };
 
 /// What the reference's configuration class (transformers' configuration_*.py) holds of keys that a

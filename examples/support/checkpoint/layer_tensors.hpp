@@ -21,6 +21,24 @@ namespace checkpoint {
 
 using extents = std::vector<std::uint64_t>;
 
+namespace detail {
+/// How names end of what belongs to a matrix's numbers: scales, zero points, order.
+inline constexpr std::string_view of_numbers[] = {".scale",
+                                                  ".weight_scale_inv",
+                                                  "_scales",
+                                                  ".scales",
+                                                  ".weight_scale",
+                                                  ".weight_scale_2",
+                                                  ".weight_global_scale",
+                                                  ".input_scale",
+                                                  ".qzeros",
+                                                  ".input_global_scale",
+                                                  ".weight_zero_point",
+                                                  ".weight_shape",
+                                                  ".g_idx",
+                                                  ".weight_g_idx"};
+}  // namespace detail
+
 /// The tensors of one layer, found by the family's names. What is missing or has another shape or
 /// type is refused with a sentence that names it, what it is and what it must be.
 class layer_tensors {
@@ -80,8 +98,9 @@ class layer_tensors {
     std::vector<tensor const*> all;
     for (std::string_view const name : all_.names(block_)) {
       std::string_view const rest = name.substr(block_.size());
-      bool const scales = rest.ends_with(".scale") || rest.ends_with(".weight_scale_inv") ||
-                          rest.ends_with("_scales");
+      bool const scales =
+          std::any_of(std::begin(detail::of_numbers), std::end(detail::of_numbers),
+                      [&](std::string_view ending) { return rest.ends_with(ending); });
       bool const routes =
           std::find(std::begin(of_router), std::end(of_router), rest) != std::end(of_router);
       if (!scales && !routes && !unread(rest)) all.push_back(all_.find(name));

@@ -24,7 +24,8 @@ using plain_weights =
     std::variant<layer_weights<float, float>, layer_weights<shunt::bf16, shunt::bf16>,
                  layer_weights<shunt::bf16, float>, layer_weights<shunt::fp16, shunt::fp16>,
                  layer_weights<shunt::fp16, float>>;
-/// These, and bf16 tokens with experts in a format: the last type is theirs.
+/// These, and bf16 tokens (fp16 where the gate of integers is) with experts in a format: the last type is
+/// theirs.
 using stored_weights =
     std::variant<layer_weights<float, float>, layer_weights<shunt::bf16, shunt::bf16>,
                  layer_weights<shunt::bf16, float>, layer_weights<shunt::fp16, shunt::fp16>,
@@ -32,7 +33,15 @@ using stored_weights =
                  layer_weights<shunt::bf16, shunt::bf16, shunt::fp8_block>,
                  layer_weights<shunt::bf16, float, shunt::fp8_block>,
                  layer_weights<shunt::bf16, shunt::bf16, shunt::mxfp4>,
-                 layer_weights<shunt::bf16, float, shunt::mxfp4>>;
+                 layer_weights<shunt::bf16, float, shunt::mxfp4>,
+                 layer_weights<shunt::bf16, shunt::bf16, shunt::nvfp4>,
+                 layer_weights<shunt::bf16, float, shunt::nvfp4>,
+                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4<32>>,
+                 layer_weights<shunt::bf16, float, shunt::int4<32>>,
+                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4<32>>,
+                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4<128>>,
+                 layer_weights<shunt::bf16, float, shunt::int4<128>>,
+                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4<128>>>;
 
 struct load_settings {
   bool widen = false;   ///< weights in scaled blocks become float, not bf16 (loaded_layer)
@@ -67,6 +76,10 @@ template <class Weights> class basic_loaded_layer : public any_layer {
       if (in_blocks(&first)) {
         if (first.kind.starts_with("F8"))
           return with_gate<shunt::bf16, shunt::fp8_block>(tensors, settings);
+        if (first.kind == "I32") return integers(tensors, first, settings);
+        if (plan_.quantized.by != quantization::kind::blocks) {
+          return with_gate<shunt::bf16, shunt::nvfp4>(tensors, settings);
+        }
         return with_gate<shunt::bf16, shunt::mxfp4>(tensors, settings);
       }
       if (stored != all.end()) {
@@ -89,7 +102,24 @@ template <class Weights> class basic_loaded_layer : public any_layer {
   }
   [[nodiscard]] static bool in_blocks(tensor const* t) noexcept {
     std::string_view const k = t->kind;
-    return k == "F8_E4M3" || k == "F8_E5M2" || k == "I8" || k == "U8" || k == "F4";
+    return k == "F8_E4M3" || k == "F8_E5M2" || k == "I8" || k == "U8" || k == "F4" || k == "I32";
+  }
+  void integers(layer_tensors const& tensors, tensor const& first, load_settings const& settings) {
+    if (plan_.quantized.group == 32) return integers<32>(tensors, settings);
+    if (plan_.quantized.group == 128) return integers<128>(tensors, settings);
+    tensors.refuse("tensor " + quotable(first.name) +
+                   " is in other groups than 32 or 128; as stored, int4 experts have one of them. "
+                   "Load the layer as bf16 or float instead");
+  }
+  template <int Group> void integers(layer_tensors const& tensors, load_settings const& settings) {
+    using format = shunt::int4<Group>;
+    if (tensors.any(std::string(tensors.names().gate)).kind != kind_of<shunt::fp16>) {
+      return with_gate<shunt::bf16, format>(tensors, settings);
+    }
+    auto made =
+        assembler<shunt::fp16, shunt::fp16, format>(tensors, plan_, used_, settings.on).all();
+    bytes_owned_ += made.own.bytes();
+    weights_ = std::move(made);
   }
   template <class T, class W = T>
   void with_gate(layer_tensors const& tensors, load_settings const& settings) {
@@ -104,8 +134,13 @@ template <class Weights> class basic_loaded_layer : public any_layer {
   /// Its format is to be that of all experts.
   [[nodiscard]] tensor const& first_of_experts(layer_tensors const& tensors) const {
     std::string const fused = shunt::gated(plan_.act) ? "experts.gate_up_proj" : "experts.up_proj";
-    for (std::string const& name : {fused + "_blocks", fused, std::string("experts.0.w1.weight")}) {
+    for (std::string const& name : {fused + "_blocks", fused}) {
       if (tensors.has(name)) return tensors.any(name);
+    }
+    for (std::string const part : {"experts.0.w1", "experts.0.up_proj"}) {
+      for (char const* name : {".weight", ".qweight", ".weight_packed"}) {
+        if (tensors.has(part + name)) return tensors.any(part + name);
+      }
     }
     return tensors.any("experts.0.up_proj.weight");
   }
@@ -124,8 +159,8 @@ using stored_layer = basic_loaded_layer<stored_weights>;
   return {shards(folder), config::of_folder(folder), layer, settings};
 }
 
-/// The same with experts' weights as they are stored, for inference: fp8 and mxfp4 packed, by `on`,
-/// without being decoded. Refused: experts (shared ones too) that are not all of one format, fp8 that
+/// The same with experts' weights as they are stored, for inference: fp8, mxfp4, nvfp4 and int4 packed,
+/// by `on`, without being decoded. Refused: experts (shared ones too) that are not all of one format, fp8 that
 /// is not e4m3 with a scale for each 128 x 128.
 [[nodiscard]] inline stored_layer load_stored_layer(std::filesystem::path const& folder,
                                                     shunt::index_t layer,

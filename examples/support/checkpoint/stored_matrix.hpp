@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string_view>
+#include <vector>
 
 #include "safetensors_header.hpp"
 #include "shunt/core/numeric.hpp"
@@ -21,6 +22,15 @@ struct stored_matrix {
   tensor const* scales = nullptr;  ///< null: the numbers themselves
   std::uint64_t rows = 0, columns = 0, block_rows = 1, block_columns = 1;
   bool packed = false;  ///< two e2m1 numbers a byte, the first in the lower half
+
+  /// Integers of 4 bits instead, eight a word: of a row (compressed-tensors), of a column (GPTQ), or of a
+  /// row of the transposed matrix (AWQ). Scales of the last two are transposed.
+  enum class words : std::uint8_t { none, rows, gptq, awq };
+  words integers = words::none;
+  tensor const* zeros = nullptr;      ///< null: zero points of 8
+  int zero_less = 0;                  ///< what a stored one is too small by
+  float of_tensor = 1.0f;             ///< nvfp4: what each scale is multiplied by
+  std::vector<tensor const*> also{};  ///< what describes the matrix too, or the rows that meet it
 };
 
 /// The safetensors name of a storage type.
@@ -40,6 +50,10 @@ template <class U> [[nodiscard]] U number_at(std::byte const* data, std::uint64_
 
 [[nodiscard]] inline float scale_at(tensor const& scales, std::uint64_t i) noexcept {
   if (scales.kind == "F32") return number_at<float>(scales.data, i);
+  if (scales.kind == "F16") return shunt::to_float(number_at<shunt::fp16>(scales.data, i));
+  if (scales.kind == "F8_E4M3") {
+    return shunt::to_float(number_at<shunt::fp8_e4m3>(scales.data, i));
+  }
   if (scales.kind == "BF16") return shunt::to_float(number_at<shunt::bf16>(scales.data, i));
   return shunt::e8m0_value(number_at<std::uint8_t>(scales.data, i));
 }
@@ -79,6 +93,50 @@ void convert(tensor const& from, std::uint64_t first, std::uint64_t count, T* to
   }
 }
 
+namespace detail {
+
+/// Four bits of word i; AWQ stores eight in the order 0, 2, 4, 6, 1, 3, 5, 7.
+[[nodiscard]] inline int four_bits(tensor const& words, std::uint64_t i, std::uint64_t number,
+                                   bool awq = false) noexcept {
+  std::uint64_t const at = awq ? number % 2 * 4 + number / 2 : number;
+  return static_cast<int>(number_at<std::uint32_t>(words.data, i) >> 4 * at & 15u);
+}
+[[nodiscard]] inline int integer_at(stored_matrix const& m, std::uint64_t r,
+                                    std::uint64_t c) noexcept {
+  using words = stored_matrix::words;
+  if (m.integers == words::awq) {
+    return four_bits(*m.values, c * (m.rows / 8) + r / 8, r % 8, true);
+  }
+  return m.integers == words::gptq ? four_bits(*m.values, c / 8 * m.rows + r, c % 8)
+                                   : four_bits(*m.values, r * (m.columns / 8) + c / 8, c % 8);
+}
+[[nodiscard]] inline int zero_at(stored_matrix const& m, std::uint64_t r,
+                                 std::uint64_t group) noexcept {
+  if (m.zeros == nullptr) return 8;
+  using words = stored_matrix::words;
+  std::uint64_t const groups = blocks_of(m.columns, m.block_columns);
+  if (m.integers == words::rows) return four_bits(*m.zeros, r / 8 * groups + group, r % 8);
+  bool const awq = m.integers == words::awq;
+  return four_bits(*m.zeros, group * (m.rows / 8) + r / 8, r % 8, awq) + m.zero_less;
+}
+[[nodiscard]] inline float scale_of_integers(stored_matrix const& m, std::uint64_t r,
+                                             std::uint64_t group) noexcept {
+  bool const along = m.integers == stored_matrix::words::rows;
+  std::uint64_t const groups = blocks_of(m.columns, m.block_columns);
+  return scale_at(*m.scales, along ? r * groups + group : group * m.rows + r);
+}
+template <shunt::storage T> void decode_integers(stored_matrix const& m, T* to) noexcept {
+  for (std::uint64_t r = 0; r < m.rows; ++r) {
+    for (std::uint64_t c = 0; c < m.columns; ++c) {
+      std::uint64_t const group = c / m.block_columns;
+      auto const number = static_cast<float>(integer_at(m, r, c) - zero_at(m, r, group));
+      to[r * m.columns + c] = shunt::from_float<T>(number * scale_of_integers(m, r, group));
+    }
+  }
+}
+
+}  // namespace detail
+
 /// Writes a matrix row by row as T. The product of number and scale is rounded to float, then to T:
 /// exact for mxfp4, whatever T's exponents can hold.
 template <shunt::storage T> void decode(stored_matrix const& m, T* to) noexcept {
@@ -86,11 +144,16 @@ template <shunt::storage T> void decode(stored_matrix const& m, T* to) noexcept 
     convert(*m.values, 0, m.rows * m.columns, to);
     return;
   }
+  if (m.integers != stored_matrix::words::none) {
+    detail::decode_integers(m, to);
+    return;
+  }
   auto const eight = detail::meanings(m.values->kind);
   std::uint64_t const scales_a_row = blocks_of(m.columns, m.block_columns);
   for (std::uint64_t r = 0; r < m.rows; ++r) {
     for (std::uint64_t block = 0; block < scales_a_row; ++block) {
-      float const scale = detail::scale_at(*m.scales, r / m.block_rows * scales_a_row + block);
+      float const scale =
+          detail::scale_at(*m.scales, r / m.block_rows * scales_a_row + block) * m.of_tensor;
       std::uint64_t const first = block * m.block_columns;
       std::uint64_t const count = std::min(m.columns - first, m.block_columns);
       for (std::uint64_t c = first; c < first + count; ++c) {
