@@ -65,11 +65,11 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
     // Ties, and numbers on both sides of one: halves of a step under a largest number of 127, 448
     // and 6 steps.
     for (std::size_t i = 0; i + 1 < w.size(); i += 7) w[i] = std::ldexp(std::round(w[i] * 64), -7);
-    w[0] = std::same_as<F, int8_channel> || detail::is_int8_group<F> ? 127 / 128.0f
-           : std::same_as<F, mxfp4>                                  ? 0.75f
-           : std::same_as<F, nvfp4>                                  ? 21.0f
-           : is_int4<F>                                              ? 7.5f / 64
-                                                                     : 3.5f;
+    w[0] = std::same_as<F, int8_channel> || shunt::detail::is_int8_group<F> ? 127 / 128.0f
+           : std::same_as<F, mxfp4>                                         ? 0.75f
+           : std::same_as<F, nvfp4>                                         ? 21.0f
+           : is_int4<F>                                                     ? 7.5f / 64
+                                                                            : 3.5f;
     auto const want = quantized_naively<TypeParam>(w, s.E, s.N, s.K);
     for (bool const paired : {false, true}) {
       if (paired && s.N % 2 != 0) continue;
@@ -96,7 +96,7 @@ TYPED_TEST(ExpertsFormats, RoundsToTheNearestInEveryLayout) {
 
 /// What a weight x may lose, m being the largest that shares its scale, `all` that of its expert.
 template <class F> double bound_of(double x, double m, double all) {
-  if (std::same_as<F, int8_channel> || detail::is_int8_group<F>) return m / 254;
+  if (std::same_as<F, int8_channel> || shunt::detail::is_int8_group<F>) return m / 254;
   if (std::same_as<F, mxfp4>) return m / 4;
   if (std::same_as<F, nvfp4>) return std::max(m * 17 / 96, m / 6 + all / 458752);
   if (is_int4<F>) return std::max(m / 15, m - 7.0 / 8 * std::numeric_limits<float>::max());
