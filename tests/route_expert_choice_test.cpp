@@ -40,6 +40,28 @@ guarded<std::byte> choice_scratch(on_host const& on, offset_t tokens, offset_t e
   return bytes;
 }
 
+/// The gradient of every logit through the gates of the tokens that were chosen.
+std::vector<expectation> expected_gradients(std::vector<oracle_row> const& rows,
+                                            chosen_tokens const& out, guarded<float> const& d_gate,
+                                            guarded<std::uint8_t> const& valid, offset_t experts,
+                                            offset_t each, route_options const& o) {
+  std::vector<expectation> expected;
+  for (offset_t t = 0; t < static_cast<offset_t>(rows.size()); ++t) {
+    std::vector<int> ids;
+    std::vector<double> d;
+    for (offset_t i = 0; i < experts * each; ++i) {
+      if (out.token[at(i)] != t) continue;
+      ids.push_back(static_cast<int>(i / each));
+      d.push_back(static_cast<double>(d_gate[at(i)]));
+    }
+    auto g = valid[at(t)] != 0 ? oracle_backward(rows[at(t)], ids, d, {}, 0.0, o)
+                               : std::vector<expectation>(at(experts));
+    for (auto& x : g) x.magnitude *= 3.0;
+    expected.insert(expected.end(), g.begin(), g.end());
+  }
+  return expected;
+}
+
 template <class T>
 void choose_and_check(offset_t tokens, offset_t experts, offset_t each, score_kind score,
                       bool padded) {
@@ -106,21 +128,8 @@ void choose_and_check(offset_t tokens, offset_t experts, offset_t each, score_ki
     begun = true;
     ASSERT_TRUE(same_bits(d_first, d_logits));
   }
-  std::vector<expectation> expected;
-  for (offset_t t = 0; t < tokens; ++t) {
-    std::vector<int> ids;
-    std::vector<double> d;
-    for (offset_t i = 0; i < experts * each; ++i) {
-      if (out.token[at(i)] != t) continue;
-      ids.push_back(static_cast<int>(i / each));
-      d.push_back(static_cast<double>(d_gate[at(i)]));
-    }
-    auto g = valid[at(t)] != 0 ? oracle_backward(rows[at(t)], ids, d, {}, 0.0, o)
-                               : std::vector<expectation>(at(experts));
-    for (auto& x : g) x.magnitude *= 3.0;
-    expected.insert(expected.end(), g.begin(), g.end());
-  }
-  ASSERT_TRUE(close(d_logits, expected, 32.0));
+  ASSERT_TRUE(
+      close(d_logits, expected_gradients(rows, out, d_gate, valid, experts, each, o), 32.0));
 }
 
 TEST(ExpertChoice, TakesTheBestTokensOfEachExpert) {

@@ -77,85 +77,88 @@ struct by_hand {
 
 double sigma(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 
+/// The preset routes one token as by hand; noise off, and groups as given.
+void run_by_hand(preset const& p, by_hand const& c, index_t groups, index_t top_groups) {
+  SCOPED_TRACE(c.name);
+  route_options o = p.route;
+  o.jitter = 0.0f;
+  o.groups = groups;
+  o.top_groups = top_groups;
+  guarded<float> const logits(c.logits), bias(c.bias);
+  route_inputs<> with;
+  if (!c.bias.empty()) with.choice_bias = bias;
+  auto const k = static_cast<offset_t>(c.ids.size());
+  route_outputs out(1, static_cast<offset_t>(c.logits.size()), k);
+  o.zero_experts = 0;
+  status const s = run_route<float>({}, logits, out, o, with);
+  ASSERT_TRUE(s.ok()) << s.message();
+  EXPECT_EQ(ids_of(out.expert, 0, k), c.ids);
+  for (std::size_t i = 0; i < c.gates.size(); ++i) {
+    EXPECT_NEAR(out.gate[i], c.gates[i], 1e-6 * (1.0 + c.gates[i]));
+  }
+}
+
 TEST(RoutePresets, FormulasByHand) {
-  auto const run = [](preset const& p, by_hand const& c, index_t groups, index_t top_groups) {
-    SCOPED_TRACE(c.name);
-    route_options o = p.route;
-    o.jitter = 0.0f;
-    o.groups = groups;
-    o.top_groups = top_groups;
-    guarded<float> const logits(c.logits), bias(c.bias);
-    route_inputs<> with;
-    if (!c.bias.empty()) with.choice_bias = bias;
-    auto const k = static_cast<offset_t>(c.ids.size());
-    route_outputs out(1, static_cast<offset_t>(c.logits.size()), k);
-    o.zero_experts = 0;
-    status const s = run_route<float>({}, logits, out, o, with);
-    ASSERT_TRUE(s.ok()) << s.message();
-    EXPECT_EQ(ids_of(out.expert, 0, k), c.ids);
-    for (std::size_t i = 0; i < c.gates.size(); ++i) {
-      EXPECT_NEAR(out.gate[i], c.gates[i], 1e-6 * (1.0 + c.gates[i]));
-    }
-  };
   double const e1 = std::exp(1.0), e2 = std::exp(2.0), e3 = std::exp(3.0);
   double const all = 1.0 + e1 + e2 + e3;
   std::vector<float> const ramp{0.0f, 1.0f, 2.0f, 3.0f};
-  run(presets::olmoe_1b_7b, {"softmax, top-k, raw", ramp, {}, {3, 2}, {e3 / all, e2 / all}}, 1, 1);
-  run(presets::mixtral_8x7b, {"renormalized", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}},
-      1, 1);
-  run(presets::gpt_oss_20b,
-      {"softmax of the chosen", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}}, 1, 1);
-  run(presets::llama4_scout, {"sigmoid of one", ramp, {}, {3}, {sigma(3.0)}}, 1, 1);
-  run(presets::longcat_flash,
-      {"biased choice, six times the softmax",
-       ramp,
-       {0.9f, 0.0f, 0.0f, 0.0f},
-       {0, 3},
-       {6.0 / all, 6.0 * e3 / all}},
-      1, 1);
+  run_by_hand(presets::olmoe_1b_7b, {"softmax, top-k, raw", ramp, {}, {3, 2}, {e3 / all, e2 / all}},
+              1, 1);
+  run_by_hand(presets::mixtral_8x7b,
+              {"renormalized", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}}, 1, 1);
+  run_by_hand(presets::gpt_oss_20b,
+              {"softmax of the chosen", ramp, {}, {3, 2}, {e3 / (e3 + e2), e2 / (e3 + e2)}}, 1, 1);
+  run_by_hand(presets::llama4_scout, {"sigmoid of one", ramp, {}, {3}, {sigma(3.0)}}, 1, 1);
+  run_by_hand(presets::longcat_flash,
+              {"biased choice, six times the softmax",
+               ramp,
+               {0.9f, 0.0f, 0.0f, 0.0f},
+               {0, 3},
+               {6.0 / all, 6.0 * e3 / all}},
+              1, 1);
   // Groups of two: by their best {1, 5, 3}, so experts 3 and 5 of the groups 1 and 2; times 16.
   std::vector<float> const six{0.0f, 1.0f, 4.0f, 5.0f, 3.0f, 3.5f};
   double six_all = 0.0;
   for (float z : six) six_all += std::exp(static_cast<double>(z));
-  run(presets::deepseek_v2,
-      {"three groups, the best one",
-       six,
-       {},
-       {3, 2},
-       {16.0 * std::exp(5.0) / six_all, 16.0 * std::exp(4.0) / six_all}},
-      3, 1);
+  run_by_hand(presets::deepseek_v2,
+              {"three groups, the best one",
+               six,
+               {},
+               {3, 2},
+               {16.0 * std::exp(5.0) / six_all, 16.0 * std::exp(4.0) / six_all}},
+              3, 1);
   // Sums of two best with the bias: {s0+s1, s2+s3} = biased towards the first group.
   double const s0 = sigma(0.0), s1 = sigma(1.0);
-  run(presets::deepseek_v3,
-      {"two groups by the sum of their two best",
-       ramp,
-       {0.9f, 0.9f, 0.0f, 0.0f},
-       {1, 0},
-       {2.5 * s1 / (s0 + s1), 2.5 * s0 / (s0 + s1)}},
-      2, 1);
+  run_by_hand(presets::deepseek_v3,
+              {"two groups by the sum of their two best",
+               ramp,
+               {0.9f, 0.9f, 0.0f, 0.0f},
+               {1, 0},
+               {2.5 * s1 / (s0 + s1), 2.5 * s0 / (s0 + s1)}},
+              2, 1);
   double const q2 = std::sqrt(std::log1p(e2)), q3 = std::sqrt(std::log1p(e3));
-  run(presets::deepseek_v4_flash,
-      {"root of softplus",
-       ramp,
-       {0.0f, 0.0f, 0.0f, 0.0f},
-       {3, 2},
-       {1.5 * q3 / (q2 + q3), 1.5 * q2 / (q2 + q3)}},
-      1, 1);
+  run_by_hand(presets::deepseek_v4_flash,
+              {"root of softplus",
+               ramp,
+               {0.0f, 0.0f, 0.0f, 0.0f},
+               {3, 2},
+               {1.5 * q3 / (q2 + q3), 1.5 * q2 / (q2 + q3)}},
+              1, 1);
   double const s2 = sigma(2.0), s3 = sigma(3.0);
-  run(presets::kimi_k2,
-      {"2.827 of the sigmoids",
-       ramp,
-       {0.0f, 0.0f, 0.0f, 0.0f},
-       {3, 2},
-       {2.827 * s3 / (s2 + s3), 2.827 * s2 / (s2 + s3)}},
-      1, 1);
-  run(presets::nemotron_3_super,
-      {"five times the sigmoids",
-       ramp,
-       {0.0f, 0.0f, 0.0f, 0.0f},
-       {3, 2},
-       {5.0 * s3 / (s2 + s3), 5.0 * s2 / (s2 + s3)}},
-      1, 1);
+  run_by_hand(presets::kimi_k2,
+              {"2.827 of the sigmoids",
+               ramp,
+               {0.0f, 0.0f, 0.0f, 0.0f},
+               {3, 2},
+               {2.827 * s3 / (s2 + s3), 2.827 * s2 / (s2 + s3)}},
+              1, 1);
+  run_by_hand(presets::nemotron_3_super,
+              {"five times the sigmoids",
+               ramp,
+               {0.0f, 0.0f, 0.0f, 0.0f},
+               {3, 2},
+               {5.0 * s3 / (s2 + s3), 5.0 * s2 / (s2 + s3)}},
+              1, 1);
 }
 
 }  // namespace route_presets_test
