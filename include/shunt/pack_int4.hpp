@@ -1,9 +1,10 @@
 #pragma once
+#include "shunt/core/compiler.hpp"
+
 #include <concepts>
 #include <cstdint>
 #include <optional>
 
-#include "shunt/core/compiler.hpp"
 #include "shunt/quantize.hpp"
 
 /// 4-bit integers as checkpoints publish them, into int4<32> or int4<128>: as compressed-tensors packs

@@ -7,7 +7,8 @@
 namespace shunt {
 
 /// What a matrix is stored as, where the element type has been put aside so that one piece of code
-/// serves all of them: f32, bf16, fp16; of weights only, int8_channel, fp8_block, mxfp4, nvfp4, int4, int8_group.
+/// serves all of them: f32, bf16, fp16; of weights only, int8_channel, fp8_block, mxfp4, nvfp4,
+/// int4 (int4_32, int4_128) and int8_group (int8_32, int8_128).
 enum class element_type : std::uint8_t {
   f32,
   bf16,
