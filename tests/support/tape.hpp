@@ -69,7 +69,7 @@ struct var {
   }
 };
 
-namespace detail {
+namespace tape_detail {
 inline var record(double v, double m, var const& a, double da, double mda, var const& b = {},
                   double db = 0.0, double mdb = 0.0) {
   var r;
@@ -82,41 +82,45 @@ inline var record(double v, double m, var const& a, double da, double mda, var c
 inline var smooth(var const& x, double f, double d) {
   return record(f, std::abs(f) + std::abs(d) * x.m, x, d, std::abs(d) + x.m);
 }
-}  // namespace detail
+}  // namespace tape_detail
 
 inline var operator+(var const& a, var const& b) {
   if (a.at < 0 && a.v == 0.0) return b;
-  return detail::record(a.v + b.v, a.m + b.m, a, 1, 1, b, 1, 1);
+  return tape_detail::record(a.v + b.v, a.m + b.m, a, 1, 1, b, 1, 1);
 }
 inline var operator-(var const& a, var const& b) {
-  return detail::record(a.v - b.v, a.m + b.m, a, 1, 1, b, -1, 1);
+  return tape_detail::record(a.v - b.v, a.m + b.m, a, 1, 1, b, -1, 1);
 }
 inline var operator*(var const& a, var const& b) {
-  return detail::record(a.v * b.v, a.m * b.m, a, b.v, b.m, b, a.v, a.m);
+  return tape_detail::record(a.v * b.v, a.m * b.m, a, b.v, b.m, b, a.v, a.m);
 }
 inline var operator/(var const& a, var const& b) {
   double const inverse = 1.0 / b.v, q = a.v * inverse;
   double const grow = b.m / std::abs(b.v);
-  return detail::record(q, a.m * std::abs(inverse) * grow, a, inverse, std::abs(inverse) * grow, b,
-                        -q * inverse, a.m * inverse * inverse * grow);
+  return tape_detail::record(q, a.m * std::abs(inverse) * grow, a, inverse,
+                             std::abs(inverse) * grow, b, -q * inverse,
+                             a.m * inverse * inverse * grow);
 }
 
-inline var exp(var const& x) { return detail::smooth(x, std::exp(x.v), std::exp(x.v)); }
+inline var exp(var const& x) { return tape_detail::smooth(x, std::exp(x.v), std::exp(x.v)); }
 inline var log(var const& x) {
-  return detail::record(std::log(x.v), std::abs(std::log(x.v)) + x.m / std::abs(x.v), x, 1.0 / x.v,
-                        1.0 / std::abs(x.v));
+  return tape_detail::record(std::log(x.v), std::abs(std::log(x.v)) + x.m / std::abs(x.v), x,
+                             1.0 / x.v, 1.0 / std::abs(x.v));
 }
-inline var log1p(var const& x) { return detail::smooth(x, std::log1p(x.v), 1.0 / (1.0 + x.v)); }
+inline var log1p(var const& x) {
+  return tape_detail::smooth(x, std::log1p(x.v), 1.0 / (1.0 + x.v));
+}
 inline var sqrt(var const& x) {
   double const r = std::sqrt(x.v);
-  return detail::record(r, r + 0.5 * x.m / r, x, 0.5 / r, 0.5 / r * (1.0 + x.m / x.v));
+  return tape_detail::record(r, r + 0.5 * x.m / r, x, 0.5 / r, 0.5 / r * (1.0 + x.m / x.v));
 }
 inline var tanh(var const& x) {
   double const t = std::tanh(x.v);
-  return detail::smooth(x, t, 1.0 - t * t);
+  return tape_detail::smooth(x, t, 1.0 - t * t);
 }
 inline var erf(var const& x) {
-  return detail::smooth(x, std::erf(x.v), 2.0 * std::numbers::inv_sqrtpi * std::exp(-x.v * x.v));
+  return tape_detail::smooth(x, std::erf(x.v),
+                             2.0 * std::numbers::inv_sqrtpi * std::exp(-x.v * x.v));
 }
 /// The derivative is 0 exactly where the bound replaced the value.
 inline var at_most(var const& x, double bound) { return x.v > bound ? var(bound) : x; }
