@@ -150,7 +150,7 @@ TEST(CudaTraffic, NothingSpills) {
   check("route_backward, 256", &cuda::route_gradients_of<8>);
   check("quantile_steps", &cuda::balance::quantile_steps);
   check("take_tokens", &cuda::take_tokens);
-  check("copy_rows", &cuda::copy_rows<int4>);
+  check("copy_rows", &cuda::copy_rows<uint4>);
   check("scale_rows bf16", &cuda::scale_rows<8, bf16, bf16>);
   check("sum_rows bf16", &cuda::sum_rows<8, bf16, bf16>);
   check("row_dots bf16", &cuda::row_dots<bf16, bf16>);

@@ -36,7 +36,7 @@ status copy(on_cuda const& on, matrix<T const> x, device_plan const& plan,
                         plan, as_words<W>(rows), work);
   };
   switch (row_width()(x)(rows).bytes()) {
-    case 16: return as(int4{});
+    case 16: return as(uint4{});
     case 8: return as(std::uint64_t{});
     case 4: return as(std::uint32_t{});
     case 2: return as(std::uint16_t{});
