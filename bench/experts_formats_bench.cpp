@@ -25,8 +25,8 @@ template <class W> char const* format_name() {
   if constexpr (std::same_as<W, shunt::fp8_block>) return "fp8";
   if constexpr (std::same_as<W, shunt::mxfp4>) return "mxfp4";
   if constexpr (std::same_as<W, shunt::nvfp4>) return "nvfp4";
-  if constexpr (std::same_as<W, shunt::int4<32>>) return "int4_32";
-  if constexpr (std::same_as<W, shunt::int4<128>>) return "int4_128";
+  if constexpr (std::same_as<W, shunt::int4_group<32>>) return "int4_32";
+  if constexpr (std::same_as<W, shunt::int4_group<128>>) return "int4_128";
 }
 
 /// Experts packed in a format from one expert's noise, and rows for them.
@@ -122,8 +122,8 @@ void bench::register_all() {
       measure_format<shunt::fp8_block>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::nvfp4>(experts, rows, 1536, 2048, threads);
-      measure_format<shunt::int4<32>>(experts, rows, 1536, 2048, threads);
-      measure_format<shunt::int4<128>>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int4_group<32>>(experts, rows, 1536, 2048, threads);
+      measure_format<shunt::int4_group<128>>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads, true);
       measure_format<shunt::mxfp4>(experts, rows, 1536, 2048, threads, true);
     }

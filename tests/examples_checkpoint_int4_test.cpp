@@ -199,9 +199,9 @@ TEST_F(CheckpointInt4, AsStoredHasTheBitsOfTheDecodedWeights) {
   in_int4(kimi, published_as::compressed_tensors, 32, false);
   in_int4(gptq, published_as::gptq, 128);
   in_int4(awq, published_as::awq, 128);
-  has_the_bits_of_the_decoded<int4<32>>(kimi, folder_);
-  has_the_bits_of_the_decoded<int4<128>>(gptq, folder_);
-  has_the_bits_of_the_decoded<int4<128>>(awq, folder_);
+  has_the_bits_of_the_decoded<int4_group<32>>(kimi, folder_);
+  has_the_bits_of_the_decoded<int4_group<128>>(gptq, folder_);
+  has_the_bits_of_the_decoded<int4_group<128>>(awq, folder_);
 }
 
 /// As modelopt publishes it, or compressed-tensors.

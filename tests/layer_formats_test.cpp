@@ -12,7 +12,7 @@ namespace shunt::test {
 namespace layer_formats_test {
 
 template <class F> class LayerFormats : public testing::Test {};
-using all_formats = testing::Types<int8_channel, fp8_block, mxfp4, nvfp4, int4<32>>;
+using all_formats = testing::Types<int8_channel, fp8_block, mxfp4, nvfp4, int4_group<32>>;
 TYPED_TEST_SUITE(LayerFormats, all_formats);
 
 /// One matrix of experts, rounded; and what a product sees of it.

@@ -177,7 +177,7 @@ template <class F> void quantized_are_near(double bound) {
 TEST(MoeExperts, QuantizedWeightsAreNearPlainOnes) {
   quantized_are_near<int8_channel>(0.03);
   quantized_are_near<int8_group<32>>(0.02);
-  quantized_are_near<int4<32>>(0.3);
+  quantized_are_near<int4_group<32>>(0.3);
   quantized_are_near<nvfp4>(0.3);
 }
 

@@ -72,19 +72,19 @@ template <class T> struct published_int4 {
 };
 
 template <int Group, class T>
-guarded<int4<Group>> by_pairs(on_host const& on, published_int4<T> const& p) {
+guarded<int4_group<Group>> by_pairs(on_host const& on, published_int4<T> const& p) {
   std::vector<std::uint8_t> two(p.number.size() / 2), zero(p.zero.begin(), p.zero.end());
   for (std::size_t i = 0; i < p.number.size(); ++i) {
     two[i / 2] = static_cast<std::uint8_t>(two[i / 2] | p.number[i] << i % 2 * 4);
   }
-  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4_group<Group>>(p.E, p.N, p.K);
   fine(pack_int4(on, view<std::uint8_t const, 3>(two.data(), {{p.E, p.N, p.K / 2}}),
                  view<T const, 3>(p.scale.data(), {{p.E, p.N, p.groups()}}),
                  view<std::uint8_t const, 3>(zero.data(), {{p.E, p.N, p.groups()}}), bytes));
   return bytes;
 }
 template <int Group, class T>
-guarded<int4<Group>> by_gptq(on_host const& on, published_int4<T> const& p, int zero_less) {
+guarded<int4_group<Group>> by_gptq(on_host const& on, published_int4<T> const& p, int zero_less) {
   auto const in_order = [](int i) { return i; };
   auto const numbers = p.words(
       p.K, p.N, true, [&](int e, int k, int n) { return p.number[p.at(e, n, k)]; }, in_order);
@@ -92,14 +92,14 @@ guarded<int4<Group>> by_gptq(on_host const& on, published_int4<T> const& p, int 
       p.groups(), p.N, false,
       [&](int e, int g, int n) { return p.zero[p.of(e, n, g)] - zero_less; }, in_order);
   auto const scales = p.scales_by_columns();
-  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4_group<Group>>(p.E, p.N, p.K);
   fine(pack_gptq(on, view<std::int32_t const, 3>(numbers.data(), {{p.E, p.K / 8, p.N}}),
                  view<std::int32_t const, 3>(zeros.data(), {{p.E, p.groups(), p.N / 8}}),
                  view<T const, 3>(scales.data(), {{p.E, p.groups(), p.N}}), bytes, {}, zero_less));
   return bytes;
 }
 template <int Group, class T>
-guarded<int4<Group>> by_awq(on_host const& on, published_int4<T> const& p) {
+guarded<int4_group<Group>> by_awq(on_host const& on, published_int4<T> const& p) {
   // Bits 4 i of a word are of column order[i].
   auto const place = [](int column) {
     constexpr int order[8] = {0, 2, 4, 6, 1, 3, 5, 7};
@@ -112,7 +112,7 @@ guarded<int4<Group>> by_awq(on_host const& on, published_int4<T> const& p) {
   auto const zeros = p.words(
       p.groups(), p.N, false, [&](int e, int g, int n) { return p.zero[p.of(e, n, g)]; }, place);
   auto const scales = p.scales_by_columns();
-  auto bytes = buffer_for<int4<Group>>(p.E, p.N, p.K);
+  auto bytes = buffer_for<int4_group<Group>>(p.E, p.N, p.K);
   fine(pack_awq(on, view<std::int32_t const, 3>(numbers.data(), {{p.E, p.K, p.N / 8}}),
                 view<std::int32_t const, 3>(zeros.data(), {{p.E, p.groups(), p.N / 8}}),
                 view<T const, 3>(scales.data(), {{p.E, p.groups(), p.N}}), bytes));
@@ -170,14 +170,14 @@ TEST(PackInt4, ErrorsAreSentences) {
   on_host const on;
   guarded<std::uint8_t> two(4 * 32);
   guarded<float> scale(100);
-  guarded<int4<32>> bytes(10000);
+  guarded<int4_group<32>> bytes(10000);
   guarded<std::int32_t> words(1000);
   view<std::uint8_t const, 3> const none;
   expect_error(pack_int4(on, two.as(1, 4, 32), scale.as(1, 4, 3), none, bytes), error::bad_shape,
                "pack_int4.scale: extent 2 is 3; it must be 2 (groups of a row)");
   expect_error(pack_int4(on, two.as(1, 4, 32), scale.as(1, 4, 2), two.as(1, 3, 2), bytes),
                error::bad_shape, "pack_int4.zero: extent 1 is 3; it must be 4 (rows of numbers)");
-  guarded<int4<32>> few(7);
+  guarded<int4_group<32>> few(7);
   expect_error(pack_int4(on, two.as(1, 4, 32), scale.as(1, 4, 2), none, few), error::bad_shape,
                "pack_int4.packed: it has 7 elements; it must have 672");
   expect_error(pack_gptq(on, words.as(1, 8, 16), words.as(1, 2, 3), scale.as(1, 2, 16), bytes),

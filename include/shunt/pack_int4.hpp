@@ -7,7 +7,7 @@
 
 #include "shunt/quantize.hpp"
 
-/// 4-bit integers as checkpoints publish them, into int4<32> or int4<128>: as compressed-tensors packs
+/// 4-bit integers as checkpoints publish them, into int4_group<32> or int4_group<128>: as compressed-tensors packs
 /// them, as GPTQ does, and as AWQ does.
 namespace shunt {
 
@@ -85,7 +85,7 @@ status pack_words(P const& on, char const* (&name)[4], int4_words<Awq, T, P::mem
 /// four such bytes; weight_scale).
 /// Shapes  numbers [E,N,K/2], the first of a byte in its lower half · scale [E,N,ceil(K/Group)] ·
 ///         zero like scale, or empty: 8 → packed; `pairs`: how rows of gate and up lie
-/// Types   std::uint8_t; float, bf16 or fp16; std::uint8_t → int4<32> or int4<128>, which say Group.
+/// Types   std::uint8_t; float, bf16 or fp16; std::uint8_t → int4_group<32> or int4_group<128>, which say Group.
 /// Order   nothing is computed. A weight is (number - zero) · scale, rounded once to float.
 /// Aliasing, Errors, Cost as pack_int8.
 template <execution P, input<P, 3> Numbers, input<P, 3> Scale, output<P, 1> Packed>
@@ -97,7 +97,7 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Scale, output<P, 1> Pack
   static_assert(
       std::same_as<element_t<Numbers>, std::uint8_t> && storage<T> && detail::is_int4<F>,
       "shunt::pack_int4: numbers must be std::uint8_t, scale float, shunt::bf16 or shunt::fp16, "
-      "and packed shunt::int4<32> or shunt::int4<128>");
+      "and packed shunt::int4_group<32> or shunt::int4_group<128>");
   detail::int4_pairs<T, P::memory> const from{as_input<P, 3>(numbers), as_input<P, 3>(scale), zero};
   auto const to = as_output<P, 1>(packed);
   axes<3> const lie = from.numbers.extents();
@@ -130,7 +130,7 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Scale, output<P, 1> Pack
 /// Packs 4-bit integers as GPTQ publishes them (qweight, qzeros, scales), eight a word, the first in the
 /// lowest bits. Columns are in order: a g_idx that is not k / Group has to be undone before.
 /// Shapes  numbers [E,K/8,N] · zero [E,ceil(K/Group),N/8] · scale [E,ceil(K/Group),N] → packed
-/// Types   std::int32_t both; float, bf16 or fp16 → int4<32> or int4<128>.
+/// Types   std::int32_t both; float, bf16 or fp16 → int4_group<32> or int4_group<128>.
 /// Order   nothing is computed. Zero points are stored `zero_less` too small: 1, as GPTQ's first format
 ///         does; 0 in its second ("gptq_v2").
 /// Aliasing, Errors, Cost as pack_int8.
@@ -145,7 +145,7 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Zero, input<P, 3> Scale,
   static_assert(std::same_as<element_t<Numbers>, std::int32_t> &&
                     std::same_as<element_t<Zero>, std::int32_t> && storage<T> && detail::is_int4<F>,
                 "shunt::pack_gptq: numbers and zero must be std::int32_t, scale float, shunt::bf16 "
-                "or shunt::fp16, and packed shunt::int4<32> or shunt::int4<128>");
+                "or shunt::fp16, and packed shunt::int4_group<32> or shunt::int4_group<128>");
   if (zero_less != 0 && zero_less != 1) {
     return status::fail(error::bad_argument, "pack_gptq.zero_less: it is %d; it must be 0 or 1",
                         zero_less);
@@ -160,7 +160,7 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Zero, input<P, 3> Scale,
 /// Packs 4-bit integers as AWQ publishes them (qweight, qzeros, scales), eight rows of a column a word,
 /// in the order 0, 2, 4, 6, 1, 3, 5, 7 from the lowest bits.
 /// Shapes  numbers [E,K,N/8] · zero [E,ceil(K/Group),N/8] · scale [E,ceil(K/Group),N] → packed
-/// Types   std::int32_t both; float, bf16 or fp16 → int4<32> or int4<128>.
+/// Types   std::int32_t both; float, bf16 or fp16 → int4_group<32> or int4_group<128>.
 /// Order   nothing is computed.
 /// Aliasing, Errors, Cost as pack_int8.
 /// Source  Lin et al., 2023
@@ -173,7 +173,7 @@ template <execution P, input<P, 3> Numbers, input<P, 3> Zero, input<P, 3> Scale,
   static_assert(std::same_as<element_t<Numbers>, std::int32_t> &&
                     std::same_as<element_t<Zero>, std::int32_t> && storage<T> && detail::is_int4<F>,
                 "shunt::pack_awq: numbers and zero must be std::int32_t, scale float, shunt::bf16 "
-                "or shunt::fp16, and packed shunt::int4<32> or shunt::int4<128>");
+                "or shunt::fp16, and packed shunt::int4_group<32> or shunt::int4_group<128>");
   char const* name[4] = {"pack_awq.numbers", "pack_awq.zero", "pack_awq.scale", "pack_awq.packed"};
   detail::int4_words<true, T, P::memory> const from{as_input<P, 3>(numbers), as_input<P, 3>(zero),
                                                     as_input<P, 3>(scale), 0};

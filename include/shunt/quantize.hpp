@@ -25,7 +25,7 @@ template <quantized F, space S>
 
 /// Rounds weights to a format: `packed`'s element says which.
 /// Shapes  w [E,N,K], lying as weights may → packed: packed_elements() bytes
-/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4, nvfp4, int4 or int8_group.
+/// Types   w float, bf16 or fp16 → int8_channel, fp8_block, mxfp4, nvfp4, int4_group or int8_group.
 /// Order   scale: int8 max|row| / 127, or max|group of a row| / 127; fp8 max|block| / 448 over 128 x 128 of the caller's rows;
 ///         mxfp4 2^(floor(log2 max|32 of a row|) - 2); nvfp4 e4m3((max|16 of a row| / 6) / t) · t, with
 ///         t = max|expert| / 2688; int4 max|group of a row| / 7.5, its zero point 8. Where 127 times an int8 scale would be

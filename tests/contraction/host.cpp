@@ -79,7 +79,7 @@ void all(on_host const& on) {
   (void)quantize_weights(on, in<float, 3>(), out<fp8_block, 1>());
   (void)quantize_weights(on, in<float, 3>(), out<mxfp4, 1>());
   (void)quantize_weights(on, in<float, 3>(), out<nvfp4, 1>());
-  (void)quantize_weights(on, in<float, 3>(), out<int4<32>, 1>());
+  (void)quantize_weights(on, in<float, 3>(), out<int4_group<32>, 1>());
   (void)nn::cache_attend(on, in<bf16, 4>(), nn::kv_cache<bf16>(), 0, out<bf16, 4>(), scratch());
 }
 #endif

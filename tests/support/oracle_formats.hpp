@@ -73,7 +73,7 @@ struct nvfp4_oracle {
 
 /// About a zero point of 8.
 template <int Group> struct int4_oracle {
-  using format = int4<Group>;
+  using format = int4_group<Group>;
   static constexpr int codes = 16, rows = 1, columns = Group;
   static double value(int code) { return code - 8; }
   static bool counts(int) { return true; }

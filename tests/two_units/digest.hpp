@@ -148,7 +148,7 @@ std::uint64_t digest_on(shunt::on_host const& on) {
   bool const done =
       modules(on, digest) && layer(on, digest) && formats<shunt::int8_channel>(on, digest, true) &&
       formats<shunt::mxfp4>(on, digest, true) && formats<shunt::nvfp4>(on, digest, false) &&
-      formats<shunt::int4<32>>(on, digest, false);
+      formats<shunt::int4_group<32>>(on, digest, false);
   return done ? digest.value : 0;
 }
 

@@ -36,12 +36,12 @@ using stored_weights =
                  layer_weights<shunt::bf16, float, shunt::mxfp4>,
                  layer_weights<shunt::bf16, shunt::bf16, shunt::nvfp4>,
                  layer_weights<shunt::bf16, float, shunt::nvfp4>,
-                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4<32>>,
-                 layer_weights<shunt::bf16, float, shunt::int4<32>>,
-                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4<32>>,
-                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4<128>>,
-                 layer_weights<shunt::bf16, float, shunt::int4<128>>,
-                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4<128>>>;
+                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4_group<32>>,
+                 layer_weights<shunt::bf16, float, shunt::int4_group<32>>,
+                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4_group<32>>,
+                 layer_weights<shunt::bf16, shunt::bf16, shunt::int4_group<128>>,
+                 layer_weights<shunt::bf16, float, shunt::int4_group<128>>,
+                 layer_weights<shunt::fp16, shunt::fp16, shunt::int4_group<128>>>;
 
 struct load_settings {
   bool widen = false;   ///< weights in scaled blocks become float, not bf16 (loaded_layer)
@@ -112,7 +112,7 @@ template <class Weights> class basic_loaded_layer : public any_layer {
                    "Load the layer as bf16 or float instead");
   }
   template <int Group> void integers(layer_tensors const& tensors, load_settings const& settings) {
-    using format = shunt::int4<Group>;
+    using format = shunt::int4_group<Group>;
     if (tensors.any(std::string(tensors.names().gate)).kind != kind_of<shunt::fp16>) {
       return with_gate<shunt::bf16, format>(tensors, settings);
     }

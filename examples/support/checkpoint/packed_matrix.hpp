@@ -20,8 +20,8 @@ namespace checkpoint {
 template <shunt::quantized F> inline constexpr std::string_view name_of_format = "mxfp4";
 template <> inline constexpr std::string_view name_of_format<shunt::fp8_block> = "fp8";
 template <> inline constexpr std::string_view name_of_format<shunt::nvfp4> = "nvfp4";
-template <> inline constexpr std::string_view name_of_format<shunt::int4<32>> = "int4";
-template <> inline constexpr std::string_view name_of_format<shunt::int4<128>> = "int4";
+template <> inline constexpr std::string_view name_of_format<shunt::int4_group<32>> = "int4";
+template <> inline constexpr std::string_view name_of_format<shunt::int4_group<128>> = "int4";
 
 /// Refuses what pack() cannot take as it is stored, with a sentence that names the tensor.
 template <shunt::quantized F> void must_fit(layer_tensors const& tensors, stored_matrix const& m) {
@@ -62,7 +62,7 @@ template <shunt::quantized F> void must_fit(layer_tensors const& tensors, stored
 /// An expert's matrix of 4-bit integers.
 template <int Group>
 [[nodiscard]] shunt::status pack_integers(shunt::on_host const& on, stored_matrix const& m,
-                                          shunt::view<shunt::int4<Group>, 1> to,
+                                          shunt::view<shunt::int4_group<Group>, 1> to,
                                           std::optional<shunt::pair_layout> pairs) {
   auto const N = static_cast<shunt::offset_t>(m.rows);
   auto const K = static_cast<shunt::offset_t>(m.columns);

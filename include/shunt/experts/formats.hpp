@@ -36,8 +36,8 @@ struct nvfp4 {
 
 /// 4-bit integers; a float scale and a zero point for each Group of a row: 32 (Kimi-K2-Thinking, in
 /// compressed-tensors) or 128 (GPTQ, AWQ). A number is its four bits, 0 .. 15, less the zero point.
-template <int Group> struct int4 {
-  static_assert(Group == 32 || Group == 128, "shunt::int4: Group must be 32 or 128");
+template <int Group> struct int4_group {
+  static_assert(Group == 32 || Group == 128, "shunt::int4_group: Group must be 32 or 128");
   std::uint8_t bits;  ///< as packed
 };
 
@@ -46,7 +46,7 @@ template <class T>
 inline constexpr bool is_int8_group =
     std::same_as<T, int8_group<32>> || std::same_as<T, int8_group<128>>;
 template <class T>
-inline constexpr bool is_int4 = std::same_as<T, int4<32>> || std::same_as<T, int4<128>>;
+inline constexpr bool is_int4 = std::same_as<T, int4_group<32>> || std::same_as<T, int4_group<128>>;
 }  // namespace detail
 
 /// A byte of packed weights in fewer bits.
@@ -87,7 +87,7 @@ template <> struct packing<mxfp4> {
 template <> struct packing<nvfp4> {
   static constexpr offset_t head = 64, block = 16, piece_bytes = 16 + 16 * 16 / 2;
 };
-template <int Group> struct packing<int4<Group>> {
+template <int Group> struct packing<int4_group<Group>> {
   static constexpr offset_t head = 0, block = Group, piece_bytes = 80 + Group * 16 / 2;
 };
 /// Formats of e2m1; and those of four bits, whose numbers lie alike behind the scales of a piece.

@@ -18,8 +18,8 @@ template <class Body> SHUNT_ADDRESSING void with_format(element_type type, Body&
     case element_type::fp8_block: body(static_cast<fp8_block const*>(nullptr)); break;
     case element_type::mxfp4: body(static_cast<mxfp4 const*>(nullptr)); break;
     case element_type::nvfp4: body(static_cast<nvfp4 const*>(nullptr)); break;
-    case element_type::int4_32: body(static_cast<int4<32> const*>(nullptr)); break;
-    case element_type::int4_128: body(static_cast<int4<128> const*>(nullptr)); break;
+    case element_type::int4_32: body(static_cast<int4_group<32> const*>(nullptr)); break;
+    case element_type::int4_128: body(static_cast<int4_group<128> const*>(nullptr)); break;
     case element_type::int8_32: body(static_cast<int8_group<32> const*>(nullptr)); break;
     case element_type::int8_128: body(static_cast<int8_group<128> const*>(nullptr)); break;
     default: break;

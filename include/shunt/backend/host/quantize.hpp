@@ -155,7 +155,8 @@ template <> struct quantize_backend<on_host> {
   /// From numbers that lie in any way: number(e, n, k), scale(e, n, group), zero_point(e, n, group).
   template <int Group, class From>
   static status pack_int4(on_host const& on, From const& from,
-                          expert_matrix<int4<Group>> const& shape, int4<Group>* packed) noexcept {
+                          expert_matrix<int4_group<Group>> const& shape,
+                          int4_group<Group>* packed) noexcept {
     offset_t const K = shape.columns();
     host::pack_rows(on, shape, packed, [&](offset_t e, offset_t first, offset_t count, auto place) {
       for (offset_t n = first; n < first + count; ++n) {

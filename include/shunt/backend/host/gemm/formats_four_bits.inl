@@ -132,8 +132,8 @@ template <> struct decoder<nvfp4> : four_bit_numbers<nvfp4> {
   }
 };
 
-template <int Group> struct decoder<int4<Group>> : four_bit_numbers<int4<Group>> {
-  using four_bit_numbers<int4<Group>>::number, four_bit_numbers<int4<Group>>::over;
+template <int Group> struct decoder<int4_group<Group>> : four_bit_numbers<int4_group<Group>> {
+  using four_bit_numbers<int4_group<Group>>::number, four_bit_numbers<int4_group<Group>>::over;
   static constexpr bool powers = false;
   vf scale[panel_vectors], zero[panel_vectors];  ///< zero points, and `over`
 
