@@ -50,7 +50,7 @@ template <class P> struct layer {
     d.up = shunt::view<float, 3, S>(m.d_up, {{E, 2 * I, H}});
     d.down = shunt::view<float, 3, S>(m.d_down, {{E, H, I}});
     auto const done = shunt::moe_layer(on, matrix(m.x, T, H), weights, matrix(m.y, T, H),
-                                       {m.forward, m.forward_bytes}, options, &saved);
+                                       {.saved = &saved}, {m.forward, m.forward_bytes}, options);
     if (!done.ok()) return done;
     return shunt::moe_layer_backward(on, matrix(m.x, T, H), weights, matrix(m.d_y, T, H), saved,
                                      matrix(m.d_x, T, H), d, {m.backward, m.backward_bytes},
