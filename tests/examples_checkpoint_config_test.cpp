@@ -151,8 +151,8 @@ TEST(CheckpointConfig, Battery42_TheOuterQuantizationCountsWhereTheInnerIsNull) 
   for (bool const null : {false, true}) {
     json config = inside;
     if (null) config["text_config"]["quantization_config"] = nullptr;
-    config["quantization_config"] = {{"quant_method", "gptq"}};
-    EXPECT_PRED2(contains, outcome(config), "quantized by gptq") << null;
+    config["quantization_config"] = {{"quant_method", "quip"}};
+    EXPECT_PRED2(contains, outcome(config), "quantized by quip") << null;
     config["quantization_config"] = {{"weight_block_size", {64, 32}}};
     checkpoint::layer_plan const p = checkpoint::plan_of({"config.json", config.dump()});
     EXPECT_EQ(p.block_rows, 64u);
