@@ -221,7 +221,6 @@ void expect_sentence(error code, std::string const& sentence, Change change) {
     std::size_t bytes = plan_across_scratch_bytes(among, 2, 2, o);
     if (x.rank() == 1) change(among, mine, expert, o, plan, bytes);
     guarded<std::byte> work(bytes);
-    plan_report<> report;
     status const done = plan_across(on_host{.threads = 1}, among, expert, plan, arena<>(work), o);
     EXPECT_EQ(done.code(), code) << done.message();
     said[x.rank()] = done.message();
