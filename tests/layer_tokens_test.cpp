@@ -12,12 +12,6 @@ using setup = layer_setup<float>;
 using run = layer_run<float>;
 on_host const one{.threads = 1};
 
-layer_case larger(char const* name, int tokens) {
-  layer_case c = family(name);
-  c.f.tokens = tokens;
-  return c;
-}
-
 TEST(LayerContract, Battery01_NoTokensAndExpertsWithoutTokens) {
   for (layer_case c : layer_families()) {
     SCOPED_TRACE(c.name);

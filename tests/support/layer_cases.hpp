@@ -143,4 +143,11 @@ inline std::vector<layer_case> layer_families() {
   return {};
 }
 
+/// A family with so many tokens.
+inline layer_case larger(char const* name, int tokens) {
+  layer_case c = family(name);
+  c.f.tokens = tokens;
+  return c;
+}
+
 }  // namespace shunt::test
