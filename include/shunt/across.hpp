@@ -6,96 +6,18 @@
 #include <type_traits>
 
 #include "shunt/across/exchange.hpp"
-#include "shunt/across/layer_backward.hpp"
 #include "shunt/across/placement.hpp"
 #include "shunt/across/plan.hpp"
 #include "shunt/across/recover.hpp"
 #include "shunt/across/rows.hpp"
+#include "shunt/across/run_layer.hpp"
 #include "shunt/across/sum.hpp"
+#include "shunt/backend/host/across.hpp"
 #include "shunt/layer.hpp"
 
 /// Experts on several ranks: tokens go to where their experts are, and rows come back. A transport is a header of
 /// its own: shunt/across/threads.hpp, shunt/across/processes.hpp.
 namespace shunt {
-namespace detail {
-
-/// What kind of products this rank runs: only those of bf16 have two (contract 2).
-template <class T> [[nodiscard]] int arithmetic_of(on_host const& on) noexcept {
-  return std::same_as<T, bf16> && instructions_of(on) == isa::avx512_bf16 ? 1 : 0;
-}
-
-/// moe_layer_across for views.
-template <exchange X, storage T, storage G, weight_format W, any_activation A>
-status run_layer_across(on_host const& on, among_ranks<X> const& among, view<T const, 2> x,
-                        moe_weights<T, G, space::host, W> const& w, view<T, 2> y,
-                        moe_across_outputs<T> const& outputs, arena<> work,
-                        layer_options<A> const& o) noexcept {
-  constexpr char const* who = "moe_layer_across";
-  moe_outputs<T> out{
-      .loss = outputs.loss, .route = outputs.route, .load = outputs.load, .plan = outputs.plan};
-  status own = check::layer_across_forward(on, among, x, w, y, outputs, o);
-  if (among.transport.ranks() == 1) {
-    if (!own.ok()) return own;
-    if (outputs.saved != nullptr) out.saved = &outputs.saved->layer;
-    return run_layer<on_host, T, G, W, A>(on, x, w, y, out, work, o);
-  }
-  bool const training = outputs.saved != nullptr, checked = own.ok();
-  across_layer_sizes<T> const n(among, x.extent(0), w, o);
-  auto const s = across_forward_scratch<T>::carve(on, work, n, o, training);
-  moe_across_saved<T> const keep =
-      training ? *outputs.saved : carve_across_saved<T>(work, n, o, false);
-  if (own.ok()) own = work.check("moe_layer_across.work");
-  across_call<X, T, G, A, W> const call{
-      {on, n.to, x, w, o, out, keep.layer, s.tokens.all_tokens}, among, n, keep, who};
-  stages step(o.hook);
-  rank_header header;
-  header.most_rows = keep.plan.here.row_slot.extent(0);
-  if (own.ok()) {
-    header.tokens = call.choose(step, s);
-    own = step.outcome();
-  }
-  across_agreement<T> const same(1, among, n, w, o, bool(out.route.importance),
-                                 arithmetic_of<T>(on), checked);
-  status const met = agree(who, among, s.plan.messages, own, header, same.list);
-  return met.ok() ? call.forward(step, s, y) : met;
-}
-
-/// moe_layer_across_backward for views.
-template <exchange X, storage T, storage G, storage D, any_activation A>
-status run_layer_across_backward(on_host const& on, among_ranks<X> const& among, view<T const, 2> x,
-                                 moe_weights<T, G> const& w, view<T const, 2> d_y,
-                                 moe_across_saved<T> const& saved, view<D, 2> d_x,
-                                 moe_gradients<> const& g, arena<> work,
-                                 layer_options<A> const& o) noexcept {
-  constexpr char const* who = "moe_layer_across_backward";
-  status own = check::layer_across_backward(on, among, x, w, d_y, saved, d_x, g, o);
-  if (among.transport.ranks() == 1) {
-    if (!own.ok()) return own;
-    return run_layer_backward<on_host, T, G, D, A>(on, x, w, d_y, saved.layer, d_x, g, work, o);
-  }
-  bool const checked = own.ok();
-  across_layer_sizes<T> const n(among, x.extent(0), w, o);
-  auto const s =
-      across_backward_scratch<T>::carve(on, work, n, bool(w.down_bias), !std::same_as<D, float>, o);
-  if (own.ok()) own = work.check("moe_layer_across_backward.work");
-  across_agreement<T> const same(2, among, n, w, o, false, arithmetic_of<T>(on), checked);
-  status const met = agree(who, among, s.messages, own, rank_header{}, same.list);
-  if (!met.ok()) return met;
-  moe_outputs<T> const none;
-  across_call<X, T, G, A> const call{
-      {on, n.to, x, w, o, none, saved.layer, s.tokens.all_tokens}, among, n, saved, who};
-  stages step(o.hook);
-  if constexpr (std::same_as<D, float>) {
-    return call.backward(step, s, d_y, g, d_x);
-  } else {
-    status const done = call.backward(step, s, d_y, g, s.tokens.d_x);
-    if (!done.ok()) return done;
-    return layer_backend<on_host>::round(on, view<float const, 2>(s.tokens.d_x), d_x);
-  }
-}
-
-}  // namespace detail
-
 inline namespace SHUNT_ABI {
 
 /// A moe_across_saved in memory of the caller; `from.fits()` tells whether it sufficed. On one rank it is
@@ -111,7 +33,7 @@ template <exchange X, storage T, storage G, any_activation A>
     return s;
   }
   detail::across_layer_sizes<T> const n(among, tokens, weights, options);
-  return detail::carve_across_saved<T>(from, n, options, true);
+  return detail::carve_across_saved<T>(from, from, n, options, true);
 }
 /// Bytes of a moe_across_saved for a batch of `tokens` of this rank.
 template <exchange X, storage T, storage G, any_activation A>
@@ -134,8 +56,9 @@ template <exchange X, storage T, storage G, weight_format W, any_activation A>
   }
   auto from = arena<>::measuring();
   detail::across_layer_sizes<T> const n(among, tokens, weights, options);
-  static_cast<void>(detail::across_forward_scratch<T>::carve(on, from, n, options, training));
-  if (!training) static_cast<void>(detail::carve_across_saved<T>(from, n, options, false));
+  using scratch = detail::across_forward_scratch<T, on_host>;
+  static_cast<void>(scratch::carve(on, from, from, n, options, training));
+  if (!training) static_cast<void>(detail::carve_across_saved<T>(from, from, n, options, false));
   return from.needed();
 }
 /// Bytes of scratch that moe_layer_across_backward needs.
@@ -148,8 +71,8 @@ template <exchange X, storage T, storage G, any_activation A>
   }
   auto from = arena<>::measuring();
   detail::across_layer_sizes<T> const n(among, tokens, weights, options);
-  static_cast<void>(detail::across_backward_scratch<T>::carve(on, from, n, bool(weights.down_bias),
-                                                              true, options));
+  using scratch = detail::across_backward_scratch<T, on_host>;
+  static_cast<void>(scratch::carve(on, from, from, n, bool(weights.down_bias), true, options));
   return from.needed();
 }
 
@@ -179,8 +102,9 @@ template <exchange X, input<on_host, 2> In, storage T, storage G, weight_format 
                                       layer_options<A> const& options = {}) noexcept {
   static_assert(std::same_as<element_t<In>, T> && std::same_as<element_t<Y>, T>,
                 "shunt::moe_layer_across: x and y must have the weights' storage type");
-  return detail::run_layer_across<X, T, G, W, A>(on, among, as_input<on_host, 2>(x), weights,
-                                                 as_output<on_host, 2>(y), outputs, work, options);
+  return detail::run_layer_across<on_host, X, T, G, W, A>(on, among, as_input<on_host, 2>(x),
+                                                          weights, as_output<on_host, 2>(y),
+                                                          outputs, work, work, options);
 }
 
 /// The same where y is all that is wanted: inference.
@@ -216,9 +140,9 @@ template <exchange X, input<on_host, 2> In, storage T, storage G, input<on_host,
   static_assert(std::same_as<D, T> || std::same_as<D, float>,
                 "shunt::moe_layer_across_backward: d_x must have the weights' storage type, or "
                 "float");
-  return detail::run_layer_across_backward<X, T, G, D, A>(
+  return detail::run_layer_across_backward<on_host, X, T, G, D, A>(
       on, among, as_input<on_host, 2>(x), weights, as_input<on_host, 2>(d_y), saved,
-      as_output<on_host, 2>(d_x), gradients, work, options);
+      as_output<on_host, 2>(d_x), gradients, work, work, options);
 }
 
 }  // namespace shunt

@@ -5,23 +5,24 @@
 namespace shunt::detail {
 inline namespace SHUNT_ABI {
 
-template <exchange X, class T, class G, class A, class W>
-status across_call<X, T, G, A, W>::backward(stages& step, across_backward_scratch<T> const& s,
-                                            tokens_in d_y, moe_gradients<> const& g,
-                                            view<float, 2> d_x) const noexcept {
-  view<float, 2> const d_input = n.latent ? s.tokens.d_latent : d_x;
+template <class P, exchange X, class T, class G, class A, class W>
+status across_call<P, X, T, G, A, W>::backward(stages& step, across_backward_scratch<T, P> const& s,
+                                               tokens_in d_y, moe_gradients<S> const& g,
+                                               view<float, 2, S> d_x) const noexcept {
+  view<float, 2, S> const d_input = n.latent ? s.tokens.d_latent : d_x;
   step("gate_backward", [&] { return backend::all_tokens(on, o.valid, all_tokens); });
   tokens_in const d_sum = this->latent_out_backward(step, s.tokens, d_y);
   send_gradients(step, s, d_sum);
   if (!step.outcome().ok()) return step.outcome();
 
-  dispatch_plan<> const here = kept.plan.received();
-  feed_forward<T, A, space::host> const experts = stack(here);
+  dispatch_plan<S> const here = kept.plan.received();
+  feed_forward<T, A, S> const experts = stack(here);
   offset_t const N = here.tokens;
-  feed_scratch<T, space::host> const feed = first(s.here.feed, N);
+  feed_scratch<T, S> const feed = first(s.here.feed, N);
   tokens_in const in = first(kept.received ? kept.received : s.x, N);
-  view<float const, 1> const gates =
-      n.gate_on_input ? view<float const, 1>{} : flat(view<float const, 2>(first(s.here_gates, N)));
+  view<float const, 1, S> const gates = n.gate_on_input
+                                            ? view<float const, 1, S>{}
+                                            : flat(view<float const, 2, S>(first(s.here_gates, N)));
   if (here.experts() > 0) experts_backward(step, s, experts, in, gates, feed);
   return_gradients(step, s, here, feed, d_input);
   // Weight gradients: once nothing can fail any more.
@@ -41,9 +42,10 @@ status across_call<X, T, G, A, W>::backward(stages& step, across_backward_scratc
 }
 
 /// d_y and the gates of its slots; x once more where nothing was kept.
-template <exchange X, class T, class G, class A, class W>
-void across_call<X, T, G, A, W>::send_gradients(stages& step, across_backward_scratch<T> const& s,
-                                                tokens_in d_sum) const noexcept {
+template <class P, exchange X, class T, class G, class A, class W>
+void across_call<P, X, T, G, A, W>::send_gradients(stages& step,
+                                                   across_backward_scratch<T, P> const& s,
+                                                   tokens_in d_sum) const noexcept {
   offset_t const H = n.hidden;
   step("dispatch", [&] { return dispatch(on, d_sum, saved.plan, s.sent); });
   step("exchange", [&] {
@@ -68,11 +70,10 @@ void across_call<X, T, G, A, W>::send_gradients(stages& step, across_backward_sc
 }
 
 /// Of this rank's experts, all but the weights.
-template <exchange X, class T, class G, class A, class W>
-void across_call<X, T, G, A, W>::experts_backward(
-    stages& step, across_backward_scratch<T> const& s,
-    feed_forward<T, A, space::host> const& experts, tokens_in in, view<float const, 1> gates,
-    feed_scratch<T, space::host> const& feed) const noexcept {
+template <class P, exchange X, class T, class G, class A, class W>
+void across_call<P, X, T, G, A, W>::experts_backward(
+    stages& step, across_backward_scratch<T, P> const& s, feed_forward<T, A, S> const& experts,
+    tokens_in in, view<float const, 1, S> gates, feed_scratch<T, S> const& feed) const noexcept {
   offset_t const N = in.extent(0);
   tokens_in pre = first(kept.pre, N), d_y = first(s.d_y, N);
   if (feed.pre) {
@@ -92,29 +93,30 @@ void across_call<X, T, G, A, W>::experts_backward(
   floats const part = first(s.here.bias_part, N);
   step("experts_backward", [&] { return bias_part(on, d_y, w.down_bias, experts.plan, part); });
   step("experts_backward", [&] {
-    return backend::add(on, view<float const, 2>(part), column_of_one(feed.d_scale),
+    return backend::add(on, view<float const, 2, S>(part), column_of_one(feed.d_scale),
                         experts.plan.segments());
   });
 }
 
 /// Their gradients go back to the tokens, and to the gates.
-template <exchange X, class T, class G, class A, class W>
-void across_call<X, T, G, A, W>::return_gradients(stages& step, across_backward_scratch<T> const& s,
-                                                  dispatch_plan<> const& here,
-                                                  feed_scratch<T, space::host> const& feed,
-                                                  view<float, 2> d_input) const noexcept {
+template <class P, exchange X, class T, class G, class A, class W>
+void across_call<P, X, T, G, A, W>::return_gradients(stages& step,
+                                                     across_backward_scratch<T, P> const& s,
+                                                     dispatch_plan<S> const& here,
+                                                     feed_scratch<T, S> const& feed,
+                                                     view<float, 2, S> d_input) const noexcept {
   offset_t const N = here.tokens;
   auto const back = [&](auto rows, auto arrived, auto* to, offset_t width) {
     using element = std::remove_pointer_t<decltype(to)>;
     step("exchange", [&] {
-      return in_order_of_arrival(on, view<element const, 2>(rows), here, first(arrived, N));
+      return in_order_of_arrival(on, view<element const, 2, S>(rows), here, first(arrived, N));
     });
     step("exchange", [&] {
       return begin_rows(who, among, towards_tokens<element>(kept.plan, arrived.data(), to, width));
     });
   };
   if (n.gate_on_input) {
-    view<T, 2> const returned = s.tokens.experts.d_gated_rows;
+    view<T, 2, S> const returned = s.tokens.experts.d_gated_rows;
     back(first(s.here.d_gated_rows, N), s.d_gated_rows, returned.data(), n.hidden);
     step("exchange", [&] { return finish_rows(who, among); });
     step("dispatch_backward", [&] {
@@ -125,7 +127,7 @@ void across_call<X, T, G, A, W>::return_gradients(stages& step, across_backward_
     return;
   }
   floats const returned = s.tokens.experts.d_rows;
-  view<float, 1> const scales = s.tokens.experts.feed.d_scale;
+  view<float, 1, S> const scales = s.tokens.experts.feed.d_scale;
   back(first(s.here.d_rows, N), s.d_rows, returned.data(), n.hidden);
   back(column_of_one(feed.d_scale), s.d_scale, scales.data(), 1);
   step("exchange", [&] { return finish_rows(who, among); });

@@ -7,44 +7,43 @@
 namespace shunt::detail {
 inline namespace SHUNT_ABI {
 
-template <exchange X, class T, class G, class A, class W = T>
-struct across_call : moe_call<on_host, T, G, A, W> {
-  using layer = moe_call<on_host, T, G, A, W>;
+template <class P, exchange X, class T, class G, class A, class W = T>
+struct across_call : moe_call<P, T, G, A, W> {
+  static constexpr space S = P::memory;
+  using layer = moe_call<P, T, G, A, W>;
+  using ranks = across_backend<P>;
   using layer::all_tokens, layer::n, layer::o, layer::on, layer::out, layer::saved, layer::w,
       layer::x;
   using typename layer::tokens_in;
   using backend = typename layer::backend;
-  using floats = view<float, 2>;
+  using floats = view<float, 2, S>;
 
   among_ranks<X> const& among;
   across_layer_sizes<T> const& sizes;
-  moe_across_saved<T> const& kept;
+  moe_across_saved<T, S> const& kept;
   char const* who;
 
-  // Forward, until the ranks agree: logits, ids, gates. Returns valid tokens.
-  [[nodiscard]] offset_t choose(stages& step, across_forward_scratch<T> const& s) const noexcept {
+  // Forward, until the ranks agree: logits, ids, gates.
+  void choose(stages& step, across_forward_scratch<T, P> const& s) const noexcept {
     this->gate(step);
     step("route", [&] {
-      routing<> ids = chosen();
+      routing<S> ids = chosen();
       ids.z = s.tokens.load.z;
       return route(on, saved.logits, this->router_inputs(), ids, s.tokens.route, o.route);
     });
-    if (!step.outcome().ok()) return 0;
-    return count_slots(sizes.plan, saved.choice.expert, o.valid, s.plan.messages.mine);
   }
   // And then.
-  [[nodiscard]] status forward(stages& step, across_forward_scratch<T> const& s,
-                               view<T, 2> y) const noexcept {
-    plan_counts totals;
+  [[nodiscard]] status forward(stages& step, across_forward_scratch<T, P> const& s,
+                               view<T, 2, S> y) const noexcept {
     step("plan", [&] {
-      return plan_agreed(who, on, among, sizes.plan, saved.choice.expert, o.valid, s.plan,
-                         kept.plan, totals);
+      return ranks::plan(who, on, among, sizes.plan, view<index_t const, 2, S>(saved.choice.expert),
+                         o.valid, s.plan, kept.plan);
     });
     load(step, s);
     this->latent_in(step);
     offset_t const H = n.hidden;
-    view<T, 2> const sent = s.tokens.experts.rows,
-                     received = kept.received ? kept.received : s.received;
+    view<T, 2, S> const sent = s.tokens.experts.rows,
+                        received = kept.received ? kept.received : s.received;
     step("dispatch", [&] {
       return dispatch(on, this->expert_input(), saved.plan, sent, {.gate = gates_on_input()});
     });
@@ -55,54 +54,54 @@ struct across_call : moe_call<on_host, T, G, A, W> {
     step("exchange", [&] { return finish_rows(who, among); });
     if (!step.outcome().ok()) return step.outcome();
 
-    dispatch_plan<> const here = kept.plan.received();
+    dispatch_plan<S> const here = kept.plan.received();
     offset_t const N = here.tokens;
-    view<T, 2> const rows = s.here.rows.slice(0, N), arrived = s.arrived.slice(0, N);
+    view<T, 2, S> const rows = s.here.rows.slice(0, N), arrived = s.arrived.slice(0, N);
     if (here.experts() > 0) {
-      experts_call<on_host, T, A, W> const own{on, local(), o.act, received.slice(0, N),
-                                               {}, here,    false, o.int8_rows};
+      experts_call<P, T, A, W> const own{on, local(), o.act, received.slice(0, N),
+                                         {}, here,    false, o.int8_rows};
       own.forward(step, {{}, s.here.act.slice(0, N), rows}, first(kept.pre, N));
     }
-    step("exchange",
-         [&] { return in_order_of_arrival(on, view<T const, 2>(rows), here, arrived); });
+    step("exchange", [&] { return in_order_of_arrival(on, tokens_in(rows), here, arrived); });
     step("exchange", [&] {
       return begin_rows(who, among, towards_tokens<T>(kept.plan, arrived.data(), sent.data(), H));
     });
     step("exchange", [&] { return finish_rows(who, among); });
-    report(step, s, totals);  // nothing that the caller sees is written before
+    report(step, s);  // nothing that the caller sees is written before
     this->combine_tokens(step, s.tokens, y);
     return step.outcome();
   }
 
-  [[nodiscard]] status backward(stages& step, across_backward_scratch<T> const& s, tokens_in d_y,
-                                moe_gradients<> const& g, view<float, 2> d_x) const noexcept;
+  [[nodiscard]] status backward(stages& step, across_backward_scratch<T, P> const& s, tokens_in d_y,
+                                moe_gradients<S> const& g, view<float, 2, S> d_x) const noexcept;
 
  private:
   template <class V> static V first(V const& m, offset_t count) noexcept {
     return m ? m.slice(0, count) : m;
   }
-  static feed_scratch<T, space::host> first(feed_scratch<T, space::host> s,
-                                            offset_t count) noexcept {
+  static feed_scratch<T, S> first(feed_scratch<T, S> s, offset_t count) noexcept {
     s.d_act = first(s.d_act, count);
+    s.parts = first(s.parts, count);
     s.act = first(s.act, count);
     s.d_pre = first(s.d_pre, count);
     s.d_scale = first(s.d_scale, count);
     s.pre = first(s.pre, count);
     return s;
   }
-  [[nodiscard]] routing<> chosen() const noexcept {
-    routing<> ids;
+  [[nodiscard]] routing<S> chosen() const noexcept {
+    routing<S> ids;
     ids.expert = saved.choice.expert;
     ids.gate = saved.choice.gate;
     return ids;
   }
-  [[nodiscard]] view<float const, 2> gates_on_input() const noexcept {
-    return n.gate_on_input ? view<float const, 2>(saved.choice.gate) : view<float const, 2>{};
+  [[nodiscard]] view<float const, 2, S> gates_on_input() const noexcept {
+    using gates = view<float const, 2, S>;
+    return n.gate_on_input ? gates(saved.choice.gate) : gates{};
   }
-  [[nodiscard]] moe_experts_weights<W> local() const noexcept {
+  [[nodiscard]] moe_experts_weights<W, S> local() const noexcept {
     return {w.up, w.down, w.up_bias, w.down_bias};
   }
-  [[nodiscard]] feed_forward<T, A, space::host> stack(dispatch_plan<> const& here) const noexcept {
+  [[nodiscard]] feed_forward<T, A, S> stack(dispatch_plan<S> const& here) const noexcept {
     return {.up = w.up,
             .down = w.down,
             .up_bias = w.up_bias,
@@ -114,30 +113,26 @@ struct across_call : moe_call<on_host, T, G, A, W> {
   }
 
   // What all ranks have together. Counts are sums of integers; importance is one chain along the ranks.
-  void load(stages& step, across_forward_scratch<T> const& s) const noexcept {
-    rank_messages const& m = s.plan.messages;
-    bool const add = o.route.accumulate;
-    if (!step.outcome().ok()) return;
-    for (offset_t e = 0; e < n.experts; ++e) {
-      s.load.counts[e] = static_cast<index_t>(wanted_by_all(sizes.plan, m, e)) +
-                         (add && out.route.counts ? out.route.counts[e] : 0);
-    }
-    s.load.tokens[0] = add && out.route.tokens ? out.route.tokens[0] : 0;
-    for (int r = 0; r < m.ranks; ++r) {
-      s.load.tokens[0] += static_cast<index_t>(m.header(r).tokens);
-    }
+  void load(stages& step, across_forward_scratch<T, P> const& s) const noexcept {
+    step("plan", [&] {
+      routing<S> before;  // what they are added to
+      if (o.route.accumulate) before = out.route;
+      return ranks::load(on, sizes.plan, s.plan, before, s.load.counts, s.load.tokens);
+    });
     // By the options, not by what this rank has: one without tokens takes part.
     if (o.balance_loss != 0.0f || out.route.importance) importance(step, s);
     if (o.z_loss != 0.0f) step("losses", [&] { return z_of_all(s); });
   }
-  void importance(stages& step, across_forward_scratch<T> const& s) const noexcept {
+  void importance(stages& step, across_forward_scratch<T, P> const& s) const noexcept {
     auto const bytes = static_cast<std::size_t>(n.experts) * sizeof(float);
-    view<float, 1> const chain = s.load.importance;
+    view<float, 1, S> const chain = s.load.importance;
     bool const add = o.route.accumulate && out.route.importance;
-    for (offset_t e = 0; e < n.experts; ++e) chain[e] = add ? out.route.importance[e] : 0.0f;
+    step("route", [&] {
+      return add ? ranks::copy(on, out.route.importance, chain) : ranks::clear(on, chain);
+    });
     step("exchange", [&] { return named(among.transport.carry(chain.data(), bytes)); });
     step("route", [&] {
-      routing<> ids = chosen();
+      routing<S> ids = chosen();
       ids.importance = chain;
       route_options options = o.route;
       options.accumulate = true;
@@ -148,31 +143,25 @@ struct across_call : moe_call<on_host, T, G, A, W> {
       return gather(who, among, chain.data(), s.load.gathered.data(), static_cast<offset_t>(bytes));
     });
     offset_t const last = n.experts * (among.transport.ranks() - 1);
-    for (offset_t e = 0; e < n.experts && step.outcome().ok(); ++e) {
-      chain[e] = s.load.gathered[last + e];
-    }
+    step("route", [&] { return ranks::copy(on, s.load.gathered.slice(last, n.experts), chain); });
   }
   /// The z-loss's gradient to this rank's logits, and the ranks' shares of the loss, added in their order.
-  [[nodiscard]] status z_of_all(across_forward_scratch<T> const& s) const noexcept {
-    routing<> load;
+  [[nodiscard]] status z_of_all(across_forward_scratch<T, P> const& s) const noexcept {
+    routing<S> load;
     load.z = s.tokens.load.z;
     load.tokens = s.load.tokens;
-    view<float, 1> const share = s.load.z_share;
+    view<float, 1, S> const share = s.load.z_share;
     if (status bad = z_loss(on, load, share, saved.d_z, {o.z_loss}); !bad.ok()) return bad;
     status const met = gather(who, among, share.data(), s.load.gathered.data(), sizeof(float));
     if (!met.ok()) return met;
-    float sum = 0.0f;
-    for (int r = 0; r < among.transport.ranks(); ++r) sum += s.load.gathered[r];
-    share[0] = sum;
-    return met;
+    return ranks::add_up(on, s.load.gathered.slice(0, among.transport.ranks()), share);
   }
   [[nodiscard]] status named(status const& done) const noexcept {
     return done.ok() ? done : status::fail(done.code(), "%s: %s", who, done.message());
   }
 
-  void report(stages& step, across_forward_scratch<T> const& s,
-              plan_counts const& totals) const noexcept {
-    routing<> own = out.route;
+  void report(stages& step, across_forward_scratch<T, P> const& s) const noexcept {
+    routing<S> own = out.route;
     own.expert = saved.choice.expert;
     own.gate = saved.choice.gate;
     own.counts = {};
@@ -185,17 +174,17 @@ struct across_call : moe_call<on_host, T, G, A, W> {
         return route(on, saved.logits, this->router_inputs(), own, s.tokens.route, o.route);
       });
     }
-    if (!step.outcome().ok()) return;
-    report_plan(among, sizes.plan, s.plan.messages, kept.plan, totals, out.plan);
-    for (offset_t e = 0; e < n.experts; ++e) {
-      if (out.route.counts) out.route.counts[e] = s.load.counts[e];
-      if (out.route.importance) out.route.importance[e] = s.load.importance[e];
-    }
-    if (out.route.tokens) out.route.tokens[0] = s.load.tokens[0];
-    view<float, 1> const loss = out.loss ? out.loss : s.tokens.loss;
-    if (o.z_loss != 0.0f) loss[1] = s.load.z_share[0];
+    step("plan", [&] { return ranks::report(on, among, sizes.plan, s.plan, kept.plan, out.plan); });
+    auto const give = [&](auto from, auto to) {
+      if (to) step("route", [&] { return ranks::copy(on, from, to); });
+    };
+    view<float, 1, S> const loss = out.loss ? out.loss : s.tokens.loss;
+    give(s.load.counts, out.route.counts);
+    give(s.load.importance, out.route.importance);
+    give(s.load.tokens, out.route.tokens);
+    if (o.z_loss != 0.0f) give(s.load.z_share, loss.slice(1, 1));
     if (saved.d_importance) {
-      routing<> all;
+      routing<S> all;
       all.counts = s.load.counts;
       all.importance = s.load.importance;
       all.tokens = s.load.tokens;
@@ -209,17 +198,17 @@ struct across_call : moe_call<on_host, T, G, A, W> {
   }
 
   /// d_y and the gates of its slots; x once more where nothing was kept.
-  void send_gradients(stages& step, across_backward_scratch<T> const& s,
+  void send_gradients(stages& step, across_backward_scratch<T, P> const& s,
                       tokens_in d_sum) const noexcept;
   /// Of this rank's experts, all but the weights.
-  void experts_backward(stages& step, across_backward_scratch<T> const& s,
-                        feed_forward<T, A, space::host> const& experts, tokens_in in,
-                        view<float const, 1> gates,
-                        feed_scratch<T, space::host> const& feed) const noexcept;
+  void experts_backward(stages& step, across_backward_scratch<T, P> const& s,
+                        feed_forward<T, A, S> const& experts, tokens_in in,
+                        view<float const, 1, S> gates,
+                        feed_scratch<T, S> const& feed) const noexcept;
   /// Their gradients go back to the tokens, and to the gates.
-  void return_gradients(stages& step, across_backward_scratch<T> const& s,
-                        dispatch_plan<> const& here, feed_scratch<T, space::host> const& feed,
-                        view<float, 2> d_input) const noexcept;
+  void return_gradients(stages& step, across_backward_scratch<T, P> const& s,
+                        dispatch_plan<S> const& here, feed_scratch<T, S> const& feed,
+                        view<float, 2, S> d_input) const noexcept;
 };
 
 }  // namespace SHUNT_ABI

@@ -11,11 +11,11 @@ namespace shunt::check {
 inline namespace SHUNT_ABI {
 
 /// What forward and backward are given alike.
-template <exchange X, class T, class G, class W, class A>
-[[nodiscard]] status layer_across(char const* who, on_host const& on, among_ranks<X> const& among,
-                                  view<T const, 2> x,
-                                  ::shunt::moe_weights<T, G, space::host, W> const& w,
-                                  layer_options<A> const& o) noexcept {
+template <class P, exchange X, class T, class G, class W, class A>
+[[nodiscard]] status layer_across(char const* who, P const& on, among_ranks<X> const& among,
+                                  view<T const, 2, P::memory> x,
+                                  ::shunt::moe_weights<T, G, P::memory, W> const& w,
+                                  layer_options<A, P::memory> const& o) noexcept {
   constexpr offset_t most = std::numeric_limits<index_t>::max();
   offset_t const tokens = x.extent(0), width = w.gate.extent(1);
   int const rank = among.transport.rank();
@@ -60,10 +60,10 @@ template <exchange X, class T, class G, class W, class A>
 }
 
 /// A moe_across_saved as carve_moe_across_saved gives it with the same arguments.
-template <exchange X, class T, class G, class W, class A>
+template <exchange X, class T, class G, space S, class W, class A>
 [[nodiscard]] status saved_across(char const* who, among_ranks<X> const& among, offset_t tokens,
-                                  ::shunt::moe_weights<T, G, space::host, W> const& w,
-                                  layer_options<A> o, moe_across_saved<T> const& saved) noexcept {
+                                  ::shunt::moe_weights<T, G, S, W> const& w, layer_options<A, S> o,
+                                  moe_across_saved<T, S> const& saved) noexcept {
   if (among.transport.ranks() == 1) {
     return layer_saved(who, ::shunt::detail::moe_sizes(tokens, w, o), o, saved.layer);
   }
@@ -87,15 +87,16 @@ template <exchange X, class T, class G, class W, class A>
                       : status{});
 }
 
-template <exchange X, class T, class G, class W, class A>
-[[nodiscard]] status layer_across_forward(on_host const& on, among_ranks<X> const& among,
-                                          view<T const, 2> x,
-                                          ::shunt::moe_weights<T, G, space::host, W> const& w,
-                                          view<T, 2> y, moe_across_outputs<T> const& out,
-                                          layer_options<A> const& o) noexcept {
+template <class P, exchange X, class T, class G, class W, class A>
+[[nodiscard]] status layer_across_forward(P const& on, among_ranks<X> const& among,
+                                          view<T const, 2, P::memory> x,
+                                          ::shunt::moe_weights<T, G, P::memory, W> const& w,
+                                          view<T, 2, P::memory> y,
+                                          moe_across_outputs<T, P::memory> const& out,
+                                          layer_options<A, P::memory> const& o) noexcept {
   constexpr char const* who = "moe_layer_across";
   if (status bad = layer_across(who, on, among, x, w, o); !bad.ok()) return bad;
-  moe_outputs<T> const others{
+  moe_outputs<T, P::memory> const others{
       .loss = out.loss, .route = out.route, .load = out.load, .plan = out.plan};
   if (status bad = first_of(tokens_of_layer("moe_layer_across.y", y, x.extent(0), w.gate.extent(1)),
                             layer_outputs(who, x.extent(0), w, others, o),
@@ -108,12 +109,12 @@ template <exchange X, class T, class G, class W, class A>
   return saved_across(who, among, x.extent(0), w, o, *out.saved);
 }
 
-template <exchange X, class T, class G, class D, class A>
-[[nodiscard]] status layer_across_backward(on_host const& on, among_ranks<X> const& among,
-                                           view<T const, 2> x, ::shunt::moe_weights<T, G> const& w,
-                                           view<T const, 2> d_y, moe_across_saved<T> const& saved,
-                                           view<D, 2> d_x, moe_gradients<> const& g,
-                                           layer_options<A> const& o) noexcept {
+template <class P, exchange X, class T, class G, class D, class A>
+[[nodiscard]] status layer_across_backward(
+    P const& on, among_ranks<X> const& among, view<T const, 2, P::memory> x,
+    ::shunt::moe_weights<T, G, P::memory> const& w, view<T const, 2, P::memory> d_y,
+    moe_across_saved<T, P::memory> const& saved, view<D, 2, P::memory> d_x,
+    moe_gradients<P::memory> const& g, layer_options<A, P::memory> const& o) noexcept {
   constexpr char const* who = "moe_layer_across_backward";
   if (status bad = layer_across(who, on, among, x, w, o); !bad.ok()) return bad;
   offset_t const tokens = x.extent(0), width = w.gate.extent(1);
@@ -148,10 +149,10 @@ inline namespace SHUNT_ABI {
 template <class T> struct across_agreement {
   agreed_number list[21];
 
-  template <exchange X, class G, class W, class A>
+  template <exchange X, class G, space S, class W, class A>
   across_agreement(int call, among_ranks<X> const& among, across_layer_sizes<T> const& n,
-                   moe_weights<T, G, space::host, W> const& w, layer_options<A> const& o,
-                   bool importance, int arithmetic, bool checked) noexcept
+                   moe_weights<T, G, S, W> const& w, layer_options<A, S> const& o, bool importance,
+                   int arithmetic, bool checked) noexcept
       : list{{"call (1: forward, 2: backward)", call},
              {"x: bytes of an element", sizeof(T)},
              {"weights.gate: extent 0 (experts)", n.to.experts},

@@ -6,24 +6,24 @@ namespace shunt {
 
 /// What moe_layer_across keeps for backward; the layer's input x is the caller's to keep. Carved from the
 /// caller's bytes by carve_moe_across_saved: one for each layer and micro-batch in flight.
-template <storage T> struct moe_across_saved {
-  moe_saved<T> layer;  ///< of this rank's tokens; its plan is of the rows sent
-  across_plan plan;    ///< where they went, and what came
-  view<T, 2>
-      received;    ///< [N,H] what this rank's experts saw; null when recomputing: it is sent again
-  view<T, 2> pre;  ///< [N,2I] pre-activations; null when recomputing
+template <storage T, space S = space::host> struct moe_across_saved {
+  moe_saved<T, S> layer;      ///< of this rank's tokens; its plan is of the rows sent
+  basic_across_plan<S> plan;  ///< where they went, and what came
+  view<T, 2, S>
+      received;  ///< [N,H] what this rank's experts saw; null when recomputing: it is sent again
+  view<T, 2, S> pre;  ///< [N,2I] pre-activations; null when recomputing
 };
 
 /// What moe_layer_across writes in addition to y. Each member is optional.
-template <storage T> struct moe_across_outputs {
+template <storage T, space S = space::host> struct moe_across_outputs {
   /// For backward, from carve_moe_across_saved; null: inference. Its memory is written, not its views.
-  moe_across_saved<T> const* saved = nullptr;
-  view<float, 1> loss = {};  ///< [2] balance loss and z-loss, of the tokens of all ranks
+  moe_across_saved<T, S> const* saved = nullptr;
+  view<float, 1, S> loss = {};  ///< [2] balance loss and z-loss, of the tokens of all ranks
   /// What route() writes. `counts`, `importance` and `tokens` are those of all ranks; the others of this
   /// rank's tokens.
-  routing<> route = {};
-  load_report<> load = {};  ///< figures of the load on this rank's experts, from all ranks
-  plan_report<> plan =
+  routing<S> route = {};
+  load_report<S> load = {};  ///< figures of the load on this rank's experts, from all ranks
+  plan_report<S> plan =
       {};  ///< wanted and kept: of this rank's experts; totals: of its tokens' slots
 };
 

@@ -43,34 +43,48 @@ template <exchange X>
           .drop = drop};
 }
 
-struct across_plan_scratch {
-  rank_messages messages;
-  view<index_t, 2> place;      // [T,K] the place of each slot
-  view<index_t, 1> of_expert;  // [E] the place that tokens of one rank use
-  view<index_t, 2> kept;       // [R,E] slots of each rank that have a row
-  view<index_t, 1> used;       // [E]
-  view<offset_t, 1> received;  // [R] rows that each rank receives
-  arena<> plan;
+/// What a policy's backend does of a call across ranks: one specialization in each backend's across header.
+template <class P> struct across_backend;
+/// What a backend needs beside the plan's memory: nothing, where it has no specialization.
+template <class P> struct across_tables {
+  static across_tables carve(arena<P::memory>&, arena<>&, across_sizes const&) noexcept {
+    return {};
+  }
+};
 
-  static across_plan_scratch carve(arena<>& from, across_sizes const& n) noexcept {
+/// Counts and what follows from them are the host's on every policy; slots are where the ids are.
+template <class P> struct across_plan_scratch {
+  static constexpr space S = P::memory;
+  rank_messages messages;
+  view<index_t, 2, S> place;       // [T,K] the place of each slot
+  view<plan_counts, 1, S> totals;  // [1] of this rank's slots
+  view<index_t, 1> of_expert;      // [E] the place that tokens of one rank use
+  view<index_t, 2> kept;           // [R,E] slots of each rank that have a row
+  view<index_t, 1> used;           // [E]
+  view<offset_t, 1> received;      // [R] rows that each rank receives
+  across_tables<P> tables;
+  arena<S> plan;
+
+  /// `counts`: host memory, the same arena where the policy's memory is the host's.
+  static across_plan_scratch carve(P const& on, arena<S>& from, arena<>& counts,
+                                   across_sizes const& n) noexcept {
     auto const list = [&](offset_t count) {
-      return view<index_t, 1>(from.take<index_t>(count), {{count}});
-    };
-    auto const matrix = [&](offset_t rows, offset_t columns) {
-      return view<index_t, 2>(from.take<index_t>(rows * columns), {{rows, columns}});
+      return view<index_t, 1>(counts.take<index_t>(count), {{count}});
     };
     across_plan_scratch s;
-    s.messages = rank_messages::carve(from, n.ranks, n.counts());
-    s.place = matrix(n.tokens, n.top_k);
+    s.messages = rank_messages::carve(counts, n.ranks, n.counts());
+    s.place =
+        view<index_t, 2, S>(from.template take<index_t>(n.tokens * n.top_k), {{n.tokens, n.top_k}});
+    s.totals = view<plan_counts, 1, S>(from.template take<plan_counts>(1), {{1}});
     s.of_expert = list(n.experts);
-    s.kept = matrix(n.ranks, n.experts);
+    s.kept = view<index_t, 2>(counts.take<index_t>(n.ranks * n.experts), {{n.ranks, n.experts}});
     s.used = list(n.experts);
-    s.received = view<offset_t, 1>(from.take<offset_t>(n.ranks), {{n.ranks}});
-    std::size_t const bytes =
-        plan_scratch_bytes(on_host{}, {.tokens = static_cast<index_t>(n.tokens),
-                                       .experts = static_cast<index_t>(n.places),
-                                       .top_k = static_cast<index_t>(n.top_k)});
-    s.plan = {from.take<std::byte>(static_cast<offset_t>(bytes)), bytes};
+    s.received = view<offset_t, 1>(counts.take<offset_t>(n.ranks), {{n.ranks}});
+    s.tables = across_tables<P>::carve(from, counts, n);
+    std::size_t const bytes = plan_scratch_bytes(on, {.tokens = static_cast<index_t>(n.tokens),
+                                                      .experts = static_cast<index_t>(n.places),
+                                                      .top_k = static_cast<index_t>(n.top_k)});
+    s.plan = {from.template take<std::byte>(static_cast<offset_t>(bytes)), bytes};
     return s;
   }
 };
@@ -135,8 +149,10 @@ void each_transfer(across_sizes const& n, expert_placement const& p, view<index_
 }
 
 /// Whether every rank has memory for what it would receive: the same answer on all of them.
-[[nodiscard]] inline status room_for_rows(char const* who, across_sizes const& n,
-                                          expert_placement const& p, across_plan_scratch const& s) {
+template <class P>
+[[nodiscard]] status room_for_rows(char const* who, across_sizes const& n,
+                                   expert_placement const& p,
+                                   across_plan_scratch<P> const& s) noexcept {
   for (int rank = 0; rank < n.ranks; ++rank) s.received[rank] = 0;
   each_transfer(n, p, s.kept, s.of_expert,
                 [&](int, int owner, index_t, index_t rows) { s.received[owner] += rows; });
@@ -154,7 +170,7 @@ void each_transfer(across_sizes const& n, expert_placement const& p, view<index_
 
 /// recv_start, and `here`: the rows that come, in the order of source ranks, each rank's place by place.
 inline void plan_received(across_sizes const& n, expert_placement const& p, int rank,
-                          across_plan_scratch const& s, across_plan const& plan) noexcept {
+                          across_plan_scratch<on_host> const& s, across_plan const& plan) noexcept {
   index_t const first = p.start[rank];
   view<index_t, 1> const offset = plan.here.offset;
   for (offset_t e = 0; e < offset.extent(0); ++e) offset[e] = 0;
@@ -183,7 +199,7 @@ inline void plan_received(across_sizes const& n, expert_placement const& p, int 
 /// expert. Returns the slots left out.
 inline index_t place_slots(across_sizes const& n, int rank, expert_placement const& p,
                            view<index_t const, 2> expert, view<std::uint8_t const, 1> valid,
-                           across_plan_scratch const& s) noexcept {
+                           across_plan_scratch<on_host> const& s) noexcept {
   places_of_rank(p, rank, s.of_expert);
   for (offset_t e = 0; e < n.experts; ++e) s.used[e] = 0;
   index_t dropped = 0;
@@ -214,12 +230,13 @@ inline index_t place_slots(across_sizes const& n, int rank, expert_placement con
   return dropped;
 }
 
-/// The plan, once the ranks agree; `totals`: of this rank's slots. Writes the plan alone.
-template <class P, exchange X>
-[[nodiscard]] status plan_agreed(char const* who, P const& on, among_ranks<X> const& among,
+/// The plan, once the ranks agree. Writes the plan alone.
+template <exchange X>
+[[nodiscard]] status plan_agreed(char const* who, on_host const& on, among_ranks<X> const& among,
                                  across_sizes const& n, view<index_t const, 2> expert,
-                                 view<std::uint8_t const, 1> valid, across_plan_scratch const& s,
-                                 across_plan const& plan, plan_counts& totals) noexcept {
+                                 view<std::uint8_t const, 1> valid,
+                                 across_plan_scratch<on_host> const& s,
+                                 across_plan const& plan) noexcept {
   expert_placement const& p = among.placement;
   int const rank = among.transport.rank();
   share_capacity(n, s.messages, s.kept);
@@ -230,24 +247,24 @@ template <class P, exchange X>
                                     {.valid = valid,
                                      .experts = static_cast<index_t>(n.places),
                                      .zero_experts = static_cast<index_t>(n.zero),
-                                     .report = {.totals = view<plan_counts, 1>(&totals, {{1}})}});
+                                     .report = {.totals = s.totals}});
   for (int r = 0; r <= n.ranks; ++r) plan.send_start[r] = plan.to.offset[p.start[r]];
-  totals.dropped += dropped;
-  totals.unrouted -= dropped;
+  s.totals[0].dropped += dropped;
+  s.totals[0].unrouted -= dropped;
   return made;
 }
 
 /// What the caller wants to know of it.
 template <exchange X>
-void report_plan(among_ranks<X> const& among, across_sizes const& n, rank_messages const& m,
-                 across_plan const& plan, plan_counts const& totals,
+void report_plan(among_ranks<X> const& among, across_sizes const& n,
+                 across_plan_scratch<on_host> const& s, across_plan const& plan,
                  plan_report<> const& report) noexcept {
   expert_placement const& p = among.placement;
   index_t const first = p.start[among.transport.rank()];
-  if (report.totals) report.totals[0] = totals;
+  if (report.totals) report.totals[0] = s.totals[0];
   for (index_t i = 0; i < n.local; ++i) {
     if (report.wanted) {
-      report.wanted[i] = static_cast<index_t>(wanted_by_all(n, m, p.expert[first + i]));
+      report.wanted[i] = static_cast<index_t>(wanted_by_all(n, s.messages, p.expert[first + i]));
     }
     if (report.kept) report.kept[i] = plan.here.offset[i + 1] - plan.here.offset[i];
   }

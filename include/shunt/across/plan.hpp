@@ -31,10 +31,10 @@ template <exchange X> struct among_ranks {
 /// rows that came, in the order of ranks, become those of this rank's experts, in (source rank, slot) order.
 ///   Shapes  to: T tokens, top_k K, P places · here: as many tokens as there is room for rows, top_k 1,
 ///           L experts · send_start, recv_start [R+1]
-struct across_plan {
-  dispatch_plan<> to;                        ///< slots → rows sent
-  dispatch_plan<> here;                      ///< rows received → rows of experts; see received()
-  view<offset_t, 1> send_start, recv_start;  ///< [R+1] as in exchange_rows
+template <space S = space::host> struct basic_across_plan {
+  dispatch_plan<S> to;                       ///< slots → rows sent
+  dispatch_plan<S> here;                     ///< rows received → rows of experts; see received()
+  view<offset_t, 1> send_start, recv_start;  ///< [R+1] as in exchange_rows, in host memory
 
   /// Rows that came.
   [[nodiscard]] offset_t rows_received() const noexcept {
@@ -43,8 +43,8 @@ struct across_plan {
   /// Rows that were sent.
   [[nodiscard]] offset_t rows_sent() const noexcept { return send_start[send_start.extent(0) - 1]; }
   /// `here`, for as many rows as came.
-  [[nodiscard]] dispatch_plan<> received() const noexcept {
-    dispatch_plan<> p = here;
+  [[nodiscard]] dispatch_plan<S> received() const noexcept {
+    dispatch_plan<S> p = here;
     offset_t const rows = rows_received();
     p.tokens = static_cast<index_t>(rows);
     p.row_slot = here.row_slot.slice(0, rows);
@@ -52,6 +52,8 @@ struct across_plan {
     return p;
   }
 };
+/// A plan in host memory.
+using across_plan = basic_across_plan<>;
 
 /// Options of plan_across.
 struct across_plan_options {

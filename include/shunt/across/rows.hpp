@@ -45,9 +45,9 @@ template <exchange X>
 }
 
 /// A plan as carve_across_plan makes it.
-template <exchange X>
+template <exchange X, space S>
 [[nodiscard]] status across_plan(char const* who, among_ranks<X> const& among,
-                                 ::shunt::across_plan const& p) noexcept {
+                                 ::shunt::basic_across_plan<S> const& p) noexcept {
   offset_t const ends = offset_t{among.transport.ranks()} + 1;
   argument const here(who, "plan.here.slot_row"), send(who, "plan.send_start"),
       recv(who, "plan.recv_start"), local(who, "plan.here: experts"), to(who, "plan.to: experts");
@@ -115,22 +115,22 @@ template <exchange X>
 }
 /// From the ranks of the tokens to those of the experts, and the other way. The first rows of `from` and `to`
 /// are taken; both have contiguous rows without gaps.
-template <class T>
-[[nodiscard]] exchange_rows towards_experts(across_plan const& plan, T const* from, T* to,
+template <class T, space S>
+[[nodiscard]] exchange_rows towards_experts(basic_across_plan<S> const& plan, T const* from, T* to,
                                             offset_t width) noexcept {
   return {from, to, static_cast<std::size_t>(width) * sizeof(T), plan.send_start, plan.recv_start};
 }
-template <class T>
-[[nodiscard]] exchange_rows towards_tokens(across_plan const& plan, T const* from, T* to,
+template <class T, space S>
+[[nodiscard]] exchange_rows towards_tokens(basic_across_plan<S> const& plan, T const* from, T* to,
                                            offset_t width) noexcept {
   return {from, to, static_cast<std::size_t>(width) * sizeof(T), plan.recv_start, plan.send_start};
 }
 /// Rows of experts in the order in which they came: a copy, so that no bit changes.
 template <class P, class T>
-[[nodiscard]] status in_order_of_arrival(P const& on, view<T const, 2> rows,
-                                         dispatch_plan<> const& received,
-                                         view<T, 2> arrived) noexcept {
-  dispatch_plan<> back = received;  // the inverse: each row of an expert goes to its slot
+[[nodiscard]] status in_order_of_arrival(P const& on, view<T const, 2, P::memory> rows,
+                                         dispatch_plan<P::memory> const& received,
+                                         view<T, 2, P::memory> arrived) noexcept {
+  dispatch_plan<P::memory> back = received;  // the inverse: each row of an expert goes to its slot
   back.row_slot = received.slot_row;
   back.slot_row = received.row_slot;
   return dispatch(on, rows, back, arrived);
@@ -147,8 +147,9 @@ template <exchange X>
                                                     index_t top_k,
                                                     across_plan_options const& o = {}) noexcept {
   auto from = arena<>::measuring();
-  static_cast<void>(detail::across_plan_scratch::carve(
-      from, detail::sizes_across(among, tokens, top_k, o.capacity, o.drop, o.zero_experts)));
+  static_cast<void>(detail::across_plan_scratch<on_host>::carve(
+      on_host{}, from, from,
+      detail::sizes_across(among, tokens, top_k, o.capacity, o.drop, o.zero_experts)));
   return from.needed();
 }
 /// Scratch of send_rows for rows of `width` elements of T.
@@ -197,7 +198,7 @@ template <exchange X>
   }
   auto const n = detail::sizes_across(among, expert.extent(0), expert.extent(1), options.capacity,
                                       options.drop, options.zero_experts);
-  auto const s = detail::across_plan_scratch::carve(work, n);
+  auto const s = detail::across_plan_scratch<on_host>::carve(on, work, work, n);
   if (own.ok()) own = work.check("plan_across.work");
   detail::rank_header header;
   header.most_rows = plan.here.row_slot.extent(0);
@@ -211,10 +212,8 @@ template <exchange X>
       {"options.drop", static_cast<std::int64_t>(n.drop)}};
   status const met = detail::agree(who, among, s.messages, own, header, same);
   if (!met.ok()) return met;
-  plan_counts totals;
-  status const made =
-      detail::plan_agreed(who, on, among, n, expert, options.valid, s, plan, totals);
-  if (made.ok()) detail::report_plan(among, n, s.messages, plan, totals, options.report);
+  status const made = detail::plan_agreed(who, on, among, n, expert, options.valid, s, plan);
+  if (made.ok()) detail::report_plan(among, n, s, plan, options.report);
   return made;
 }
 

@@ -1,0 +1,82 @@
+#pragma once
+#include <concepts>
+
+#include "shunt/across/make_plan.hpp"
+#include "shunt/backend/host/pool.hpp"
+#include "shunt/backend/host/simd/regions.hpp"
+#include "shunt/route/routing.hpp"
+
+namespace shunt::detail {
+
+template <> struct across_backend<on_host> {
+  /// What kind of products this rank runs: only those of bf16 have two (contract 2).
+  template <class T> [[nodiscard]] static int arithmetic(on_host const& on) noexcept {
+    return std::same_as<T, bf16> && instructions_of(on) == isa::avx512_bf16 ? 1 : 0;
+  }
+  /// The one gather, with the counts of this rank's slots.
+  template <exchange X, int N>
+  [[nodiscard]] static status agree_on_slots(char const* who, on_host const&,
+                                             among_ranks<X> const& among, across_sizes const& n,
+                                             view<index_t const, 2> expert,
+                                             view<std::uint8_t const, 1> valid,
+                                             across_plan_scratch<on_host> const& s,
+                                             status const& own, rank_header header,
+                                             agreed_number const (&list)[N]) noexcept {
+    if (own.ok()) header.tokens = count_slots(n, expert, valid, s.messages.mine);
+    return detail::agree(who, among, s.messages, own, header, list);
+  }
+  template <exchange X, int N>
+  [[nodiscard]] static status agree(char const* who, on_host const&, among_ranks<X> const& among,
+                                    rank_messages const& m, status const& own,
+                                    agreed_number const (&list)[N]) noexcept {
+    return detail::agree(who, among, m, own, rank_header{}, list);
+  }
+  template <exchange X>
+  [[nodiscard]] static status plan(char const* who, on_host const& on, among_ranks<X> const& among,
+                                   across_sizes const& n, view<index_t const, 2> expert,
+                                   view<std::uint8_t const, 1> valid,
+                                   across_plan_scratch<on_host> const& s,
+                                   across_plan const& to) noexcept {
+    return plan_agreed(who, on, among, n, expert, valid, s, to);
+  }
+  /// Slots of all ranks by expert, and their tokens, added to those of `before`.
+  [[nodiscard]] static status load(on_host const&, across_sizes const& n,
+                                   across_plan_scratch<on_host> const& s, routing<> const& before,
+                                   view<index_t, 1> counts, view<index_t, 1> tokens) noexcept {
+    rank_messages const& m = s.messages;
+    for (offset_t e = 0; e < counts.extent(0); ++e) {
+      counts[e] =
+          static_cast<index_t>(wanted_by_all(n, m, e)) + (before.counts ? before.counts[e] : 0);
+    }
+    tokens[0] = before.tokens ? before.tokens[0] : 0;
+    for (int r = 0; r < m.ranks; ++r) tokens[0] += static_cast<index_t>(m.header(r).tokens);
+    return {};
+  }
+  template <exchange X>
+  [[nodiscard]] static status report(on_host const&, among_ranks<X> const& among,
+                                     across_sizes const& n, across_plan_scratch<on_host> const& s,
+                                     across_plan const& plan, plan_report<> const& to) noexcept {
+    report_plan(among, n, s, plan, to);
+    return {};
+  }
+
+  template <class T>
+  [[nodiscard]] static status copy(on_host const&, view<T, 1> from, view<T, 1> to) noexcept {
+    for (offset_t i = 0; i < to.extent(0); ++i) to[i] = from[i];
+    return {};
+  }
+  template <class T> [[nodiscard]] static status clear(on_host const&, view<T, 1> to) noexcept {
+    for (offset_t i = 0; i < to.extent(0); ++i) to[i] = T{};
+    return {};
+  }
+  /// sum[0] = the parts, one after the other.
+  [[nodiscard]] static status add_up(on_host const&, view<float, 1> parts,
+                                     view<float, 1> sum) noexcept {
+    float all = 0.0f;
+    for (offset_t i = 0; i < parts.extent(0); ++i) all += parts[i];
+    sum[0] = all;
+    return {};
+  }
+};
+
+}  // namespace shunt::detail
