@@ -89,6 +89,80 @@ void rows_table(Job const& job, gemm_segment const& segment, gemm_piece const& p
   });
 }
 
+/// Calls make(column, columns, panel) for each panel of a piece; panels follow one another from `to` on.
+template <class Make>
+SHUNT_INLINE void each_panel(gemm_piece const& piece, float* to, Make make) noexcept {
+  for (std::int64_t j = 0; j < piece.columns; j += panel_columns) {
+    std::int64_t const left = piece.columns - j;
+    make(piece.column + j, left < panel_columns ? left : panel_columns, to + j * piece.depth);
+  }
+}
+
+/// A dgrad piece of weights that lie anyhow.
+template <class T, class Job>
+void pack_b_dgrad(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                  float* to) noexcept {
+  std::int64_t const n = piece.k, cs = job.w.column_stride;
+  auto const row = [&](std::int64_t i) { return row_of<T const>(job.w, segment.expert, n + i); };
+  if (job.w.packed) {
+    T const* const w = expert_of<T const>(job.w, segment.expert);
+    each_panel(piece, to, [&](std::int64_t column, std::int64_t columns, float* panel) {
+      panel_from_packed(job, w, piece, column, columns, panel);
+    });
+  } else if (job.w.row_stride == 1 && in_one_run(job.w.pairs, n, piece.depth)) {
+    T const* const from = row(0);
+    each_panel(piece, to, [&](std::int64_t column, std::int64_t columns, float* panel) {
+      panel_across([&](std::int64_t j) { return from + (column + j) * cs; }, columns, piece.depth,
+                   panel);
+    });
+  } else {
+    each_panel(piece, to, [&](std::int64_t column, std::int64_t columns, float* panel) {
+      auto const at = [&](std::int64_t i, std::int64_t j) { return row(i) + (column + j) * cs; };
+      panel_of_elements(at, columns, piece.depth, panel);
+    });
+  }
+}
+
+/// A forward piece of weights that are not packed; their rows begin at `first`.
+template <class T, class Job>
+void pack_b_forward(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                    std::int64_t first, float* to) noexcept {
+  std::int64_t const cs = job.w.column_stride;
+  each_panel(piece, to, [&](std::int64_t column, std::int64_t columns, float* panel) {
+    auto const from = [&](std::int64_t j) {
+      return row_of<T const>(job.w, segment.expert, first + column + j) + piece.k * cs;
+    };
+    if (cs == 1) {
+      panel_across(from, columns, piece.depth, panel);
+    } else {
+      panel_of_elements([&](std::int64_t i, std::int64_t j) { return from(j) + i * cs; }, columns,
+                        piece.depth, panel);
+    }
+  });
+}
+
+/// A forward piece of packed weights, as they are where the tile reads them so.
+template <class T, class Job>
+void use_packed(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
+                std::int64_t first, std::int64_t rows, packed_b& right, float* to) noexcept {
+  std::int64_t const stride = job.k * panel_columns;
+  T const* const from = expert_of<T const>(job.w, segment.expert) +
+                        packed_panel(job.w.pairs, first + piece.column) * stride +
+                        piece.k * panel_columns;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    right.data = const_cast<float*>(from);  // read only, as all panels that are ready
+    right.stride = stride;
+  } else if (widened_in_pairs<T> || rows >= tile_rows) {
+    right.from = packed_b::packed;
+    right.narrow = from;
+    right.narrow_stride = stride;
+  } else {
+    for (std::int64_t p = 0; p < right.panels; ++p) {
+      widen_row(from + p * stride, right.stride, to + p * right.stride);
+    }
+  }
+}
+
 /// The right operand of one piece. `table`: its rows, made by rows_table for the whole strip, which
 /// begins at `strip`; null: they do not lie so. Only high first tiles read weights as they lie.
 template <class T, class Job>
@@ -96,14 +170,7 @@ packed_b pack_b(Job const& job, gemm_segment const& segment, gemm_piece const& p
                 void const* const* table, std::int64_t strip, std::int64_t rows,
                 float* to) noexcept {
   std::int64_t const panels = (piece.columns + panel_columns - 1) / panel_columns;
-  std::int64_t const keep_stride = piece.depth * panel_columns;
-  packed_b right{packed_b::ready, panels, to, keep_stride, nullptr, 0, nullptr, 0};
-  auto const each = [&](auto make) __attribute__((always_inline)) {
-    for (std::int64_t p = 0; p < panels; ++p) {
-      std::int64_t const j = p * panel_columns, left = piece.columns - j;
-      make(piece.column + j, left < panel_columns ? left : panel_columns, to + p * keep_stride);
-    }
-  };
+  packed_b right{packed_b::ready, panels, to, piece.depth * panel_columns, nullptr, 0, nullptr, 0};
   if (table != nullptr) {
     if (rows >= tile_rows && piece.columns % panel_columns == 0) {
       right.from = packed_b::rows;
@@ -113,63 +180,18 @@ packed_b pack_b(Job const& job, gemm_segment const& segment, gemm_piece const& p
     }
     for (std::int64_t i = 0; i < piece.depth; ++i) {
       pack_along(static_cast<T const*>(table[i]) + (piece.column - strip), piece.columns,
-                 to + i * panel_columns, keep_stride);
-    }
-    return right;
-  }
-  T const* const w = expert_of<T const>(job.w, segment.expert);
-  auto const row = [&](std::int64_t n) { return row_of<T const>(job.w, segment.expert, n); };
-  std::int64_t const cs = job.w.column_stride;
-  if (is<gemm_kind::dgrad>(job)) {
-    std::int64_t const n = piece.k;
-    if (job.w.packed) {
-      each([&](std::int64_t column, std::int64_t columns, float* panel) {
-        panel_from_packed(job, w, piece, column, columns, panel);
-      });
-    } else if (job.w.row_stride == 1 && in_one_run(job.w.pairs, n, piece.depth)) {
-      T const* const from = row(n);
-      each([&](std::int64_t column, std::int64_t columns, float* panel) {
-        panel_across([&](std::int64_t j) { return from + (column + j) * cs; }, columns, piece.depth,
-                     panel);
-      });
-    } else {
-      each([&](std::int64_t column, std::int64_t columns, float* panel) {
-        auto const at = [&](std::int64_t i, std::int64_t j) {
-          return row(n + i) + (column + j) * cs;
-        };
-        panel_of_elements(at, columns, piece.depth, panel);
-      });
+                 to + i * panel_columns, right.stride);
     }
     return right;
   }
   std::int64_t const first = piece.half * (job.n / 2);
-  if (job.w.packed) {
-    std::int64_t const stride = job.k * panel_columns;
-    T const* const from =
-        w + packed_panel(job.w.pairs, first + piece.column) * stride + piece.k * panel_columns;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      right.data = const_cast<float*>(from);  // read only, as all panels that are ready
-      right.stride = stride;
-    } else if (widened_in_pairs<T> || rows >= tile_rows) {
-      right.from = packed_b::packed;
-      right.narrow = from;
-      right.narrow_stride = stride;
-    } else {
-      for (std::int64_t p = 0; p < panels; ++p) {
-        widen_row(from + p * stride, keep_stride, to + p * keep_stride);
-      }
-    }
-    return right;
+  if (is<gemm_kind::dgrad>(job)) {
+    pack_b_dgrad<T>(job, segment, piece, to);
+  } else if (job.w.packed) {
+    use_packed<T>(job, segment, piece, first, rows, right, to);
+  } else {
+    pack_b_forward<T>(job, segment, piece, first, to);
   }
-  each([&](std::int64_t column, std::int64_t columns, float* panel) {
-    auto const from = [&](std::int64_t j) { return row(first + column + j) + piece.k * cs; };
-    if (cs == 1) {
-      panel_across(from, columns, piece.depth, panel);
-    } else {
-      panel_of_elements([&](std::int64_t i, std::int64_t j) { return from(j) + i * cs; }, columns,
-                        piece.depth, panel);
-    }
-  });
   return right;
 }
 
