@@ -14,6 +14,24 @@ using example::numbers;
 
 static int failed(shunt::status const& s) { return std::fprintf(stderr, "%s\n", s.message()), 1; }
 
+// ½·|y|²
+static double loss(std::vector<float> const& y) {
+  double sum = 0;
+  for (float v : y) sum += 0.5 * double(v) * double(v);
+  return sum;
+}
+
+// Where the tokens stand: cosines and sines, filled once.
+struct rotary_memory {
+  std::vector<float> cosine, sine;
+  nn::rotary_table<> table;
+
+  rotary_memory(shunt::index_t length, shunt::index_t head)
+      : cosine(static_cast<std::size_t>(length * head / 2)),
+        sine(cosine.size()),
+        table{{cosine.data(), {{length, head / 2}}}, {sine.data(), {{length, head / 2}}}} {}
+};
+
 int main() {
   // Two sequences of 64 tokens; 4 heads of 16 share 2 key/value heads; 8 experts, 2 for each token.
   constexpr shunt::index_t batch = 2, length = 64, width = 64, heads = 4, kv_heads = 2, head = 16;
@@ -43,10 +61,8 @@ int main() {
   options.layer.route.gates = shunt::gate_kind::renormalized;
   options.hook = clock.hook();
 
-  // Where the tokens stand: cosines and sines, filled once.
-  std::vector<float> cosine(length * head / 2), sine(cosine.size());
-  nn::rotary_table<> const table{{cosine.data(), {{length, head / 2}}},
-                                 {sine.data(), {{length, head / 2}}}};
+  rotary_memory const rotary(length, head);
+  nn::rotary_table<> const& table = rotary.table;
   shunt::on_host const on;
   if (auto s = nn::rotary_fill(on, table); !s.ok()) return failed(s);
 
@@ -84,12 +100,7 @@ int main() {
   }
 
   // Is it the gradient? A small step along it must change the loss by its squared length.
-  auto const loss = [&] {
-    double sum = 0;
-    for (float v : y) sum += 0.5 * double(v) * double(v);
-    return sum;
-  };
-  double const before = loss(), step = 1e-3;
+  double const before = loss(y), step = 1e-3;
   double slope = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     slope += double(d_x[i]) * double(d_x[i]);
@@ -99,7 +110,7 @@ int main() {
   if (auto s = nn::block(on, shaped(x), weights, table, shaped(y), saved, work, options); !s.ok()) {
     return failed(s);
   }
-  double const fell = (before - loss()) / step;
+  double const fell = (before - loss(y)) / step;
   std::printf("the loss falls by %.1f per unit step; the gradient says %.1f\n", fell, slope);
   for (auto const& stage : clock) {
     std::printf("%-18s %8.3f ms\n", stage.name, 1e3 * stage.seconds);

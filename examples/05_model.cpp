@@ -2,6 +2,7 @@
 // says them, one byte at a time, from its key/value cache.
 //
 // test:
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -13,11 +14,49 @@ namespace nn = shunt::nn;
 
 static int failed(shunt::status const& s) { return std::fprintf(stderr, "%s\n", s.message()), 1; }
 
+constexpr shunt::index_t batch = 8, length = 64;
+
+// The step's batch: each sequence begins anywhere in the text, and its last byte is a target alone.
+static void draw(std::string const& text, int step, std::vector<shunt::index_t>& tokens) {
+  for (shunt::index_t b = 0; b < batch; ++b) {
+    std::uint64_t const place =
+        static_cast<std::uint64_t>(step) * batch + static_cast<std::uint64_t>(b);
+    std::size_t const at = shunt::random_at(7, place).word[0] % (text.size() - length);
+    for (shunt::index_t i = 0; i <= length; ++i) {
+      tokens[static_cast<std::size_t>(b * (length + 1) + i)] =
+          static_cast<unsigned char>(text[at + static_cast<std::size_t>(i)]);
+    }
+  }
+}
+
+// Decoding: the prompt in one piece, then byte after byte, each the likeliest.
+static shunt::status say(shunt::on_host const& on, nn::model_config const& config,
+                         std::vector<float> const& weights, std::size_t bytes, std::string& said) {
+  std::vector<float> memory(static_cast<std::size_t>(nn::model_cache_elements(config, 1, 128)));
+  nn::model_cache<float> const cache{memory, 1, 128};
+  std::vector<float> logits(256);
+  std::vector<shunt::index_t> next(said.begin(), said.end());
+  std::vector<std::byte> scratch(nn::model_decode_scratch_bytes<float>(on, config, 1, 12));
+  shunt::index_t position = 0;
+  while (said.size() < bytes) {
+    auto const n = static_cast<shunt::index_t>(next.size());
+    if (auto s = nn::model_decode<float>(on, config, {.values = weights}, {next.data(), {{1, n}}},
+                                         position, cache, {logits.data(), {{1, 256}}}, scratch);
+        !s.ok()) {
+      return s;
+    }
+    position += n;
+    auto const best = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    next.assign(1, static_cast<shunt::index_t>(best));
+    said += static_cast<char>(best);
+  }
+  return {};
+}
+
 int main() {
   std::string const text =
       "A shunt is a siding where wagons are sorted: each goes to the track that serves it best.\n"
       "An expert is such a track; the router is the man at the switch, and he learns his trade.\n";
-  constexpr shunt::index_t batch = 8, length = 64;
   constexpr int steps = 200;
 
   nn::model_config config;
@@ -43,15 +82,7 @@ int main() {
   std::vector<shunt::index_t> tokens(batch * (length + 1)), load(2 * 8);
   nn::cosine_schedule const schedule{.peak = 1e-2, .floor = 1e-3, .warm_up = 10, .steps = steps};
   for (int step = 0; step < steps; ++step) {
-    for (shunt::index_t b = 0; b < batch; ++b) {
-      std::uint64_t const place =
-          static_cast<std::uint64_t>(step) * batch + static_cast<std::uint64_t>(b);
-      std::size_t const at = shunt::random_at(7, place).word[0] % (text.size() - length);
-      for (shunt::index_t i = 0; i <= length; ++i) {
-        tokens[static_cast<std::size_t>(b * (length + 1) + i)] =
-            static_cast<unsigned char>(text[at + static_cast<std::size_t>(i)]);
-      }
-    }
+    draw(text, step, tokens);
     shunt::view<shunt::index_t const, 2> const batch_of(tokens.data(), {{batch, length + 1}});
     if (auto s = nn::model_train<float>(on, config, {.values = weights}, batch_of, gradients,
                                         {.loss = loss, .counts = {load.data(), {{2, 8}}}}, work);
@@ -75,29 +106,8 @@ int main() {
   for (int e = 0; e < 8; ++e) std::printf(" %d", load[static_cast<std::size_t>(e)]);
   std::printf("\n");
 
-  // Decoding: the prompt in one piece, then byte after byte.
-  std::vector<float> memory(static_cast<std::size_t>(nn::model_cache_elements(config, 1, 128)));
-  nn::model_cache<float> const cache{memory, 1, 128};
-  std::vector<float> logits(256);
   std::string said = text.substr(0, 12);
-  std::vector<shunt::index_t> next(said.begin(), said.end());
-  std::vector<std::byte> scratch(nn::model_decode_scratch_bytes<float>(on, config, 1, 12));
-  shunt::index_t position = 0;
-  while (said.size() < 60) {
-    auto const n = static_cast<shunt::index_t>(next.size());
-    if (auto s = nn::model_decode<float>(on, config, {.values = weights}, {next.data(), {{1, n}}},
-                                         position, cache, {logits.data(), {{1, 256}}}, scratch);
-        !s.ok()) {
-      return failed(s);
-    }
-    position += n;
-    shunt::index_t best = 0;
-    for (shunt::index_t i = 1; i < 256; ++i) {
-      if (logits[static_cast<std::size_t>(i)] > logits[static_cast<std::size_t>(best)]) best = i;
-    }
-    next.assign(1, best);
-    said += static_cast<char>(best);
-  }
+  if (auto s = say(on, config, weights, 60, said); !s.ok()) return failed(s);
   std::printf("it says: %s\n", said.c_str());
   return loss[0] < 0.5f ? 0 : 1;
 }

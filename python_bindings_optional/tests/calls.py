@@ -29,35 +29,49 @@ class Case:
         return self.call(**{name.replace(".", "_"): a for name, a in arrays.items()})
 
 
-def cases(put=lambda array: array):
-    """put: an array to where the plan is made that calls share."""
-    rng = np.random.default_rng(5)
+def from_losses(arrays):
+    names = ("importance", "sequence_importance", "z")
+    return tuple(arrays.pop(f"from_losses_{n}") for n in names)
 
-    def some(*shape):
-        return rng.standard_normal(shape).astype(f32)
 
-    def zeros(*shape, dtype=f32):
-        return np.zeros(shape, dtype)
+class Given:
+    """What the calls share, and the list of them."""
 
-    def counts(*shape):
-        return rng.integers(0, 9, shape).astype(i32)
+    def __init__(self, put):
+        self.rng = np.random.default_rng(5)
+        self.ids = np.stack([self.rng.permutation(E)[:K] for _ in range(T)]).astype(i32)
+        self.valid = np.array([1, 1, 0, 1, 1, 1], np.uint8)
+        self.gates, self.logits = np.abs(self.some(T, K)), self.some(T, E)
+        self.softmax = shunt.route_options(gates="renormalized")
+        self.plan = shunt.plan_dispatch(put(self.ids), E)
+        self.wanted = {
+            "recorded": zeros(T, K, dtype=np.int16), "z": zeros(T), "counts": zeros(E, dtype=i32),
+            "importance": zeros(E), "tokens": zeros(1, dtype=i32),
+            "sequence_counts": zeros(N, E, dtype=i32), "sequence_importance": zeros(N, E),
+            "sequence_tokens": zeros(N, dtype=i32), "report": zeros(8, dtype=i64)}  # fmt: skip
+        self.token, _ = shunt.route_expert_choice(self.logits, 3, valid=self.valid)
+        self.rows = self.some(self.plan.rows, H)
+        self.made = []
 
-    ids = np.stack([rng.permutation(E)[:K] for _ in range(T)]).astype(i32)
-    valid = np.array([1, 1, 0, 1, 1, 1], np.uint8)
-    gates, logits = np.abs(some(T, K)), some(T, E)
-    softmax = shunt.route_options(gates="renormalized")
-    plan = shunt.plan_dispatch(put(ids), E)
-    R = plan.rows
-    made = []
+    def some(self, *shape):
+        return self.rng.standard_normal(shape).astype(f32)
 
-    def case(function, call, reads, writes=None, anyhow=()):
-        made.append(Case(function, call, reads, writes or {}, anyhow))
+    def counts(self, *shape):
+        return self.rng.integers(0, 9, shape).astype(i32)
 
-    # The router.
-    wanted = {"recorded": zeros(T, K, dtype=np.int16), "z": zeros(T), "counts": zeros(E, dtype=i32),
-              "importance": zeros(E), "tokens": zeros(1, dtype=i32),
-              "sequence_counts": zeros(N, E, dtype=i32), "sequence_importance": zeros(N, E),
-              "sequence_tokens": zeros(N, dtype=i32), "report": zeros(8, dtype=i64)}  # fmt: skip
+    def case(self, function, call, reads, writes=None, anyhow=()):
+        self.made.append(Case(function, call, reads, writes or {}, anyhow))
+
+
+def zeros(*shape, dtype=f32):
+    return np.zeros(shape, dtype)
+
+
+def router(given):
+    """The router."""
+    some, counts, ids, valid = given.some, given.counts, given.ids, given.valid
+    logits, softmax, case = given.logits, given.softmax, given.case
+    wanted, token = given.wanted, given.token
     chosen = {"expert": zeros(T, K, dtype=i32), "gate": zeros(T, K)}
 
     def out_of(arrays):
@@ -77,10 +91,6 @@ def cases(put=lambda array: array):
         {"logits": logits, "choice_bias": zeros(E)},
         {"out.histogram": zeros(E, 50, dtype=i32)})  # fmt: skip
 
-    def from_losses(arrays):
-        names = ("importance", "sequence_importance", "z")
-        return tuple(arrays.pop(f"from_losses_{n}") for n in names)
-
     def route_backward(logits, expert, d_gate, **more):
         losses = from_losses(more) if "from_losses_z" in more else None
         return shunt.route_backward(logits, expert, d_gate, softmax, from_losses=losses, **more)
@@ -99,7 +109,6 @@ def cases(put=lambda array: array):
         {"out.token": zeros(E, 3, dtype=i32), "out.gate": zeros(E, 3),
          "out.counts": zeros(E, dtype=i32), "out.coverage": zeros(T, dtype=i32),
          "out.report": zeros(8, dtype=i64)})  # fmt: skip
-    token, _ = shunt.route_expert_choice(logits, 3, valid=valid)
     case("route_expert_choice_backward", shunt.route_expert_choice_backward,
          {"logits": logits, "token": token, "d_gate": some(E, 3), "valid": valid},
          {"d_logits": zeros(T, E)})  # fmt: skip
@@ -109,7 +118,10 @@ def cases(put=lambda array: array):
          {"d_logits": some(T, E), "x": some(T, H), "w": some(E, H)},
          {"d_x": zeros(T, H), "d_w": zeros(E, H), "d_bias": zeros(E)})  # fmt: skip
 
-    # Losses, balancing, figures.
+
+def losses(given):
+    """Losses, balancing, figures."""
+    some, counts, case = given.some, given.counts, given.case
     of_load = {"counts": counts(E), "importance": some(E), "tokens": np.array([T], i32)}
     for name in ("balance_loss", "band_loss"):
         case(name, lambda counts, importance, tokens, name=name, **out: getattr(shunt, name)(
@@ -134,7 +146,12 @@ def cases(put=lambda array: array):
              {"share": zeros(E)})  # fmt: skip
     case("add_load", shunt.add_load, {"counts": counts(E)}, {"total": np.arange(E, dtype=i64)})
 
-    # Plans, and rows in their order.
+
+def plans(given):
+    """Plans, and rows in their order."""
+    some, ids, valid, gates = given.some, given.ids, given.valid, given.gates
+    plan, case, token, rows = given.plan, given.case, given.token, given.rows
+    R = plan.rows
     def parts(plan):
         return plan.offset, plan.row_slot, plan.slot_row
 
@@ -146,7 +163,6 @@ def cases(put=lambda array: array):
         shunt.plan_from_expert_choice(tokens=T, **a)[0]),
         {"token": token, "gate": some(E, 3), "valid": valid},
         {"dense_gate": zeros(T, E)})  # fmt: skip
-    rows = some(R, H)
     case("dispatch", lambda **a: shunt.dispatch(plan=plan, **a),
          {"x": some(T, H), "gate": gates}, {"out": zeros(R, H)})
     case("dispatch_backward", lambda **a: shunt.dispatch_backward(plan=plan, **a),
@@ -159,7 +175,12 @@ def cases(put=lambda array: array):
     case("rows_to_gates", lambda row_gate, out: shunt.rows_to_gates(row_gate, plan, out=out),
          {"row_gate": some(R)}, {"out": zeros(T, K)})
 
-    # Products, by offsets or a plan, with factors of rows or gates.
+
+def products(given):
+    """Products, by offsets or a plan, with factors of rows or gates."""
+    some, ids, gates = given.some, given.ids, given.gates
+    plan, case, rows = given.plan, given.case, given.rows
+    R = plan.rows
     offsets = np.array(shunt.plan_dispatch(ids, E).offset)
     w = some(E, 2 * I, H)
     for of_rows in ({"scale": some(R)}, {"scale": gates}):
@@ -184,7 +205,12 @@ def cases(put=lambda array: array):
             {"act_out": zeros(R, I), "d_scale": zeros(R), "d_pre": zeros(R, 2 * I)})  # fmt: skip
     case("pack_weights", lambda w: shunt.pack_weights(w).data, {"w": w}, anyhow=("w",))
 
-    # Combine.
+
+def combine(given):
+    """Combine."""
+    some, ids, valid = given.some, given.ids, given.valid
+    gates, plan, case, rows = given.gates, given.plan, given.case, given.rows
+    R = plan.rows
     shared = {"shared": some(T, H), "shared_gate": some(T)}
     case("combine", lambda rows, gate, zero_expert, zero_x, **a: shunt.combine(
         rows, plan, gate, zero=(zero_expert, zero_x, 1, 2), **a),
@@ -197,7 +223,11 @@ def cases(put=lambda array: array):
          {"d_rows": zeros(R, H), "d_gate": zeros(T, K), "d_shared": zeros(T, H),
           "d_shared_gate": zeros(T), "d_residual": zeros(T, H), "d_x": zeros(T, H)})  # fmt: skip
 
-    # The layer.
+
+def layer(given):
+    """The layer."""
+    some, counts, ids = given.some, given.counts, given.ids
+    valid, softmax, case, wanted = given.valid, given.softmax, given.case, given.wanted
     L = 3  # latent width
     weights = {"gate": some(E, H), "up": some(E, 2 * I, L), "down": some(E, L, I),
                "gate_bias": some(E), "choice_bias": some(E), "up_bias": some(E, 2 * I),
@@ -246,4 +276,11 @@ def cases(put=lambda array: array):
     case("moe_layer_backward", backward,
          {"x": some(T, H), "d_y": some(T, H), "ids": ids, "token": np.arange(T, dtype=i32),
           **of_weights}, anyhow=free)  # fmt: skip
-    return made
+
+
+def cases(put=lambda array: array):
+    """put: an array to where the plan is made that calls share."""
+    given = Given(put)
+    for part in (router, losses, plans, products, combine, layer):
+        part(given)
+    return given.made

@@ -58,120 +58,139 @@ void same_with(product_case<T> const& x, device_product<T> const& y, twin<T>& bi
   });
 }
 
-TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
-  using T = TypeParam;
-  constexpr int I = 37, N = 2 * I, K = 70;
-  product_case<T> x({9, 0, 70}, N, K);
-  device_product<T> const y(x);
-  twin<T> bias(as_vector(normal_values<T>(3 * N, 12)));
-  auto const weights = [&](auto on) {
+/// Weights [3,N,K] of both backends, that tests lay out in many ways.
+template <class T> struct weights_anyhow {
+  static constexpr int I = 37, N = 2 * I, K = 70;
+  product_case<T> x{{9, 0, 70}, N, K};
+  device_product<T> const y{x};
+  twin<T> bias{as_vector(normal_values<T>(3 * N, 12))};
+
+  auto of(auto on) const {
     if constexpr (decltype(on)::memory == space::host) {
       return x.w.as(3, N, K);
     } else {
       return y.w.as(3, N, K);
     }
-  };
+  }
+  template <class Lying> void same(Lying const& lying) { same_with<T>(x, y, bias, lying); }
+
+  /// Weights and their gradients in an order of the pairs.
+  void same_pairs(pair_layout layout) {
+    same([&](auto on) { return expert_matrix<T, decltype(on)::memory>(of(on), layout); });
+    same_in_both<float>(x, y, x.w.size(), [&](auto on, auto const& s, auto& dw) {
+      return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
+                           expert_gradient<decltype(on)::memory>(dw.as(3, N, K), layout));
+    });
+    same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
+      using gradient = expert_gradient<decltype(on)::memory>;
+      guarded<float> h(x.w.size());
+      on_device<float> d(static_cast<offset_t>(x.w.size()));
+      if constexpr (decltype(on)::memory == space::host) {
+        return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
+                             gradient(h.as(3, N, K), layout), {.d_bias = db.as(3, N)});
+      } else {
+        status const done = grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
+                                          gradient(d.as(3, N, K), layout), {.d_bias = db.as(3, N)});
+        EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+        return done;
+      }
+    });
+  }
+
+  /// The same, packed.
+  void same_packed(pair_layout layout) {
+    auto const elements =
+        static_cast<std::size_t>(expert_matrix<T>(x.w.as(3, N, K), layout).packed_elements());
+    twin<T> packed{std::vector<T>(elements)};
+    same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
+      using lying = expert_matrix<T, decltype(on)::memory>;
+      return pack_weights(on, lying(of(on), layout), to.as(elements));
+    });
+    ASSERT_TRUE(pack_weights(on_cuda{}, expert_matrix<T, space::device>(of(on_cuda{}), layout),
+                             packed.device.as(elements))
+                    .ok());
+    guarded<T> host_packed(elements);
+    ASSERT_TRUE(pack_weights(on_host{}, expert_matrix<T>(of(on_host{}), layout), host_packed).ok());
+    same([&](auto on) {
+      using lying = expert_matrix<T, decltype(on)::memory>;
+      if constexpr (decltype(on)::memory == space::host) {
+        return lying::packed(host_packed.data(), 3, N, K, layout);
+      } else {
+        return lying::packed(packed.device.data(), 3, N, K, layout);
+      }
+    });
+  }
+
+  /// One pointer for each expert.
+  void same_each() {
+    std::vector<T const*> each_host, each_device;
+    for (int e : {2, 0, 1}) {
+      each_host.push_back(x.w.data() + e * N * K);
+      each_device.push_back(y.w.data() + e * N * K);
+    }
+    on_device<T const*> const pointers(each_device);
+    same([&](auto on) {
+      using lying = expert_matrix<T, decltype(on)::memory>;
+      if constexpr (decltype(on)::memory == space::host) {
+        return lying::each(view<T const* const, 1>(each_host), N, K);
+      } else {
+        return lying::each(view<T const* const, 1, space::device>(pointers.as(3)), N, K);
+      }
+    });
+  }
+
+  /// Halves apart, with rows that stand apart too.
+  void same_apart() {
+    halves_apart<T> const apart(x.w, 3, I, K, 3);
+    device_halves<T const> const w(apart.weights());
+    auto const lying = [&](auto on) {
+      if constexpr (decltype(on)::memory == space::host) {
+        return apart.weights();
+      } else {
+        return w.there();
+      }
+    };
+    same(lying);
+    auto const elements = static_cast<std::size_t>(apart.weights().packed_elements());
+    same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
+      return pack_weights(on, lying(on), to.as(elements));
+    });
+  }
+
+  /// Written, then added to.
+  void same_gradients_apart() {
+    halves_apart<float> const d_apart(3, I, K, 3);
+    device_halves<float> const dw(d_apart.gradients());
+    for (bool add : {false, true}) {
+      same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
+        wgrad_options<decltype(on)::memory> const o{.accumulate = add, .d_bias = db.as(3, N)};
+        if constexpr (decltype(on)::memory == space::host) {
+          return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows, d_apart.gradients(), o);
+        } else {
+          return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows, dw.there(), o);
+        }
+      });
+      EXPECT_TRUE(dw.same());
+    }
+  }
+};
+
+TYPED_TEST(CudaExperts, Battery23_WeightsWhereTheyLie) {
+  weights_anyhow<TypeParam> w;
   for (pair_order order : {pair_order::gate_up, pair_order::up_gate}) {
     for (index_t block : {0, 1, 3, 64}) {
       SCOPED_TRACE("block " + std::to_string(block));
-      pair_layout const layout{order, block};
-      same_with<T>(x, y, bias, [&](auto on) {
-        return expert_matrix<T, decltype(on)::memory>(weights(on), layout);
-      });
-      same_in_both<float>(x, y, x.w.size(), [&](auto on, auto const& s, auto& dw) {
-        return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
-                             expert_gradient<decltype(on)::memory>(dw.as(3, N, K), layout));
-      });
-      same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
-        using gradient = expert_gradient<decltype(on)::memory>;
-        guarded<float> h(x.w.size());
-        on_device<float> d(static_cast<offset_t>(x.w.size()));
-        if constexpr (decltype(on)::memory == space::host) {
-          return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
-                               gradient(h.as(3, N, K), layout), {.d_bias = db.as(3, N)});
-        } else {
-          status const done =
-              grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows,
-                            gradient(d.as(3, N, K), layout), {.d_bias = db.as(3, N)});
-          EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-          return done;
-        }
-      });
-      auto const elements =
-          static_cast<std::size_t>(expert_matrix<T>(x.w.as(3, N, K), layout).packed_elements());
-      twin<T> packed{std::vector<T>(elements)};
-      same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
-        using lying = expert_matrix<T, decltype(on)::memory>;
-        return pack_weights(on, lying(weights(on), layout), to.as(elements));
-      });
-      ASSERT_TRUE(pack_weights(on_cuda{},
-                               expert_matrix<T, space::device>(weights(on_cuda{}), layout),
-                               packed.device.as(elements))
-                      .ok());
-      guarded<T> host_packed(elements);
-      ASSERT_TRUE(
-          pack_weights(on_host{}, expert_matrix<T>(weights(on_host{}), layout), host_packed).ok());
-      same_with<T>(x, y, bias, [&](auto on) {
-        using lying = expert_matrix<T, decltype(on)::memory>;
-        if constexpr (decltype(on)::memory == space::host) {
-          return lying::packed(host_packed.data(), 3, N, K, layout);
-        } else {
-          return lying::packed(packed.device.data(), 3, N, K, layout);
-        }
-      });
+      w.same_pairs({order, block});
+      w.same_packed({order, block});
     }
   }
-  // [E,K,N], and one pointer per expert.
-  same_with<T>(x, y, bias, [&](auto on) {
-    auto const w = weights(on);
-    using lying = view<T const, 3, decltype(on)::memory>;
-    return lying(w.data(), {{3, N, K}}, {{N * K, 1, N}});
+  w.same([&](auto on) {  // [E,K,N]
+    using lying = view<TypeParam const, 3, decltype(on)::memory>;
+    return lying(w.of(on).data(), {{3, w.N, w.K}}, {{w.N * w.K, 1, w.N}});
   });
-  std::vector<T const*> each_host, each_device;
-  for (int e : {2, 0, 1}) {
-    each_host.push_back(x.w.data() + e * N * K);
-    each_device.push_back(y.w.data() + e * N * K);
-  }
-  on_device<T const*> const pointers(each_device);
-  same_with<T>(x, y, bias, [&](auto on) {
-    using lying = expert_matrix<T, decltype(on)::memory>;
-    if constexpr (decltype(on)::memory == space::host) {
-      return lying::each(view<T const* const, 1>(each_host), N, K);
-    } else {
-      return lying::each(view<T const* const, 1, space::device>(pointers.as(3)), N, K);
-    }
-  });
-  // Halves apart, with rows that stand apart too.
-  halves_apart<T> const apart(x.w, 3, I, K, 3);
-  device_halves<T const> const w(apart.weights());
-  auto const lying = [&](auto on) {
-    if constexpr (decltype(on)::memory == space::host) {
-      return apart.weights();
-    } else {
-      return w.there();
-    }
-  };
-  same_with<T>(x, y, bias, lying);
-  auto const elements = static_cast<std::size_t>(apart.weights().packed_elements());
-  same_in_both<T>(x, y, elements, [&](auto on, auto const&, auto& to) {
-    return pack_weights(on, lying(on), to.as(elements));
-  });
-  halves_apart<float> const d_apart(3, I, K, 3);
-  device_halves<float> const dw(d_apart.gradients());
-  for (bool add : {false, true}) {
-    same_in_both<float>(x, y, 3 * N, [&](auto on, auto const& s, auto& db) {
-      auto const run = [&](auto const& to) {
-        return grouped_wgrad(on, s.dc.as(s.R, N), s.a.as(s.R, K), s.rows, to,
-                             {.accumulate = add, .d_bias = db.as(3, N)});
-      };
-      if constexpr (decltype(on)::memory == space::host) {
-        return run(d_apart.gradients());
-      } else {
-        return run(dw.there());
-      }
-    });
-    EXPECT_TRUE(dw.same());
-  }
+  w.same_each();
+  w.same_apart();
+  w.same_gradients_apart();
 }
 
 /// A user's own, which is none of Shunt's.

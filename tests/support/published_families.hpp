@@ -7,50 +7,43 @@
 
 namespace shunt::test {
 
-/// The families at a width that a test can hold, under their published keys and names.
-inline std::vector<published_family> published_families() {
-  using enum score_kind;
-  using enum gate_kind;
-  using nlohmann::json;
-  layer_formula const small{.tokens = 13, .width = 19, .intermediate = 9, .experts = 8, .top_k = 3};
-  auto const with = [&](auto change) {
-    layer_formula f = small;
-    change(f);
-    return f;
-  };
-  auto const config = [](char const* type, std::string const& more) {
-    json j = json::parse(R"({"architectures": ["SomethingForCausalLM"], "hidden_size": 19,
-                             "num_hidden_layers": 4, "hidden_act": "silu", "rope_scaling": null})");
-    j["model_type"] = type;
-    j.update(json::parse(more));
-    return j;
-  };
-  std::vector<std::string> const w = {"w1", "w3", "w2"};
-  auto const deepseek = [](char const* more) {
-    json j = json::parse(R"({"n_routed_experts": 8, "num_experts_per_tok": 3,
-                             "moe_intermediate_size": 9, "intermediate_size": 77,
-                             "norm_topk_prob": true, "n_shared_experts": 1})");
-    j.update(json::parse(more));
-    return j.dump();
-  };
-  route_options const noaux{
-      .score = sigmoid, .gates = renormalized, .scale = 2.5f, .epsilon = 1e-20f};
-  route_options grouped = noaux;
-  grouped.groups = 4;
-  grouped.top_groups = 2;
-  grouped.group_by = group_rule::sum_of_two_best;
-  route_options kimi = noaux;
-  kimi.scale = 2.827f;
-  route_options nemotron = noaux;
-  nemotron.scale = 5.0f;
-  auto const shared = [](int n) { return [n](auto& f) { f.shared = n; }; };
-  auto const capped = [](auto& f) {
-    f.shared = 9;
-    f.activation = activation_kind::swiglu_capped;
-    f.limit = 1.25;
-  };
+namespace published_lists {
+using enum score_kind;
+using enum gate_kind;
+using nlohmann::json;
+using families = std::vector<published_family>;
 
-  std::vector<published_family> all;
+inline layer_formula const small{
+    .tokens = 13, .width = 19, .intermediate = 9, .experts = 8, .top_k = 3};
+inline std::vector<std::string> const w = {"w1", "w3", "w2"};
+inline route_options const noaux{
+    .score = sigmoid, .gates = renormalized, .scale = 2.5f, .epsilon = 1e-20f};
+
+template <class Change> layer_formula with(Change change) {
+  layer_formula f = small;
+  change(f);
+  return f;
+}
+inline auto shared(int n) {
+  return [n](layer_formula& f) { f.shared = n; };
+}
+inline json config(char const* type, std::string const& more) {
+  json j = json::parse(R"({"architectures": ["SomethingForCausalLM"], "hidden_size": 19,
+                           "num_hidden_layers": 4, "hidden_act": "silu", "rope_scaling": null})");
+  j["model_type"] = type;
+  j.update(json::parse(more));
+  return j;
+}
+inline std::string deepseek(char const* more) {
+  json j = json::parse(R"({"n_routed_experts": 8, "num_experts_per_tok": 3,
+                           "moe_intermediate_size": 9, "intermediate_size": 77,
+                           "norm_topk_prob": true, "n_shared_experts": 1})");
+  j.update(json::parse(more));
+  return j.dump();
+}
+
+/// A softmax over experts, its best: Mixtral, OLMoE, Qwen.
+inline void add_softmax(families& all) {
   all.push_back({.name = "mixtral",
                  .config = config("mixtral", R"({"num_local_experts": 8, "num_experts_per_tok": 3,
                                   "intermediate_size": 9})"),
@@ -86,6 +79,15 @@ inline std::vector<published_family> published_families() {
                         }),
                         .route = {.gates = renormalized}},
                  .shared = "shared_expert."});
+}
+
+/// DeepSeek to its third version, and those that took its router.
+inline void add_deepseek(families& all) {
+  route_options grouped = noaux, kimi = noaux;
+  grouped.groups = 4;
+  grouped.top_groups = 2;
+  grouped.group_by = group_rule::sum_of_two_best;
+  kimi.scale = 2.827f;
   all.push_back(
       {.name = "deepseek_v2_lite",
        .config = config("deepseek_v2", deepseek(R"({"norm_topk_prob": false, "n_shared_experts": 2,
@@ -127,6 +129,15 @@ inline std::vector<published_family> published_families() {
                                   2.5})")),
          .is = {.f = with(shared(9)), .route = noaux, .choice_bias = true}});
   }
+}
+
+/// DeepSeek's fourth version, with and without its table of tokens.
+inline void add_deepseek_v4(families& all) {
+  auto const capped = [](auto& f) {
+    f.shared = 9;
+    f.activation = activation_kind::swiglu_capped;
+    f.limit = 1.25;
+  };
   route_options const root{
       .score = sqrt_softplus, .gates = renormalized, .scale = 1.5f, .epsilon = 1e-20f};
   json const v4 = config("deepseek_v4", deepseek(R"({"scoring_func": "sqrtsoftplus", "topk_method":
@@ -145,6 +156,12 @@ inline std::vector<published_family> published_families() {
   all.back().name = "deepseek_v4_hash";
   all.back().is.choice_bias = false;
   all.back().is.table = 23;
+}
+
+/// The others.
+inline void add_others(families& all) {
+  route_options nemotron = noaux;
+  nemotron.scale = 5.0f;
   all.push_back(
       {.name = "minimax_m2",
        .config = config("minimax_m2", R"({"num_local_experts": 8, "num_experts_per_tok": 3,
@@ -213,6 +230,17 @@ inline std::vector<published_family> published_families() {
                         .choice_bias = true},
                  .gate = "router.classifier.weight",
                  .choice_bias = "router.e_score_correction_bias"});
+}
+
+}  // namespace published_lists
+
+/// The families at a width that a test can hold, under their published keys and names.
+inline std::vector<published_family> published_families() {
+  std::vector<published_family> all;
+  published_lists::add_softmax(all);
+  published_lists::add_deepseek(all);
+  published_lists::add_deepseek_v4(all);
+  published_lists::add_others(all);
   return all;
 }
 

@@ -13,6 +13,79 @@ concept recoverable_exchange = exchange<X> && requires(X& x, view<std::uint8_t, 
   { x.recover(survives) } -> std::same_as<status>;
 };
 
+namespace detail {
+inline namespace SHUNT_ABI {
+
+/// Whether a rank that is left has the expert.
+[[nodiscard]] inline bool lives_on_survivor(expert_placement const& p,
+                                            view<std::uint8_t const, 1> survives,
+                                            index_t expert) noexcept {
+  for (int r = 0; r < p.ranks(); ++r) {
+    if (survives[r] == 0) continue;
+    for (index_t at = p.start[r]; at < p.start[r + 1]; ++at) {
+      if (p.expert[at] == expert) return true;
+    }
+  }
+  return false;
+}
+
+/// The first of the ranks with the fewest places; count[1 + i] is that of rank i.
+[[nodiscard]] inline int least_loaded(view<index_t const, 1> count) noexcept {
+  int to = 1;
+  for (int i = 2; i < count.extent(0); ++i) to = count[i] < count[to] ? i : to;
+  return to - 1;
+}
+
+/// Writes how many places each rank that is left will have into start[1…], and returns how many in all.
+inline offset_t count_on_survivors(expert_placement const& before,
+                                   view<std::uint8_t const, 1> survives,
+                                   view<index_t, 1> start) noexcept {
+  start[0] = 0;
+  offset_t places = 0;
+  for (int r = 0, i = 0; r < before.ranks(); ++r) {
+    if (survives[r] == 0) continue;
+    start[++i] = before.on_rank(r);
+    places += start[i];
+  }
+  for (index_t e = 0; e < before.experts; ++e) {
+    if (lives_on_survivor(before, survives, e)) continue;
+    ++start[1 + least_loaded(start)];
+    ++places;
+  }
+  return places;
+}
+
+/// Fills `expert`: what each rank keeps, then its orphans, sorted in as they come. start[1…] are counts before, and
+/// behind it where each rank's places begin.
+inline void fill_survivors(expert_placement const& before, view<std::uint8_t const, 1> survives,
+                           view<index_t, 1> start, view<index_t, 1> expert) noexcept {
+  int const left = static_cast<int>(start.extent(0)) - 1;
+  for (int i = 1; i <= left; ++i) start[i] += start[i - 1];
+  for (int r = 0, i = 0; r < before.ranks(); ++r) {
+    if (survives[r] == 0) continue;
+    for (index_t k = 0; k < start[i + 1] - start[i]; ++k) {
+      expert[start[i] + k] = k < before.on_rank(r) ? before.expert[before.start[r] + k] : -1;
+    }
+    ++i;
+  }
+  auto const filled = [&](int i) {
+    index_t count = 0;
+    while (start[i] + count < start[i + 1] && expert[start[i] + count] >= 0) ++count;
+    return count;
+  };
+  for (index_t e = 0; e < before.experts; ++e) {
+    if (lives_on_survivor(before, survives, e)) continue;
+    int to = 0;
+    for (int i = 1; i < left; ++i) to = filled(i) < filled(to) ? i : to;
+    index_t at = start[to] + filled(to);
+    for (; at > start[to] && expert[at - 1] > e; --at) expert[at] = expert[at - 1];
+    expert[at] = e;
+  }
+}
+
+}  // namespace SHUNT_ABI
+}  // namespace detail
+
 inline namespace SHUNT_ABI {
 
 /// Places of the ranks that are left: they keep the experts they have, and those that lived on lost ranks alone go,
@@ -43,59 +116,14 @@ inline namespace SHUNT_ABI {
       !bad.ok()) {
     return bad;
   }
-  // How many each keeps; then one more for each orphan, to the least loaded.
-  for (int i = 0; i <= left; ++i) start[i] = 0;
-  for (int r = 0, i = 0; r < ranks; ++r) {
-    if (survives[r] != 0) start[++i] = before.on_rank(r);
-  }
-  auto const lives = [&](index_t e) {
-    for (int r = 0; r < ranks; ++r) {
-      if (survives[r] == 0) continue;
-      for (index_t at = before.start[r]; at < before.start[r + 1]; ++at) {
-        if (before.expert[at] == e) return true;
-      }
-    }
-    return false;
-  };
-  auto const fewest = [&] {
-    int to = 1;
-    for (int i = 2; i <= left; ++i) to = start[i] < start[to] ? i : to;
-    return to;
-  };
-  offset_t places = 0;
-  for (index_t e = 0; e < before.experts; ++e) {
-    if (!lives(e)) ++start[fewest()];
-  }
-  for (int i = 1; i <= left; ++i) places += start[i];
+  offset_t const places = detail::count_on_survivors(before, survives, start);
   if (expert.extent(0) < places) {
     return status::fail(
         error::bad_shape,
         "place_on_survivors.expert: extent 0 is %lld; it must be %lld or more (places)",
         static_cast<long long>(expert.extent(0)), static_cast<long long>(places));
   }
-  // The same once more, writing: what a rank keeps, then its orphans, sorted in as they come.
-  for (int i = 1; i <= left; ++i) start[i] += start[i - 1];
-  for (int r = 0, i = 0; r < ranks; ++r) {
-    if (survives[r] == 0) continue;
-    for (index_t k = 0; k < before.on_rank(r); ++k) {
-      expert[start[i] + k] = before.expert[before.start[r] + k];
-    }
-    for (index_t k = start[i] + before.on_rank(r); k < start[i + 1]; ++k) expert[k] = -1;
-    ++i;
-  }
-  auto const filled = [&](int i) {
-    index_t count = 0;
-    while (start[i] + count < start[i + 1] && expert[start[i] + count] >= 0) ++count;
-    return count;
-  };
-  for (index_t e = 0; e < before.experts; ++e) {
-    if (lives(e)) continue;
-    int to = 0;
-    for (int i = 1; i < left; ++i) to = filled(i) < filled(to) ? i : to;
-    index_t at = start[to] + filled(to);
-    for (; at > start[to] && expert[at - 1] > e; --at) expert[at] = expert[at - 1];
-    expert[at] = e;
-  }
+  detail::fill_survivors(before, survives, start, expert);
   after = {view<index_t const, 1>(start), view<index_t const, 1>(expert.data(), places),
            before.experts};
   return {};

@@ -69,14 +69,17 @@ std::vector<u64> integers(int bits) {
   return v;
 }
 
+/// 2^p in a format with e exponent and m mantissa bits; 1 where the format does not have it.
+u64 power_of_two(int e, int m, int p) {
+  s64 const middle = s64((u64{1} << (e - 1)) - 1), field = middle + p;
+  return u64(field > 0 && field < s64((u64{1} << e) - 1) ? field : middle) << m;
+}
+
 /// Of a format with e exponent and m mantissa bits, ends of a 64-bit word.
 std::vector<u64> reals(int e, int m) {
-  u64 const one = ((u64{1} << (e - 1)) - 1) << m, infinity = ((u64{1} << e) - 1) << m,
-            unit = u64{1} << m, sign = u64{1} << (e + m);
-  auto const power = [&](int p) {  // 2^p, where the format has it
-    s64 const field = s64((u64{1} << (e - 1)) - 1) + p;
-    return field > 0 && field < s64((u64{1} << e) - 1) ? u64(field) << m : one;
-  };
+  u64 const infinity = ((u64{1} << e) - 1) << m, unit = u64{1} << m, sign = u64{1} << (e + m);
+  auto const power = [&](int p) { return power_of_two(e, m, p); };
+  u64 const one = power(0);
   std::vector<u64> v{0,
                      one,
                      infinity,
