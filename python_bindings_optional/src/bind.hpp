@@ -4,6 +4,8 @@
 
 namespace bindings {
 
+void bind_across(nanobind::module_& m);        ///< of the host alone
+void bind_across_ranks(nanobind::module_& m);  ///< likewise
 void bind_combine(nanobind::module_& m);
 void bind_dispatch(nanobind::module_& m);
 void bind_experts(nanobind::module_& m);

@@ -13,8 +13,12 @@
 
 namespace bindings {
 
-/// A failed status as a ValueError with its sentence.
+/// A failed status as a ValueError with its sentence; of a rank that is lost as a ConnectionError.
 inline void raise_unless_ok(shunt::status const& done) {
+  if (done.code() == shunt::error::peer) {
+    PyErr_SetString(PyExc_ConnectionError, done.message());
+    throw nb::python_error();
+  }
   if (!done.ok()) throw nb::value_error(done.message());
 }
 
@@ -28,6 +32,7 @@ class scratch {
     return mine;
   }
   [[nodiscard]] shunt::arena<> arena() noexcept { return {bytes_.get(), size_}; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
   void grow(std::size_t size) {
     bytes_.reset();
     size_ = 0;

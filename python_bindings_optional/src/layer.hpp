@@ -17,6 +17,9 @@ struct saved_key {
   offset_t intermediate = 0, shared_rows = 0, shared = 0, rows = 0, taken = 0;
   bool latent = false, shared_gated = false, recompute = false, balance_loss = false;
   bool z_loss = false;
+  offset_t received = 0, ranks = 0,
+           rank = 0;  ///< across ranks: rows that may come; 0: in one process
+  std::int64_t placement = 0;
   friend bool operator==(saved_key const&, saved_key const&) = default;
 };
 

@@ -18,5 +18,7 @@ NB_MODULE(_host, m) {
 
   bindings::bind_stages(m);
   bindings::bind_ids(m);
+  bindings::bind_across_ranks(m);
+  bindings::bind_across(m);
   m.def("repeat", [](int times) { bindings::repeats() = times < 1 ? 1 : times; });
 }

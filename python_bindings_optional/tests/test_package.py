@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import shunt
+import shunt.across
 
 HOME = Path(shunt.__file__).parent
 
@@ -26,17 +27,19 @@ def test_stubs_and_marker_are_there():
     if (HOME / "_cuda.pyi").exists():
         of_cuda = {n.name for n in ast.parse((HOME / "_cuda.pyi").read_text()).body
                    if isinstance(n, ast.FunctionDef)}  # fmt: skip
-        of_host_alone = {"make_route_options", "make_layer_options", "presets", "repeat", "narrow_ids"}
+        of_host_alone = {"make_route_options", "make_layer_options", "presets", "repeat", "narrow_ids",
+                         "moe_layer_across", "moe_layer_across_backward", "sum_across",
+                         "gradient_norm_across", "place_on_survivors"}  # fmt: skip
         assert functions - of_cuda == of_host_alone
 
 
 def test_every_public_name_is_there_and_documented():
-    for name in shunt.__all__:
-        thing = getattr(shunt, name)
+    things = {n: getattr(module, n) for module in (shunt, shunt.across) for n in module.__all__}
+    for name, thing in things.items():
         if inspect.isfunction(thing) or inspect.isclass(thing):
             assert thing.__doc__, name
-    functions = [getattr(shunt, n) for n in shunt.__all__ if inspect.isfunction(getattr(shunt, n))]
-    assert len(functions) > 25
+    functions = [thing for thing in things.values() if inspect.isfunction(thing)]
+    assert len(functions) > 30
     for f in functions:
         assert inspect.signature(f).return_annotation is not inspect.Signature.empty, f.__name__
 

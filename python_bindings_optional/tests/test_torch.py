@@ -208,7 +208,7 @@ def test_sentences() -> None:
         TypeError, match="moe_experts.x: its elements are torch.bfloat16; they must"
     ):
         moe_experts(x.bfloat16(), expert, gate, up, down)
-    with pytest.raises(ValueError, match=r"moe_experts.weights.up: extent 2 is 4; it must be 3"):
+    with pytest.raises(ValueError, match=r"moe_experts.x: extent 1 is 3; it must be 4"):
         moe_experts(x[:, :3], expert, gate, up, down)
     with pytest.raises(ValueError, match="moe_experts.expert: extent 1 is 2; it must be 1"):
         moe_experts(x, expert, gate[:, :1], up, down)

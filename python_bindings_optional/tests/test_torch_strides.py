@@ -144,10 +144,11 @@ def test_battery29_the_extension_module_takes_dense_gates_only() -> None:
     arrays, _ = experts_call(np.random.default_rng(5))
     t = {n: torch.from_numpy(a) for n, a in arrays.items()}
     experts = (t["up"], t["down"], None, None, "gate_up", "swiglu")
-    for gate, axis in ((torch.rand(T, 3 * K)[:, :K], 0), (torch.rand(T, 1).expand(T, K), 0),
-                       (torch.rand(K, T).T, 0)):  # fmt: skip
-        with pytest.raises(ValueError, match=f"moe_experts.gate: stride {axis} is .; it must be 2"):
+    last = "the last axis has stride .; it must be 1"
+    for gate, what in ((torch.rand(T, 3 * K)[:, :K], "axis 0 has stride .; it must be 2"),
+                       (torch.rand(T, 1).expand(T, K), last), (torch.rand(K, T).T, last)):  # fmt: skip
+        with pytest.raises(ValueError, match=f"moe_experts.gate: {what}"):
             _host.moe_experts(t["x"], t["expert"].int(), gate, experts, None, None, None)
-    with pytest.raises(ValueError, match="moe_experts.gate: stride 1 is 2; it must be 1"):
+    with pytest.raises(ValueError, match=f"moe_experts.gate: {last}"):
         _host.moe_experts(t["x"][:1], t["expert"][:1].int(), torch.rand(1, 2 * K)[:, ::2], experts,
                           None, None, None)  # fmt: skip

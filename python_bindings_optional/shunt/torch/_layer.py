@@ -12,6 +12,9 @@ from .._layer import moe_layer as _moe_layer
 from .._layer import moe_layer_backward as _moe_layer_backward
 from .._options import layer_options
 from .._routing import Routing
+from ..across import AmongRanks
+from ..across import moe_layer as _moe_layer_across
+from ..across import moe_layer_backward as _moe_layer_across_backward
 from ._tensors import buffer_like, dense, floats, of_types, plain, policy, rows, trains
 from ._tensors import ids as ids_of
 
@@ -52,12 +55,15 @@ class _Call:
 
     def __init__(self, options: layer_options, choice_bias: Optional[Tensor], pairs: Any,
                  shared_pairs: Any, observe: bool, report: Optional[LayerReport],
-                 on: Any) -> None:  # fmt: skip
+                 among: Optional[AmongRanks], on: Any) -> None:  # fmt: skip
         self.options = options
         # Not one of autograd's: a step of the bias between forward and backward is legal.
         self.of_weights = {"choice_bias": floats(choice_bias), "pairs": pairs,
                            "shared_pairs": shared_pairs}  # fmt: skip
         self.observe, self.report, self.on = observe, report, on
+        self.among = [] if among is None else [among]
+        self.runs = _moe_layer if among is None else _moe_layer_across
+        self.runs_backward = _moe_layer_backward if among is None else _moe_layer_across_backward
 
     def weights(self, tensors: Sequence[Optional[Tensor]]) -> Weights:
         given = {}
@@ -80,8 +86,8 @@ class _Call:
                                       ("importance", experts, torch.float32),
                                       ("z", tokens, torch.float32)):  # fmt: skip
                 load[name] = torch.empty(size, dtype=dtype, device=x.device)
-        y = _moe_layer(
-            rows(x), self.weights(tensors), self.options, saved=saved, report=self.report,
+        y = self.runs(
+            rows(x), self.weights(tensors), *self.among, self.options, saved=saved, report=self.report,
             observe=Routing(**load) if load else None, **self.of_tokens(of_tokens),
         )  # fmt: skip
         return LayerOutput(y, **load)
@@ -115,9 +121,9 @@ class _Layer(torch.autograd.Function):
         losses = None
         if d_importance is not None or d_z is not None:
             losses = (floats(d_importance), None, floats(d_z))
-        d_x, _ = _moe_layer_backward(
+        d_x, _ = call.runs_backward(
             rows(x), call.weights(tensors), dense(d_y, x.dtype), ctx.saved.with_memory(memory),
-            call.options, gradients=Gradients(**to), from_losses=losses,
+            *call.among, call.options, gradients=Gradients(**to), from_losses=losses,
             **call.of_tokens((valid, ids, token)),
         )  # fmt: skip
         return (None, None, None, None, d_x, *of_types(map(to.get, NAMES), tensors))
@@ -146,9 +152,14 @@ def moe_layer(
     token: Optional[Tensor] = None,
     observe: bool = False,
     report: Optional[LayerReport] = None,
+    among: Optional[AmongRanks] = None,
     on: Any = None,
 ) -> LayerOutput:
     """shunt.moe_layer with gradients to x and to every weight (shunt.Weights says how they lie).
+
+    among: the experts are on several ranks; up and down, with their biases, are those of this one, and
+    every rank goes backward as often as forward. Gradients of the other weights are those of this rank's
+    tokens, to be added: shunt.across.sum_across. What observe=True gives is of all ranks' tokens, but z.
 
     Strides: any. The matrices of experts are read in place. The other tensors are copied where
     their rows are not contiguous. ids and token: integers, as in moe_experts.
@@ -166,7 +177,7 @@ def moe_layer(
         None if ids is None else ids_of(ids, "moe_layer.ids"),
         None if token is None else ids_of(token, "moe_layer.token"),
     )
-    call = _Call(options, choice_bias, pairs, shared_pairs, observe, report, policy(x, on))
+    call = _Call(options, choice_bias, pairs, shared_pairs, observe, report, among, policy(x, on))
     tensors = (gate, up, down, gate_bias, up_bias, down_bias, shared_up, shared_down, shared_gate,
                latent_down, latent_up)  # fmt: skip
     if trains(x, *tensors):
