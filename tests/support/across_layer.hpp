@@ -170,7 +170,7 @@ template <class T> class rank_of_layer {
   [[nodiscard]] std::vector<index_t> const& own_experts() const { return experts; }
   [[nodiscard]] int first_token() const { return first; }
 
- private:
+ protected:
   [[nodiscard]] view<T const, 2> part(guarded<T> const& m) const {
     return m.as(s.is.f.tokens, s.is.f.width).slice(first, tokens);
   }

@@ -13,6 +13,7 @@ inline namespace SHUNT_ABI {
 /// The sizes of a plan across ranks, and what competes for a capacity.
 struct across_sizes {
   offset_t tokens = 0, top_k = 0, experts = 0, zero = 0, places = 0, local = 0;
+  offset_t rows = 0;  // that may be received
   int ranks = 1;
   index_t capacity = 0;
   drop_policy drop = drop_policy::by_position;
@@ -32,12 +33,18 @@ template <exchange X>
   expert_placement const& p = among.placement;
   int const rank = among.transport.rank();
   bool const whole = p.start && p.ranks() == among.transport.ranks();
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  offset_t rows = whole ? across_rows_bound(among, static_cast<index_t>(tokens),
+                                            static_cast<index_t>(top_k), capacity)
+                        : 0;
+  if (rows < 0 || rows > most) rows = 0;  // refused later
   return {.tokens = tokens,
           .top_k = top_k,
           .experts = p.experts,
           .zero = zero_experts,
           .places = p.places(),
           .local = whole ? p.on_rank(rank) : 0,
+          .rows = rows,
           .ranks = among.transport.ranks(),
           .capacity = capacity,
           .drop = drop};

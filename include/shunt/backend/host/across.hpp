@@ -13,23 +13,32 @@ template <> struct across_backend<on_host> {
   template <class T> [[nodiscard]] static int arithmetic(on_host const& on) noexcept {
     return std::same_as<T, bf16> && instructions_of(on) == isa::avx512_bf16 ? 1 : 0;
   }
-  /// The one gather, with the counts of this rank's slots.
+  template <exchange X>
+  [[nodiscard]] static status check(char const*, on_host const&, among_ranks<X> const&) noexcept {
+    return {};
+  }
+  /// The one gather, with the counts of this rank's slots, and what all conclude from it.
   template <exchange X, int N>
-  [[nodiscard]] static status agree_on_slots(char const* who, on_host const&,
-                                             among_ranks<X> const& among, across_sizes const& n,
-                                             view<index_t const, 2> expert,
-                                             view<std::uint8_t const, 1> valid,
-                                             across_plan_scratch<on_host> const& s,
-                                             status const& own, rank_header header,
-                                             agreed_number const (&list)[N]) noexcept {
+  [[nodiscard]] static status announce(char const* who, on_host const&, among_ranks<X> const& among,
+                                       across_sizes const& n, view<index_t const, 2> expert,
+                                       view<std::uint8_t const, 1> valid,
+                                       across_plan_scratch<on_host> const& s, status const& own,
+                                       rank_header header,
+                                       agreed_number const (&list)[N]) noexcept {
     if (own.ok()) header.tokens = count_slots(n, expert, valid, s.messages.mine);
     return detail::agree(who, among, s.messages, own, header, list);
   }
   template <exchange X, int N>
-  [[nodiscard]] static status agree(char const* who, on_host const&, among_ranks<X> const& among,
-                                    rank_messages const& m, status const& own,
-                                    agreed_number const (&list)[N]) noexcept {
+  [[nodiscard]] static status announce(char const* who, on_host const&, among_ranks<X> const& among,
+                                       rank_messages const& m, status const& own,
+                                       agreed_number const (&list)[N]) noexcept {
     return detail::agree(who, among, m, own, rank_header{}, list);
+  }
+  /// What a device does once its messages have come.
+  template <exchange X, class M, int N>
+  [[nodiscard]] static status conclude(char const*, on_host const&, among_ranks<X> const&, M const&,
+                                       status const&, agreed_number const (&)[N]) noexcept {
+    return {};
   }
   template <exchange X>
   [[nodiscard]] static status plan(char const* who, on_host const& on, among_ranks<X> const& among,
