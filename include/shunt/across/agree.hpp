@@ -33,6 +33,11 @@ struct rank_header {
     code = outcome.code();
     std::snprintf(sentence, sizeof sentence, "%s", outcome.message());
   }
+  /// The sentence, also where it came without an end.
+  [[nodiscard]] status told_by(int rank) const noexcept {
+    return status::fail(code, "rank %d: %.*s", rank, static_cast<int>(sizeof sentence) - 1,
+                        sentence);
+  }
 };
 
 /// The messages of all ranks. The first has one size for all callers, so that ranks that disagree on
@@ -74,7 +79,12 @@ template <int N>
                               agreed_number const (&list)[N]) noexcept {
   for (int r = 0; r < m.ranks; ++r) {
     rank_header const& h = m.header(r);
-    if (h.code != error::none) return status::fail(h.code, "rank %d: %s", r, h.sentence);
+    if (h.code != error::none) return h.told_by(r);
+  }
+  for (int r = 0; r < m.ranks; ++r) {
+    if (m.header(r).numbers == N) continue;
+    return status::fail(error::bad_argument,
+                        "%s: rank %d makes another call; all must make the same", who, r);
   }
   for (int i = 0; i < N; ++i) {
     for (int r = 1; r < m.ranks; ++r) {

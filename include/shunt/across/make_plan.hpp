@@ -113,6 +113,36 @@ template <class P> struct across_plan_scratch {
   return tokens;
 }
 
+/// Whether what the ranks say can be true, each of its own slots: from here on counts are used as sizes. The
+/// same answer on all ranks.
+[[nodiscard]] inline status counts_make_sense(char const* who, across_sizes const& n,
+                                              rank_messages const& m) noexcept {
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  offset_t all_tokens = 0, all_slots = 0;
+  for (int r = 0; r < n.ranks; ++r) {
+    offset_t const tokens = m.header(r).tokens, each = n.levels() > 1 ? 1 : n.top_k;
+    bool good = tokens >= 0 && tokens <= most - all_tokens && m.header(r).most_rows >= 0;
+    for (offset_t k = 0; k < n.levels() && good; ++k) {
+      offset_t slots = 0;
+      for (offset_t id = 0; id < n.ids() && good; ++id) {
+        index_t const count = m.count(r, k * n.ids() + id);
+        good = count >= 0;
+        slots += count;
+      }
+      all_slots += slots;
+      good = good && slots <= tokens * each && all_slots <= most;
+    }
+    if (!good) {
+      return status::fail(error::bad_argument,
+                          "%s: rank %d says that it has %lld tokens, and counts slots that these "
+                          "cannot have; slots of all ranks must be below 2^31",
+                          who, r, static_cast<long long>(tokens));
+    }
+    all_tokens += tokens;
+  }
+  return {};
+}
+
 /// Slots of all ranks that ask for an id.
 [[nodiscard]] inline offset_t wanted_by_all(across_sizes const& n, rank_messages const& m,
                                             offset_t id) noexcept {
@@ -246,8 +276,15 @@ template <exchange X>
                                  across_plan const& plan) noexcept {
   expert_placement const& p = among.placement;
   int const rank = among.transport.rank();
+  if (status bad = counts_make_sense(who, n, s.messages); !bad.ok()) return bad;
   share_capacity(n, s.messages, s.kept);
   if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
+  if (s.received[rank] > plan.here.row_slot.extent(0)) {  // another number than this rank gave
+    return status::fail(error::bad_argument,
+                        "%s: rank %d has memory for %lld rows, and its header came with another "
+                        "number",
+                        who, rank, static_cast<long long>(plan.here.row_slot.extent(0)));
+  }
   plan_received(n, p, rank, s, plan);
   index_t const dropped = place_slots(n, rank, p, expert, valid, s);
   status const made = plan_dispatch(on, s.place, plan.to, s.plan,
