@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "shunt/across/exchange.hpp"
+#include "shunt/across/grow.hpp"
 #include "shunt/across/placement.hpp"
 #include "shunt/across/plan.hpp"
 #include "shunt/across/recover.hpp"

@@ -1,5 +1,5 @@
 // A program that mpirun starts: what over_mpi moves, refuses, and survives. Ends with 0 where all is right.
-//   ranks moves | unequal | late | dies SEED
+//   ranks moves | unequal | late | grows | dies SEED
 #include <unistd.h>
 
 #include <csignal>
@@ -8,7 +8,9 @@
 #include <cstring>
 #include <string>
 
+#include "shunt/across/grow.hpp"
 #include "shunt/across/mpi.hpp"
+#include "support/across_case.hpp"
 #include "support/exchange_case.hpp"
 
 namespace {
@@ -92,6 +94,45 @@ std::string late() {
       done, error::peer,
       "all_gather: rank " + std::to_string(x.ranks() - 1) + " has not answered for 300 ms");
 }
+/// A group without the last rank, then one with it: an over_mpi of the larger communicator, and its share of the
+/// experts from those who had them.
+std::string grows() {
+  int rank = 0, ranks = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+  bool const comes = rank == ranks - 1;
+  MPI_Comm smaller;
+  MPI_Comm_split(MPI_COMM_WORLD, comes ? 1 : 0, rank, &smaller);
+  if (!comes) {
+    over_mpi x(smaller, milliseconds(20000));
+    std::string const wrong = test::exchange_rounds(x, 3);
+    if (!wrong.empty()) return wrong;
+  }
+  MPI_Comm_free(&smaller);
+
+  over_mpi x(MPI_COMM_WORLD, milliseconds(20000));
+  test::placed const had = test::placed_evenly(ranks - 1, 7), has = test::placed_evenly(ranks, 7);
+  std::vector<std::uint8_t> came(static_cast<std::size_t>(ranks), 0);
+  came.back() = 1;
+  std::vector<index_t> start(came.size() + 1);
+  expert_placement before;
+  status done = place_with_newcomers(had.view_of(), view<std::uint8_t const, 1>(came.data(), ranks),
+                                     view<index_t, 1>(start.data(), ranks + 1), before);
+  if (!done.ok()) return done.message();
+  std::vector<float> from(static_cast<std::size_t>(before.on_rank(rank))), to(has.of(rank).size());
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    from[i] = static_cast<float>(before.expert[before.start[rank] + static_cast<index_t>(i)]);
+  }
+  among_ranks<over_mpi> const among{.transport = x, .placement = has.view_of()};
+  std::vector<std::byte> work(move_experts_scratch_bytes(among, before, sizeof(float)));
+  auto const column = [](auto& v) { return view(v.data(), static_cast<offset_t>(v.size()), 1); };
+  done = move_experts(among, before, view<float const, 2>(column(from)), column(to), work);
+  if (!done.ok()) return done.message();
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    if (to[i] != static_cast<float>(has.of(rank)[i])) return "another expert came";
+  }
+  return test::exchange_rounds(x, 3);
+}
 /// A rank kills itself; the others name it, agree, and go on.
 std::string dies(int seed) {
   over_mpi x(MPI_COMM_WORLD, milliseconds(20000));
@@ -121,7 +162,7 @@ int main(int count, char** arguments) {
   std::string const what = count > 1 ? arguments[1] : "";
   int rank = 0;
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  std::string wrong = "usage: ranks moves | unequal | late | dies SEED";
+  std::string wrong = "usage: ranks moves | unequal | late | grows | dies SEED";
   if (what == "moves") wrong = moves();
   if (what == "unequal") {
     wrong = unequal_gather();
@@ -129,6 +170,7 @@ int main(int count, char** arguments) {
     if (wrong.empty()) wrong = unequal_rows(0);
   }
   if (what == "late") wrong = late();
+  if (what == "grows") wrong = grows();
   int const code = what == "dies" && count > 2 ? verdict(rank, dies(std::atoi(arguments[2])))
                                                : verdict(rank, wrong);
   if (what == "dies") _exit(code);  // MPI_Finalize would wait for the one that is gone

@@ -35,19 +35,22 @@ class rank_processes_table {
  public:
   static constexpr int most_ranks = detail::most_table_ranks;  ///< 32
 
-  /// `box_bytes`: the bytes that a rank hands over at a time; what is longer goes in pieces.
-  explicit rank_processes_table(int ranks, std::size_t box_bytes = std::size_t{1} << 20) noexcept {
+  /// `box_bytes`: the bytes that a rank hands over at a time; what is longer goes in pieces. `seats`: for how many
+  /// ranks there is room, those that join later too; 0: for these.
+  explicit rank_processes_table(int ranks, std::size_t box_bytes = std::size_t{1} << 20,
+                                int seats = 0) noexcept {
     box_bytes_ = (box_bytes < 64 ? 64 : box_bytes + 63) / 64 * 64;
     half_ = (sizeof(detail::box_half) + box_bytes_ + 63) / 64 * 64;
     first_ = (sizeof(detail::process_table) + 63) / 64 * 64;
     ranks = ranks < 1 ? 1 : ranks > most_ranks ? most_ranks : ranks;
-    mapped_ = first_ + 2 * half_ * static_cast<std::size_t>(ranks);
+    seats = seats < ranks ? ranks : seats > most_ranks ? most_ranks : seats;
+    mapped_ = first_ + 2 * half_ * static_cast<std::size_t>(seats);
     void* const at =
         mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED) return;
     base_ = static_cast<std::byte*>(at);
     auto* const table = new (base_) detail::process_table;
-    table->table.open(ranks);
+    table->table.open(ranks, seats);
     pthread_mutexattr_t how;
     pthread_mutexattr_init(&how);
     pthread_mutexattr_setpshared(&how, PTHREAD_PROCESS_SHARED);
@@ -89,10 +92,15 @@ class rank_processes {
   rank_processes(rank_processes_table& table, int seat,
                  std::chrono::milliseconds deadline = std::chrono::milliseconds(60000)) noexcept
       : table_(&table), member_(table.table().table, seat, deadline, watch{&table.table()}) {
-    pthread_mutex_lock(&table.table().life[seat]);
-    member_.mine().state.store(detail::seat_state::taken, std::memory_order_release);
+    sit();
   }
+  /// A process that comes later, forked from one that has the table, for a seat that is nobody's by then: the first
+  /// call is join().
+  rank_processes(rank_processes_table& table, int seat, newcomer,
+                 std::chrono::milliseconds deadline = std::chrono::milliseconds(60000)) noexcept
+      : table_(&table), member_(table.table().table, seat, deadline, watch{&table.table()}) {}
   ~rank_processes() {
+    if (!sits_) return;
     member_.mine().state.store(detail::seat_state::left, std::memory_order_release);
     pthread_mutex_unlock(&table_->table().life[member_.seat()]);
   }
@@ -175,6 +183,16 @@ class rank_processes {
     which_ = 0;
     return member_.recover(survives);
   }
+  /// See grow().
+  status grow(int ranks, view<std::uint8_t, 1> came) noexcept {
+    begun_ = 0;
+    which_ = 0;
+    return member_.grow(ranks, came);
+  }
+  /// See join().
+  status join() noexcept {
+    return member_.join([&] { sit(); });
+  }
 
  private:
   struct watch {
@@ -199,6 +217,13 @@ class rank_processes {
     return table_->half(member_.seat_of(rank), which_);
   }
   void turn() noexcept { which_ = 1 - which_; }
+  /// The seat may be that of a rank that died: its mutex says so.
+  void sit() noexcept {
+    pthread_mutex_t& life = table_->table().life[member_.seat()];
+    if (pthread_mutex_lock(&life) == EOWNERDEAD) pthread_mutex_consistent(&life);
+    member_.mine().state.store(detail::seat_state::taken, std::memory_order_release);
+    sits_ = true;
+  }
 
   /// Each rank shows its rows to all in pieces; who is meant copies them.
   [[nodiscard]] status exchange_one(int which) noexcept {
@@ -241,6 +266,7 @@ class rank_processes {
   detail::table_member<watch> member_;
   exchange_rows rows_[most_begun_exchanges];
   int begun_ = 0, which_ = 0;
+  bool sits_ = false;
 };
 static_assert(exchange<rank_processes>);
 

@@ -10,6 +10,11 @@
 
 #include "shunt/across/exchange.hpp"
 
+namespace shunt {
+/// A rank that was not there from the start: it has no seat until join() gives it one.
+struct newcomer {};
+}  // namespace shunt
+
 /// The memory by which ranks of one host meet: a seat for each, on which it says how far it has come.
 /// rank_threads and rank_processes differ in how rows are read and in how a lost rank is noticed.
 namespace shunt::detail {
@@ -25,17 +30,20 @@ struct alignas(64) rank_seat {
   std::atomic<std::uint64_t> arrived{0};     // barriers that this rank has reached
   std::atomic<std::uint64_t> passed{0};      // pieces that it has handed to the rank behind it
   std::atomic<std::uint64_t> accepted{0};    // pieces that it has taken from the rank before it
-  std::atomic<std::uint32_t> recovering{0};  // the generation that it asks for
+  std::atomic<std::uint32_t> recovering{0};  // the generation that it asks for, without who is lost
+  std::atomic<std::uint32_t> growing{0};     // likewise, with who joins
+  std::atomic<std::uint32_t> joining{0};     // 1: nobody's rank yet, and waits for grow()
   std::atomic<seat_state> state{seat_state::empty};
 };
 
 struct rank_table {
   rank_seat seat[most_table_ranks];
-  std::atomic<std::uint64_t> members{0};  // generation << 32 | a bit for each member's seat
+  // By growth << 63 | generation << 32 | a bit for each member's seat.
+  std::atomic<std::uint64_t> members{0};
   int seats = 0;
 
-  void open(int ranks) noexcept {
-    seats = ranks;
+  void open(int ranks, int all_seats) noexcept {
+    seats = all_seats;
     members.store((std::uint64_t{1} << ranks) - 1);
   }
 };
@@ -120,16 +128,87 @@ template <class Watch> class table_member {
     for (int rank = 0; rank < ranks() && survives; ++rank) {
       survives[rank] = (left >> seat_of(rank)) & 1u;
     }
-    if (((left >> seat_) & 1u) == 0 || static_cast<std::uint32_t>(agreed >> 32) != next) {
+    if (((left >> seat_) & 1u) == 0 || agreed != word(next, left)) {
       return status::fail(error::peer,
                           "recover: rank %d came after the deadline of %lld ms; the other ranks "
                           "went on without it",
                           rank(), static_cast<long long>(deadline_.count()));
     }
-    generation_ = next;
-    members_ = left;
-    barriers_ = handed_ = taken_ = 0;
-    mine().arrived.store(stamp(0), std::memory_order_release);
+    enter(next, left);
+    return {};
+  }
+
+  /// The members take in who waits in join(), until they are `wanted` ranks; all agree in one word. `came`: of the
+  /// ranks that there are then, 1 where it joined.
+  [[nodiscard]] status grow(int wanted, view<std::uint8_t, 1> came) noexcept {
+    int const before = ranks();
+    if (wanted < before || wanted > table_->seats || (came && came.extent(0) != wanted)) {
+      return status::fail(error::bad_argument,
+                          "grow: %d ranks are wanted and came has extent %lld; it must be from %d "
+                          "to %d (seats), and came of as many",
+                          wanted, static_cast<long long>(came.extent(0)), before, table_->seats);
+    }
+    std::uint32_t const next = generation_ + 1, members = members_;
+    mine().growing.store(next, std::memory_order_release);
+    for (int rank = 0; rank < before; ++rank) {
+      status const here = await_only(rank, true, [&](rank_seat const& s) {
+        return s.growing.load(std::memory_order_acquire) >= next;
+      });
+      if (!here.ok()) {
+        mine().growing.store(generation_, std::memory_order_release);
+        return here;
+      }
+    }
+    std::uint64_t word_before = table_->members.load(std::memory_order_acquire);
+    auto const started = clock::now();
+    for (int turn = 0; generation_of(word_before) == generation_; ++turn) {
+      std::uint32_t const found = members | waiting(wanted - before, members);
+      if (std::popcount(found) == wanted || clock::now() - started > deadline_) {
+        table_->members.compare_exchange_strong(word_before, by_growth | word(next, found));
+      }
+      rest(turn);
+      word_before = table_->members.load(std::memory_order_acquire);
+    }
+    auto const now = static_cast<std::uint32_t>(word_before);
+    if (((now >> seat_) & 1u) == 0 || word_before != (by_growth | word(next, now))) {
+      return status::fail(error::peer, "grow: the other ranks went on without rank %d", rank());
+    }
+    enter(next, now);
+    for (int rank = 0; came && rank < wanted; ++rank) {
+      came[rank] = rank < ranks() && ((members >> seat_of(rank)) & 1u) == 0 ? 1 : 0;
+    }
+    if (ranks() == wanted) return {};
+    return status::fail(error::peer, "grow: %d of %d ranks are there after %lld ms", ranks(),
+                        wanted, static_cast<long long>(deadline_.count()));
+  }
+  /// Of a newcomer. `take` makes the seat its own, once it is nobody's.
+  template <class Take> [[nodiscard]] status join(Take const& take) noexcept {
+    auto const started = clock::now();
+    auto const member = [&] {
+      members_ = static_cast<std::uint32_t>(table_->members.load(std::memory_order_acquire));
+      return ((members_ >> seat_) & 1u) != 0;
+    };
+    auto const wait = [&](bool until) {
+      for (int turn = 0; member() != until; ++turn) {
+        if (clock::now() - started > deadline_) return false;
+        rest(turn);
+      }
+      return true;
+    };
+    if (!wait(false)) {
+      return status::fail(error::peer, "join: seat %d is that of a rank, and was so for %lld ms",
+                          seat_, static_cast<long long>(deadline_.count()));
+    }
+    take();
+    mine().joining.store(1, std::memory_order_release);
+    bool const in = wait(true);
+    mine().joining.store(0, std::memory_order_release);
+    if (!in && !member()) {
+      return status::fail(error::peer, "join: no rank has called grow for %lld ms",
+                          static_cast<long long>(deadline_.count()));
+    }
+    std::uint64_t const word = table_->members.load(std::memory_order_acquire);
+    enter(generation_of(word), static_cast<std::uint32_t>(word));
     return {};
   }
 
@@ -137,9 +216,31 @@ template <class Watch> class table_member {
   using clock = std::chrono::steady_clock;
   static constexpr int generation_shift =
       40;  // of counters: a trillion barriers in each generation
+  static constexpr std::uint64_t by_growth = std::uint64_t{1} << 63;
 
   [[nodiscard]] static std::uint64_t word(std::uint32_t generation, std::uint32_t seats) noexcept {
     return std::uint64_t{generation} << 32 | seats;
+  }
+  [[nodiscard]] static std::uint32_t generation_of(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>((word & ~by_growth) >> 32);
+  }
+  /// A new generation: all counters begin anew.
+  void enter(std::uint32_t generation, std::uint32_t members) noexcept {
+    generation_ = generation;
+    members_ = members;
+    barriers_ = handed_ = taken_ = 0;
+    mine().arrived.store(stamp(0), std::memory_order_release);
+  }
+  /// The first `most` seats that wait in join().
+  [[nodiscard]] std::uint32_t waiting(int most, std::uint32_t members) const noexcept {
+    std::uint32_t found = 0;
+    for (int seat = 0; seat < table_->seats && std::popcount(found) < most; ++seat) {
+      if (((members >> seat) & 1u) == 0 &&
+          table_->seat[seat].joining.load(std::memory_order_acquire) != 0 && !watch_.gone(seat)) {
+        found |= 1u << seat;
+      }
+    }
+    return found;
   }
   [[nodiscard]] std::uint64_t stamp(std::uint64_t count) const noexcept {
     return std::uint64_t{generation_} << generation_shift | count;
@@ -156,8 +257,15 @@ template <class Watch> class table_member {
 
   template <class Ready>
   [[nodiscard]] status await(int rank, bool timed, Ready const& ready) noexcept {
-    int const seat = seat_of(rank);
-    rank_seat const& other = table_->seat[seat];
+    if (status lost = await_only(rank, timed, ready); !lost.ok()) return lost;
+    std::uint64_t const arrived =
+        table_->seat[seat_of(rank)].arrived.load(std::memory_order_acquire);
+    if (arrived >> generation_shift <= generation_) return {};
+    return status::fail(error::peer, "rank %d went on without this rank", rank);
+  }
+  template <class Ready>
+  [[nodiscard]] status await_only(int rank, bool timed, Ready const& ready) noexcept {
+    rank_seat const& other = table_->seat[seat_of(rank)];
     clock::time_point started{};
     for (int turn = 0; !ready(other); ++turn) {
       rest(turn);
@@ -168,9 +276,6 @@ template <class Watch> class table_member {
         return status::fail(error::peer, "rank %d has not answered for %lld ms", rank,
                             static_cast<long long>(deadline_.count()));
       }
-    }
-    if (other.arrived.load(std::memory_order_acquire) >> generation_shift > generation_) {
-      return status::fail(error::peer, "rank %d went on without this rank", rank);
     }
     return {};
   }

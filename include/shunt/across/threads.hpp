@@ -9,11 +9,13 @@ inline namespace SHUNT_ABI {
 class rank_threads_table {
  public:
   static constexpr int most_ranks = detail::most_table_ranks;  ///< 32
-  /// A table of 1 to most_ranks seats.
-  explicit rank_threads_table(int ranks) noexcept {
-    table_.open(ranks < 1 ? 1 : ranks > most_ranks ? most_ranks : ranks);
+  /// A table of 1 to most_ranks ranks; `seats`: for how many there is room, those that join later too; 0: for
+  /// these.
+  explicit rank_threads_table(int ranks, int seats = 0) noexcept {
+    ranks = ranks < 1 ? 1 : ranks > most_ranks ? most_ranks : ranks;
+    table_.open(ranks, seats < ranks ? ranks : seats > most_ranks ? most_ranks : seats);
   }
-  [[nodiscard]] int seats() const noexcept { return table_.seats; }  ///< ranks at the start
+  [[nodiscard]] int seats() const noexcept { return table_.seats; }  ///< room for ranks
 
  private:
   friend class rank_threads;
@@ -40,7 +42,12 @@ class rank_threads {
       : table_(&table), member_(table.table_, seat, deadline, watch{&table.table_}) {
     member_.mine().state.store(detail::seat_state::taken, std::memory_order_release);
   }
+  /// A thread that comes later, for a seat that is nobody's by then: the first call is join().
+  rank_threads(rank_threads_table& table, int seat, newcomer,
+               std::chrono::milliseconds deadline = std::chrono::milliseconds(60000)) noexcept
+      : table_(&table), member_(table.table_, seat, deadline, watch{&table.table_}), sits_(false) {}
   ~rank_threads() {
+    if (!sits_) return;
     member_.mine().state.store(detail::seat_state::left, std::memory_order_release);
   }
   rank_threads(rank_threads const&) = delete;
@@ -108,6 +115,18 @@ class rank_threads {
     begun_ = 0;
     return member_.recover(survives);
   }
+  /// See grow().
+  status grow(int ranks, view<std::uint8_t, 1> came) noexcept {
+    begun_ = 0;
+    return member_.grow(ranks, came);
+  }
+  /// See join().
+  status join() noexcept {
+    return member_.join([&] {
+      sits_ = true;
+      member_.mine().state.store(detail::seat_state::taken, std::memory_order_release);
+    });
+  }
 
  private:
   using shown = rank_threads_table::shown;
@@ -145,6 +164,7 @@ class rank_threads {
   rank_threads_table* table_;
   detail::table_member<watch> member_;
   int begun_ = 0;
+  bool sits_ = true;
 };
 static_assert(exchange<rank_threads>);
 
