@@ -59,6 +59,16 @@ template <class P, exchange X, class T, class G, class W, class A>
                  0, most);
 }
 
+/// A matrix that backward leaves, where it is wanted.
+template <class T, space S>
+[[nodiscard]] status left_matrix(char const* who, char const* what, view<T, 2, S> m,
+                                 offset_t tokens, offset_t columns) noexcept {
+  if (!m) return {};
+  argument const name(who, what);
+  return first_of(extent(name, 0, m.extent(0), tokens, "tokens"),
+                  extent(name, 1, m.extent(1), columns, "columns of the weights"), rows(name, m));
+}
+
 /// A moe_across_saved as carve_moe_across_saved gives it with the same arguments.
 template <exchange X, class T, class G, space S, class W, class A>
 [[nodiscard]] status saved_across(char const* who, among_ranks<X> const& among, offset_t tokens,
@@ -71,6 +81,13 @@ template <exchange X, class T, class G, space S, class W, class A>
   bool const keeps = o.memory == memory_mode::save;
   argument const received(who, "saved.received"), pre(who, "saved.pre"),
       shared(who, "saved.layer.shared_pre");
+  if (status bad = first_of(
+          left_matrix(who, "saved.d_logits", saved.d_logits, tokens, n.to.experts),
+          left_matrix(who, "saved.shared_d_pre", saved.shared_d_pre, tokens, n.to.shared_rows),
+          left_matrix(who, "saved.shared_act", saved.shared_act, tokens, n.to.shared));
+      !bad.ok()) {
+    return bad;
+  }
   o.memory = memory_mode::recompute;  // the pre-activations of experts are elsewhere
   if (status bad =
           first_of(layer_saved(who, n.to, o, saved.layer), across_plan(who, among, saved.plan));

@@ -127,6 +127,13 @@ template <class T, class P> struct across_backward_scratch {
   view<float, 2, S> d_rows, d_scale;  // [N,H] [N,1] in the order of arrival, and
   view<T, 2, S> d_gated_rows;         // where gates act on the input
 
+  /// What the caller wants of the tokens' gradients goes to the caller's memory.
+  void leave_in(moe_across_saved<T, S> const& to) noexcept {
+    if (to.d_logits) tokens.d_logits = to.d_logits;
+    if (to.shared_d_pre) tokens.shared.d_pre = to.shared_d_pre;
+    if (to.shared_act) tokens.shared.act = to.shared_act;
+  }
+
   template <class A>
   static across_backward_scratch carve(P const& on, arena<S>& from, arena<>& counts,
                                        across_layer_sizes<T> const& n, bool down_bias,

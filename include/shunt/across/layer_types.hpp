@@ -12,6 +12,10 @@ template <storage T, space S = space::host> struct moe_across_saved {
   view<T, 2, S>
       received;  ///< [N,H] what this rank's experts saw; null when recomputing: it is sent again
   view<T, 2, S> pre;  ///< [N,2I] pre-activations; null when recomputing
+  /// Memory where backward leaves what the gradients of the gate, d_logitsᵀ·x, and of a shared expert, d_yᵀ·act and
+  /// d_preᵀ·x, are sums of: for a caller who sums over the tokens of all ranks. Null: in scratch. Unused on one rank.
+  view<float, 2, S> d_logits = {};                   ///< [T,E]
+  view<T, 2, S> shared_d_pre = {}, shared_act = {};  ///< [T,2Is] [T,Is]
 };
 
 /// What moe_layer_across writes in addition to y. Each member is optional.

@@ -77,8 +77,9 @@ status run_layer_across_backward(
   }
   bool const checked = own.ok();
   across_layer_sizes<T> const n(among, x.extent(0), w, o);
-  auto const s = across_backward_scratch<T, P>::carve(on, work, counts, n, bool(w.down_bias),
-                                                      !std::same_as<D, float>, o);
+  auto s = across_backward_scratch<T, P>::carve(on, work, counts, n, bool(w.down_bias),
+                                                !std::same_as<D, float>, o);
+  s.leave_in(saved);
   if (own.ok()) own = ranks::check(who, on, among);
   if (own.ok()) own = work.check("moe_layer_across_backward.work");
   if (own.ok()) own = counts.check("moe_layer_across_backward.counts");

@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "shunt/backend/host/nn/block.hpp"
+#include "shunt/nn/detail/block_backward.hpp"
 #include "shunt/nn/detail/block_types.hpp"
 #include "shunt/nn/linear.hpp"
 #include "shunt/nn/norm.hpp"
@@ -25,21 +26,6 @@ template <class P, storage T>
          step("dense", linear(on, s.act, w.down, y, {.accumulate = true}));
 }
 
-template <class P, storage T>
-[[nodiscard]] bool dense_backward(P const& on, block_weights<T, P::memory> const& w,
-                                  std::type_identity_t<view<T const, 2, P::memory>> in,
-                                  std::type_identity_t<view<T const, 2, P::memory>> pre,
-                                  std::type_identity_t<view<T const, 2, P::memory>> d_y,
-                                  block_gradients<P::memory> const& g,
-                                  block_backward_scratch<T, P::memory> const& s, bool add,
-                                  stages& step) noexcept {
-  return step("dense", linear_dgrad(on, d_y, w.down, s.d_act)) &&
-         step("dense", activation_backward(on, s.d_act, pre, swiglu{}, s.d_pre, {.act = s.act})) &&
-         step("dense", linear_wgrad(on, d_y, s.act, g.down, {.accumulate = add})) &&
-         step("dense", linear_wgrad(on, s.d_pre, in, g.up, {.accumulate = add})) &&
-         step("dense", linear_dgrad(on, s.d_pre, w.up, s.d_in));
-}
-
 /// [B,S,heads,D] without gaps between sequences as [1,B·S,heads,D].
 template <class T, space S> [[nodiscard]] view<T, 4, S> as_one_sequence(view<T, 4, S> x) noexcept {
   return {x.data(),
@@ -48,13 +34,15 @@ template <class T, space S> [[nodiscard]] view<T, 4, S> as_one_sequence(view<T, 
 }
 
 /// a = attention(norm(x)): from x to what is added to it. With a cache, over what it holds too.
-template <class P, storage T>
-[[nodiscard]] bool attend(
-    P const& on, block_sizes const& n, std::type_identity_t<view<T const, 2, P::memory>> x,
-    block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
-    block_saved<T, P::memory> const& keep, kv_cache<T, P::memory> const* cache,
-    token_positions<P::memory> const& first_position, block_scratch<T, P::memory> const& s,
-    block_options<P::memory> const& o, stages& step) noexcept {
+template <class P, storage T, class Kept>
+[[nodiscard]] bool attend(P const& on, block_sizes const& n,
+                          std::type_identity_t<view<T const, 2, P::memory>> x,
+                          block_weights<T, P::memory> const& w,
+                          rotary_table<P::memory> const& table, Kept const& keep,
+                          kv_cache<T, P::memory> const* cache,
+                          token_positions<P::memory> const& first_position,
+                          block_scratch<T, P::memory> const& s, block_options<P::memory> const& o,
+                          stages& step) noexcept {
   auto const q = n.part(keep.qkv, 0, n.heads), k = n.part(keep.qkv, n.heads, n.kv_heads),
              v = n.part(keep.qkv, n.heads + n.kv_heads, n.kv_heads);
   auto const out = n.heads_of(keep.attended);
@@ -76,17 +64,18 @@ template <class P, storage T>
   return done && step("projection", linear(on, keep.attended, w.out, s.delta));
 }
 
-template <class P, storage T>
+template <class P, storage T, class Kept, class Group = one_process>
 [[nodiscard]] status block_forward(
     P const& on, block_sizes const& n, std::type_identity_t<view<T const, 2, P::memory>> x,
     block_weights<T, P::memory> const& w, rotary_table<P::memory> const& table,
-    std::type_identity_t<view<T, 2, P::memory>> y, block_saved<T, P::memory> const& keep,
+    std::type_identity_t<view<T, 2, P::memory>> y, Kept const& keep,
     kv_cache<T, P::memory> const* cache, token_positions<P::memory> const& first_position,
     std::type_identity_t<moe_outputs<T, P::memory>> const& outputs,
-    block_scratch<T, P::memory> const& s, block_options<P::memory> const& o) noexcept {
+    block_scratch<T, P::memory> const& s, block_options<P::memory> const& o,
+    Group const& group = {}) noexcept {
   stages step(o.hook);
   bool const done =
-      attend(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
+      attend<P, T>(on, n, x, w, table, keep, cache, first_position, s, o, step) &&
       step("norm", rms_norm_add(on, x, s.delta, keep.middle, w.feed_norm, keep.feed_in,
                                 keep.feed_inverse, {.epsilon = o.norm_epsilon})) &&
       step("norm", block_backend<P>::template copy_rows<T>(on, keep.middle, y));
@@ -95,10 +84,8 @@ template <class P, storage T>
     (void)dense_forward<P, T>(on, w, keep.feed_in, keep.pre, s, y, step);
     return step.outcome();
   }
-  moe_outputs<T, P::memory> out = outputs;
-  out.saved = &keep.experts;
-  status const done_feeding =
-      moe_layer(on, keep.feed_in, w.experts, y, out, s.own, layer_options_of(o));
+  status const done_feeding = group.mixture(on, keep.feed_in, w.experts, y, outputs, keep.experts,
+                                            s.own, layer_options_of(o));
   if (done_feeding.ok() && o.layer.valid.data() != nullptr) {
     // The layer gives padding a zero output; the block, its residual.
     return block_backend<P>::template copy_unmarked_rows<T>(on, o.layer.valid, keep.middle, y);
@@ -267,46 +254,9 @@ template <execution P, input<P, 3> X, storage T, input<P, 3> DY, output<P, 3> DX
       !bad.ok()) {
     return bad;
   }
-  bool const add = options.accumulate;
-  view<T const, 2, S> const x = detail::flat_tokens(x_all), d_y = detail::flat_tokens(d_y_all);
-  view<T, 2, S> const d_x = detail::flat_tokens(d_x_all);
-  auto const& w = weights;
-  auto const& g = gradients;
-  detail::stages step(options.hook);
-
-  // y = m + feed(norm(m))
-  bool done = true;
-  if (n.dense) {
-    done = detail::dense_backward<P, T>(on, w, saved.feed_in, saved.pre, d_y, g, s, add, step);
-  } else if (status bad =
-                 moe_layer_backward(on, saved.feed_in, w.experts, d_y, saved.experts, s.d_in,
-                                    g.experts, s.own, detail::layer_options_of(options));
-             !bad.ok()) {
-    return bad;
-  }
-  done = done && step("norm", rms_norm_backward(on, saved.middle, w.feed_norm, saved.feed_inverse,
-                                                s.d_in, s.d_middle, g.feed_norm, s.own,
-                                                {.add = d_y, .accumulate = add}));
-  // m = x + Wo · attention(…)
-  auto const q = n.part(saved.qkv, 0, n.heads), k = n.part(saved.qkv, n.heads, n.kv_heads),
-             v = n.part(saved.qkv, n.heads + n.kv_heads, n.kv_heads);
-  auto const d_q = n.part(s.d_qkv, 0, n.heads), d_k = n.part(s.d_qkv, n.heads, n.kv_heads),
-             d_v = n.part(s.d_qkv, n.heads + n.kv_heads, n.kv_heads);
-  done =
-      done && step("projection", linear_dgrad(on, s.d_middle, w.out, s.d_attended)) &&
-      step("projection",
-           linear_wgrad(on, s.d_middle, saved.attended, g.out, {.accumulate = add})) &&
-      step("attention", attention_backward(on, q, k, v, n.heads_of(saved.attended), saved.log_sum,
-                                           n.heads_of(s.d_attended), d_q, d_k, d_v, s.own)) &&
-      step("rotary", rotary_backward(on, d_q, table, {.pairs = options.pairs})) &&
-      step("rotary", rotary_backward(on, d_k, table, {.pairs = options.pairs})) &&
-      step("projection",
-           linear_wgrad(on, s.d_qkv, saved.attention_in, g.qkv, {.accumulate = add})) &&
-      step("projection", linear_dgrad(on, s.d_qkv, w.qkv, s.d_in)) &&
-      step("norm",
-           rms_norm_backward(on, x, w.attention_norm, saved.attention_inverse, s.d_in, d_x,
-                             g.attention_norm, s.own, {.add = s.d_middle, .accumulate = add}));
-  return step.outcome();
+  return detail::block_gradients_of<P, T>(
+      on, n, detail::flat_tokens(x_all), weights, table, saved, detail::flat_tokens(d_y_all),
+      detail::flat_tokens(d_x_all), gradients, s, options, detail::one_process{});
 }
 
 }  // namespace SHUNT_ABI

@@ -1,9 +1,9 @@
 #pragma once
-#include <cstring>
 #include <type_traits>
 
 #include "shunt/backend/host/nn/model.hpp"
 #include "shunt/nn/detail/model_run.hpp"
+#include "shunt/nn/detail/model_update.hpp"
 
 /// A small language model on the library's primitives: bytes in, loss and gradients out, or logits
 /// from a key/value cache. It owns nothing: parameters are one flat buffer of the caller (float
@@ -28,28 +28,21 @@ template <execution P>
 status model_init(P const& on, model_config const& config,
                   std::type_identity_t<view<float, 1, P::memory>> values,
                   std::uint64_t seed) noexcept {
-  if (status bad = first_of(check::policy(on), check_config(config)); !bad.ok()) return bad;
+  if (status bad = first_of(check::policy(on), check_config(config),
+                            detail::has_all_experts("model_init", config));
+      !bad.ok()) {
+    return bad;
+  }
   if (status bad = first_of(check::rows("model_init.values", values),
                             check::extent("model_init.values", 0, values.extent(0),
                                           detail::model_layout(config).count, "parameter_count"));
       !bad.ok()) {
     return bad;
   }
-  double const shrink = 1.0 / __builtin_sqrt(config.layers > 0 ? 2.0 * config.layers : 1.0);
   status done;
   for_each_parameter(config, [&](model_parameter const& p) {
-    if (!done.ok()) return;
-    auto const part = values.slice(p.offset, p.size());
-    std::size_t const length = std::strlen(p.name);
-    auto const ends = [&](char const* tail) {
-      std::size_t const n = std::strlen(tail);
-      return length >= n && std::strcmp(p.name + length - n, tail) == 0;
-    };
-    if (!p.decays) {
-      done = detail::model_backend<P>::fill(on, part, 1.0f);
-    } else {
-      done = detail::model_backend<P>::fill_normal(
-          on, part, seed, p.offset, ends(".out") || ends(".down") ? 0.02 * shrink : 0.02);
+    if (done.ok()) {
+      done = detail::init_part(on, config, p, values.slice(p.offset, p.size()), seed, p.offset);
     }
   });
   return done;
@@ -103,8 +96,9 @@ status model_train(P const& on, model_config const& config,
                    model_train_options const& options = {},
                    route_draws<P::memory> const& draws = {}) noexcept {
   constexpr space S = P::memory;
-  if (status bad = detail::check_model(on, "model_train", config, weights, tokens, 1,
-                                       offset_t{config.context} + 1);
+  if (status bad = first_of(detail::has_all_experts("model_train", config),
+                            detail::check_model(on, "model_train", config, weights, tokens, 1,
+                                                offset_t{config.context} + 1));
       !bad.ok()) {
     return bad;
   }
@@ -134,30 +128,8 @@ status model_train(P const& on, model_config const& config,
       !bad.ok()) {
     return bad;
   }
-  detail::stages step(report.hook);
-  auto const stream = [&](offset_t n) { return s.stream_at(n, batch, length, config.width); };
-  bool done =
-      step("norm", rms_norm_backward(on, detail::flat_tokens(stream(config.layers)),
-                                     detail::last_norm_of(config, weights.values), s.inverse,
-                                     s.d_last, s.d_stream, detail::last_norm_of(config, gradients),
-                                     s.own, {.accumulate = options.accumulate}));
-  view<T, 3, S> const d_stream(s.d_stream.data(), {{batch, length, config.width}});
-  for (int n = config.layers - 1; done && n >= 0; --n) {
-    auto const layer = detail::layer_weights<T, S>(config, n, weights.values, weights.choice_bias);
-    arena<S> memory = s.saved_at(n);
-    auto const mine = carve_block_saved(memory, static_cast<index_t>(batch),
-                                        static_cast<index_t>(length), layer, how);
-    if (status bad = block_backward(on, stream(n), layer, s.table, mine, d_stream, d_stream,
-                                    detail::layer_gradients<S>(config, n, gradients), s.own, how);
-        !bad.ok()) {
-      return bad;
-    }
-  }
-  done = done && step("embedding",
-                      embedding_backward(on, s.d_stream, view<index_t const, 1, S>(s.input),
-                                         detail::embedding_of(config, gradients),
-                                         {.accumulate = options.accumulate || config.tied_head}));
-  return step.outcome();
+  return detail::run_backward<P, T>(on, config, weights, batch, length, s, gradients, how,
+                                    detail::one_process{});
 }
 
 /// Forward only: the losses and the experts' load. report.loss is required.
@@ -168,8 +140,9 @@ status model_evaluate(P const& on, model_config const& config,
                       model_report<P::memory> const& report,
                       std::type_identity_t<arena<P::memory>> work,
                       route_draws<P::memory> const& draws = {}) noexcept {
-  if (status bad = detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
-                                       offset_t{config.context} + 1);
+  if (status bad = first_of(detail::has_all_experts("model_evaluate", config),
+                            detail::check_model(on, "model_evaluate", config, weights, tokens, 1,
+                                                offset_t{config.context} + 1));
       !bad.ok()) {
     return bad;
   }
@@ -203,24 +176,14 @@ status model_update(P const& on, model_config const& config, adamw_state<T, P::m
                     std::type_identity_t<arena<P::memory>> work, adamw_options const& options,
                     std::type_identity_t<adamw_scalars<P::memory>> const& scalars = {}) noexcept {
   offset_t const count = detail::model_layout(config).count;
-  offset_t const decayed = detail::model_layout(config).norms;
-  if (status bad = first_of(check_config(config),
+  if (status bad = first_of(check_config(config), detail::has_all_experts("model_update", config),
                             check::extent("model_update.parameter", 0, state.parameter.extent(0),
                                           count, "parameter_count"));
       !bad.ok()) {
     return bad;
   }
   if (status bad = gradient_norm(on, state.gradient, norm, work); !bad.ok()) return bad;
-  auto const part = [&](offset_t first, offset_t n) {
-    auto const cut = [&](auto v) { return v.data() == nullptr ? v : v.slice(first, n); };
-    return adamw_state<T, P::memory>{state.parameter.slice(first, n), cut(state.gradient),
-                                     cut(state.first_moment), cut(state.second_moment),
-                                     cut(state.copy)};
-  };
-  adamw_options without = options;
-  without.weight_decay = 0.0f;
-  if (status bad = adamw(on, part(0, decayed), norm, options, scalars); !bad.ok()) return bad;
-  return adamw(on, part(decayed, count - decayed), norm, without, scalars);
+  return detail::update_by(on, config, state, norm, options, scalars);
 }
 
 /// Elements of a model_cache's memory.
@@ -247,8 +210,9 @@ status model_decode(P const& on, model_config const& config,
                     model_report<P::memory> const& report = {},
                     route_draws<P::memory> const& draws = {}) noexcept {
   constexpr space S = P::memory;
-  if (status bad = detail::check_model(on, "model_decode", config, weights, tokens, 1,
-                                       offset_t{config.context});
+  if (status bad = first_of(detail::has_all_experts("model_decode", config),
+                            detail::check_model(on, "model_decode", config, weights, tokens, 1,
+                                                offset_t{config.context}));
       !bad.ok()) {
     return bad;
   }

@@ -27,9 +27,15 @@ struct model_config {
   float norm_epsilon = 1e-5f;       ///< ε of every norm
   double rotary_base = 10000.0;     ///< base of the rotary frequencies
   route_options route{.gates = gate_kind::renormalized};  ///< of every mixture
+  /// Experts of each layer that the flat buffer has; the others are on other ranks. −1: all. config_of_rank sets it.
+  index_t experts_here = -1;
   float balance_loss = 0.01f;  ///< coefficient of the load-balance loss of each layer
   float z_loss = 0.0f;         ///< coefficient of the router's z-loss of each layer
 
+  /// Experts of each layer that the flat buffer has.
+  [[nodiscard]] constexpr index_t held() const noexcept {
+    return experts_here < 0 ? experts : experts_here;
+  }
   /// Width of one head.
   [[nodiscard]] constexpr index_t head_dim() const noexcept { return width / heads; }
   /// Width of queries, keys and values together.
@@ -74,7 +80,7 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
     f(static_cast<model_parameter const&>(p));
   };
   offset_t const w = config.width, i = config.intermediate, e = config.experts;
-  offset_t const s = config.shared_intermediate, d = config.head_dim();
+  offset_t const s = config.shared_intermediate, d = config.head_dim(), held = config.held();
   emit(true, 2, {{config.vocabulary, w}}, "embedding");
   if (!config.tied_head) emit(true, 2, {{config.vocabulary, w}}, "head");
   for (int n = 0; n < config.layers; ++n) {
@@ -86,8 +92,8 @@ template <class F> void for_each_parameter(model_config const& config, F&& f) {
       continue;
     }
     emit(true, 2, {{e, w}}, "layers.%d.gate", n);
-    emit(true, 3, {{e, 2 * i, w}}, "layers.%d.experts.up", n);
-    emit(true, 3, {{e, w, i}}, "layers.%d.experts.down", n);
+    emit(true, 3, {{held, 2 * i, w}}, "layers.%d.experts.up", n);
+    emit(true, 3, {{held, w, i}}, "layers.%d.experts.down", n);
     if (s > 0) {
       emit(true, 2, {{2 * s, w}}, "layers.%d.shared.up", n);
       emit(true, 2, {{w, s}}, "layers.%d.shared.down", n);
@@ -146,6 +152,17 @@ namespace detail {
 }
 }  // namespace detail
 
+namespace detail {
+/// What one process refuses: experts that are elsewhere.
+[[nodiscard]] inline status has_all_experts(char const* who, model_config const& c) noexcept {
+  if (c.dense || c.held() == c.experts) return {};
+  return status::fail(error::bad_argument,
+                      "%s: model_config.experts_here is %d; it must be -1 or %d (experts): see "
+                      "nn/model_across.hpp",
+                      who, c.experts_here, c.experts);
+}
+}  // namespace detail
+
 /// Whether the numbers fit each other, and all offsets and bytes of the parameters 63 bits.
 [[nodiscard]] inline status check_config(model_config const& c) noexcept {
   constexpr offset_t most = 1 << 24;
@@ -169,7 +186,9 @@ namespace detail {
                            : first_of(check::between("model_config.experts", c.experts, 1, most),
                                       check::between("model_config.top_k", c.top_k, 1, c.experts),
                                       check::between("model_config.shared_intermediate",
-                                                     c.shared_intermediate, 0, most));
+                                                     c.shared_intermediate, 0, most),
+                                      check::between("model_config.experts_here", c.experts_here,
+                                                     -1, c.experts));
       !bad.ok()) {
     return bad;
   }

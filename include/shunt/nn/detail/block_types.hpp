@@ -1,6 +1,7 @@
 #pragma once
 #include "shunt/layer.hpp"
 #include "shunt/moe_experts/stages.hpp"
+#include "shunt/nn/detail/one_process.hpp"
 #include "shunt/nn/kv_cache.hpp"
 #include "shunt/nn/norm.hpp"
 #include "shunt/nn/rotary.hpp"
@@ -40,8 +41,9 @@ template <space S = space::host> struct block_options {
   stage_hook hook = {};     ///< after each stage
 };
 
-/// What forward keeps for backward, in addition to the block's input: carve_block_saved.
-template <storage T, space S = space::host> struct block_saved {
+/// What forward keeps for backward, in addition to the block's input: carve_block_saved. `Experts`: what the mixture
+/// keeps.
+template <storage T, space S = space::host, class Experts = moe_saved<T, S>> struct block_saved {
   view<float, 1, S> attention_inverse = {}, feed_inverse = {};  ///< [T] 1 / rms
   view<T, 2, S> attention_in = {};                              ///< [T,W] normalized
   view<T, 2, S> qkv = {};          ///< [T,(heads + 2 kv_heads) D], turned
@@ -49,7 +51,7 @@ template <storage T, space S = space::host> struct block_saved {
   view<float, 3, S> log_sum = {};  ///< [B,heads,S]
   view<T, 2, S> middle = {};       ///< [T,W] after the attention's residual
   view<T, 2, S> feed_in = {};      ///< [T,W] normalized
-  moe_saved<T, S> experts = {};    ///< of the mixture
+  Experts experts = {};            ///< of the mixture
   view<T, 2, S> pre = {};          ///< dense: [T,2I] pre-activations
 };
 
@@ -100,12 +102,16 @@ template <space S>
   return layer;
 }
 
-template <storage T, space S>
-[[nodiscard]] block_saved<T, S> carve_saved_block(arena<S>& from, block_sizes const& n,
-                                                  block_weights<T, S> const& w,
-                                                  block_options<S> const& o) noexcept {
+template <storage T, space S, class Group = one_process>
+[[nodiscard]] auto carve_saved_block(arena<S>& from, block_sizes const& n,
+                                     block_weights<T, S> const& w, block_options<S> const& o,
+                                     Group const& group = {}) noexcept {
   using shunt::detail::carve;
-  block_saved<T, S> s;
+  auto const tokens = static_cast<index_t>(n.tokens);
+  auto const mixture = [&] {
+    return group.carve_saved(from, tokens, w.experts, layer_options_of(o));
+  };
+  block_saved<T, S, decltype(mixture())> s;
   s.attention_inverse = carve<float, 1, S>(from, {{n.tokens}});
   s.feed_inverse = carve<float, 1, S>(from, {{n.tokens}});
   s.attention_in = carve<T, 2, S>(from, {{n.tokens, n.width}});
@@ -117,8 +123,7 @@ template <storage T, space S>
   if (n.dense) {
     s.pre = carve<T, 2, S>(from, {{n.tokens, 2 * n.intermediate}});
   } else {
-    s.experts =
-        carve_moe_saved(from, static_cast<index_t>(n.tokens), w.experts, layer_options_of(o));
+    s.experts = mixture();
   }
   return s;
 }
@@ -129,11 +134,12 @@ template <class T, space S> struct block_scratch {
   view<index_t, 1, S> all_tokens;  // dense: one segment
   arena<S> own;                    // the primitives', one after another
 };
-template <storage T, class P>
+template <storage T, class P, class Group = one_process>
 [[nodiscard]] block_scratch<T, P::memory> carve_block(P const& on, arena<P::memory>& from,
                                                       block_sizes const& n,
                                                       block_weights<T, P::memory> const& w,
-                                                      block_options<P::memory> const& o) noexcept {
+                                                      block_options<P::memory> const& o,
+                                                      Group const& group = {}) noexcept {
   constexpr space S = P::memory;
   using shunt::detail::carve;
   block_scratch<T, S> s;
@@ -145,8 +151,8 @@ template <storage T, class P>
     s.act = carve<T, 2, S>(from, {{n.tokens, n.intermediate}});
     s.all_tokens = carve<index_t, 1, S>(from, {{2}});
   } else {
-    std::size_t const layer = moe_layer_scratch_bytes(on, static_cast<index_t>(n.tokens), w.experts,
-                                                      layer_options_of(o), true);
+    std::size_t const layer =
+        group.forward_bytes(on, static_cast<index_t>(n.tokens), w.experts, layer_options_of(o));
     if (layer > own) own = layer;
   }
   s.own = shunt::detail::carve_part(from, own);
@@ -158,10 +164,10 @@ template <class T, space S> struct block_backward_scratch {
   view<T, 2, S> d_act, act, d_pre;                  // dense: [T,I] [T,I] [T,2I]
   arena<S> own;
 };
-template <storage T, class P>
+template <storage T, class P, class Group = one_process>
 [[nodiscard]] block_backward_scratch<T, P::memory> carve_block_backward(
     P const& on, arena<P::memory>& from, block_sizes const& n, block_weights<T, P::memory> const& w,
-    block_options<P::memory> const& o) noexcept {
+    block_options<P::memory> const& o, Group const& group = {}) noexcept {
   constexpr space S = P::memory;
   using shunt::detail::carve;
   block_backward_scratch<T, S> s;
@@ -177,8 +183,8 @@ template <storage T, class P>
     s.act = carve<T, 2, S>(from, {{n.tokens, n.intermediate}});
     s.d_pre = carve<T, 2, S>(from, {{n.tokens, 2 * n.intermediate}});
   } else {
-    std::size_t const layer = moe_layer_backward_scratch_bytes(on, static_cast<index_t>(n.tokens),
-                                                               w.experts, layer_options_of(o));
+    std::size_t const layer =
+        group.backward_bytes(on, static_cast<index_t>(n.tokens), w.experts, layer_options_of(o));
     if (layer > own) own = layer;
   }
   s.own = shunt::detail::carve_part(from, own);

@@ -18,7 +18,7 @@ struct model_layout {
     offset_t const i = offset_t{c.intermediate} * w;
     layer_size = offset_t{c.qkv_width()} * w + offset_t{c.heads} * c.head_dim() * w;
     layer_size +=
-        c.dense ? 3 * i : c.experts * (w + 3 * i) + 3 * offset_t{c.shared_intermediate} * w;
+        c.dense ? 3 * i : c.experts * w + 3 * (c.held() * i + offset_t{c.shared_intermediate} * w);
     norms = layers + c.layers * layer_size;
     last_norm = norms + 2 * w * c.layers;
     count = last_norm + w;
@@ -52,7 +52,7 @@ template <class T, space S>
 template <class Matrix, class Block, class T, space S>
 void take_layer(model_config const& c, int n, view<T, 1, S> values, Block& b) noexcept {
   model_layout const where(c);
-  offset_t const w = c.width, i = c.intermediate, e = c.experts, s = c.shared_intermediate;
+  offset_t const w = c.width, i = c.intermediate, e = c.held(), s = c.shared_intermediate;
   view_taker<T, S> next{values.data() + where.layers + n * where.layer_size};
   b.qkv = next.template take<2>({{c.qkv_width(), w}});
   b.out = next.template take<2>({{w, offset_t{c.heads} * c.head_dim()}});
@@ -60,7 +60,7 @@ void take_layer(model_config const& c, int n, view<T, 1, S> values, Block& b) no
     b.up = next.template take<2>({{2 * i, w}});
     b.down = next.template take<2>({{w, i}});
   } else {
-    b.experts.gate = next.template take<2>({{e, w}});
+    b.experts.gate = next.template take<2>({{c.experts, w}});
     b.experts.up = Matrix(next.template take<3>({{e, 2 * i, w}}), pair_layout{});
     b.experts.down = Matrix(next.template take<3>({{e, w, i}}));
     if (s > 0) {

@@ -36,16 +36,16 @@ template <class T, space S> struct model_scratch {
 };
 
 /// `tables`: sequences that have positions of their own, each with its rows of rotary's table.
-template <storage T, class P>
+template <storage T, class P, class Group = one_process>
 [[nodiscard]] model_scratch<T, P::memory> carve_model(P const& on, arena<P::memory>& from,
                                                       model_config const& c, offset_t batch,
                                                       offset_t length, bool training,
-                                                      offset_t tables = 1) noexcept {
+                                                      offset_t tables = 1,
+                                                      Group const& group = {}) noexcept {
   constexpr space S = P::memory;
   using shunt::detail::carve;
   using shunt::detail::carve_part;
   offset_t const tokens = batch * length, w = c.width;
-  auto const b = static_cast<index_t>(batch), l = static_cast<index_t>(length);
   model_scratch<T, S> s;
   s.input = carve<index_t, 1, S>(from, {{tokens}});
   s.target = carve<index_t, 1, S>(from, {{tokens}});
@@ -74,9 +74,18 @@ template <storage T, class P>
     at_least(gradient_norm_scratch_bytes(model_layout(c).count));
   }
   if (c.layers > 0) {
-    s.saved_each = block_saved_bytes(b, l, weights, options);
-    at_least(block_scratch_bytes(on, b, l, weights, options));
-    if (training) at_least(block_backward_scratch_bytes(on, b, l, weights, options));
+    block_sizes const n(batch, length, weights, options);
+    auto const bytes = [&](auto const& carve_it) {
+      auto counting = arena<S>::measuring();
+      (void)carve_it(counting);
+      return counting.needed();
+    };
+    s.saved_each = bytes([&](auto& a) { return carve_saved_block(a, n, weights, options, group); });
+    at_least(bytes([&](auto& a) { return carve_block(on, a, n, weights, options, group); }));
+    if (training) {
+      at_least(
+          bytes([&](auto& a) { return carve_block_backward(on, a, n, weights, options, group); }));
+    }
   }
   s.training = training;
   s.saved = from.template take<std::byte>(static_cast<offset_t>(s.saved_each) *
@@ -159,14 +168,15 @@ template <class T, space S>
 }
 
 /// From tokens to the normalized stream, keeping what backward needs when training.
-template <class P, storage T>
+template <class P, storage T, class Group = one_process>
 [[nodiscard]] status run_blocks(P const& on, model_config const& c,
                                 model_weights<T, P::memory> const& weights, offset_t batch,
                                 offset_t length, token_positions<P::memory> const& first_position,
                                 model_cache<T, P::memory> const* cache,
                                 model_scratch<T, P::memory> const& s,
                                 block_options<P::memory> const& options,
-                                model_report<P::memory> const& report) noexcept {
+                                model_report<P::memory> const& report,
+                                Group const& group = {}) noexcept {
   constexpr space S = P::memory;
   stages step(report.hook);
   offset_t const w = c.width;
@@ -180,17 +190,20 @@ template <class P, storage T>
     auto const layer = layer_weights<T, S>(c, n, weights.values, weights.choice_bias);
     auto const out = outputs_of_layer<T, S>(c, report, n);
     arena<S> memory = s.saved_at(n);
-    auto const mine = carve_block_saved(memory, static_cast<index_t>(batch),
-                                        static_cast<index_t>(length), layer, options);
+    block_sizes const sizes(batch, length, layer, options);
+    auto const mine = carve_saved_block(memory, sizes, layer, options, group);
+    arena<S> own = s.own;
+    auto const scratch = carve_block(on, own, sizes, layer, options, group);
     auto const x = s.stream_at(n, batch, length, w), y = s.stream_at(n + 1, batch, length, w);
-    status bad;
-    if (cache == nullptr) {
-      bad = block(on, x, layer, s.table, y, mine, out, s.own, options);
-    } else {
-      kv_cache<T, S> part{nullptr, cache->batch, cache->capacity, c.kv_heads, c.head_dim()};
+    kv_cache<T, S> part{nullptr, 0, 0, c.kv_heads, c.head_dim()};
+    if (cache != nullptr) {
+      part.batch = cache->batch;
+      part.capacity = cache->capacity;
       part.memory = cache->memory.data() + n * part.elements();
-      bad = block_decode(on, x, layer, s.table, part, first_position, y, mine, out, s.own, options);
     }
+    status const bad = block_forward<P, T>(on, sizes, flat_tokens(x), layer, s.table,
+                                           flat_tokens(y), mine, cache == nullptr ? nullptr : &part,
+                                           first_position, out, scratch, options, group);
     if (!bad.ok()) return bad;
   }
   (void)step("norm", rms_norm(on, flat_tokens(s.stream_at(c.layers, batch, length, w)),
@@ -200,13 +213,14 @@ template <class P, storage T>
 }
 
 /// The loss of the stream, and its gradients when training.
-template <class P, storage T>
+template <class P, storage T, class Group = one_process>
 [[nodiscard]] status run_head(P const& on, model_config const& c,
                               model_weights<T, P::memory> const& weights,
                               model_scratch<T, P::memory> const& s,
                               view<float, 1, P::memory> gradients,
                               model_report<P::memory> const& report,
-                              model_train_options const& options) noexcept {
+                              model_train_options const& options,
+                              Group const& group = {}) noexcept {
   cross_entropy_out<T, P::memory> out{.mean = report.loss.data() != nullptr ? report.loss : s.loss,
                                       .loss = s.token_loss};
   if (s.training) {
@@ -215,13 +229,50 @@ template <class P, storage T>
   }
   using memory = view<float const, 2, P::memory>;
   stages step(report.hook);
-  if (step("head", cross_entropy(on, s.last, head_of(c, weights.values),
-                                 view<index_t const, 1, P::memory>(s.target), out, s.own,
-                                 {.accumulate = options.accumulate, .divisor = options.divisor})) &&
+  if (step("head", group.head(on, s.last, head_of(c, weights.values),
+                              view<index_t const, 1, P::memory>(s.target), out, s.own,
+                              cross_entropy_options{.accumulate = options.accumulate,
+                                                    .divisor = options.divisor})) &&
       report.token_loss.data() != nullptr) {
     memory const loss(s.token_loss.data(), report.token_loss.extents());
     (void)step("head", block_backend<P>::template copy_rows<float>(on, loss, report.token_loss));
   }
+  return step.outcome();
+}
+
+/// From the loss's gradient at the end of the stream to those of all parameters.
+template <class P, storage T, class Group>
+[[nodiscard]] status run_backward(P const& on, model_config const& c,
+                                  model_weights<T, P::memory> const& weights, offset_t batch,
+                                  offset_t length, model_scratch<T, P::memory> const& s,
+                                  view<float, 1, P::memory> gradients,
+                                  block_options<P::memory> const& how,
+                                  Group const& group) noexcept {
+  constexpr space S = P::memory;
+  stages step(how.hook);
+  auto const stream = [&](offset_t n) {
+    return flat_tokens(s.stream_at(n, batch, length, c.width));
+  };
+  bool done =
+      step("norm", group.norm_backward(on, stream(c.layers), last_norm_of(c, weights.values),
+                                       s.inverse, s.d_last, s.d_stream, last_norm_of(c, gradients),
+                                       s.own, {.accumulate = how.accumulate}));
+  for (int n = c.layers - 1; done && n >= 0; --n) {
+    auto const layer = layer_weights<T, S>(c, n, weights.values, weights.choice_bias);
+    block_sizes const sizes(batch, length, layer, how);
+    arena<S> memory = s.saved_at(n), own = s.own;
+    auto const mine = carve_saved_block(memory, sizes, layer, how, group);
+    auto const scratch = carve_block_backward(on, own, sizes, layer, how, group);
+    if (status bad = block_gradients_of<P, T>(
+            on, sizes, stream(n), layer, s.table, mine, s.d_stream, s.d_stream,
+            layer_gradients<S>(c, n, gradients), scratch, how, group);
+        !bad.ok()) {
+      return bad;
+    }
+  }
+  done = done && step("embedding", group.table_gradient(
+                                       on, s.d_stream, view<index_t const, 1, S>(s.input),
+                                       embedding_of(c, gradients), how.accumulate || c.tied_head));
   return step.outcome();
 }
 

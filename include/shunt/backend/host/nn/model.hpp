@@ -26,6 +26,23 @@ template <> struct model_backend<on_host> {
     });
     return {};
   }
+  /// Cuts rows [T,N] into parts of `each` columns, the last ones filled with zeros: out [parts,T,each].
+  template <class T>
+  static void cut_columns(on_host const& on, view<T const, 2> rows, offset_t each, int parts,
+                          T* out) noexcept {
+    offset_t const tokens = rows.extent(0), columns = rows.extent(1);
+    host::parallel_ranges(on, tokens, 256, [&](offset_t first, offset_t last, int) {
+      for (offset_t t = first; t < last; ++t) {
+        T const* const from = rows.data() + t * rows.stride(0);
+        for (offset_t p = 0; p < parts; ++p) {
+          T* const to = out + (p * tokens + t) * each;
+          for (offset_t c = 0; c < each; ++c) {
+            to[c] = p * each + c < columns ? from[p * each + c] : T{};
+          }
+        }
+      }
+    });
+  }
   /// Takes [B,S] inputs, and with `target` the S targets that begin one later, and marks the inputs
   /// that count.
   static status split_tokens(on_host const&, view<index_t const, 2> tokens, offset_t length,

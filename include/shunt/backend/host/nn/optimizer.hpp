@@ -60,6 +60,13 @@ template <> struct optimizer_backend<on_host> {
     *norm = host::gradient_norm(on, gradient, partial);
     return {};
   }
+  /// Of one piece; and the norm from those of all pieces.
+  static float squares(on_host const& on, float const* x, offset_t count) noexcept {
+    return SHUNT_ISA_PICK(on, nn::sum_of_squares)(x, count);
+  }
+  static float norm_of(on_host const& on, float const* partial, offset_t pieces) noexcept {
+    return SHUNT_ISA_PICK(on, nn::norm_of)(partial, pieces);
+  }
   template <class T>
   static status adamw(on_host const& on, adamw_args<T> const& a, offset_t count) noexcept {
     host::adamw(on, a, count);
