@@ -1,4 +1,6 @@
 // The layer on two ranks of one thread each, in turns with one process of two threads: what the exchange costs.
+// And on one rank, in turns with moe_layer: what it costs to be able to have more.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -24,16 +26,18 @@ template <class T> struct half {
   index_t start[3] = {};
   std::vector<index_t> expert;
   moe_weights<T> w;
+  bool once;  // a token goes once to each rank
   std::vector<T> y;
   std::vector<std::byte> work;
   std::string failed;
 
-  half(scene<T>& whole, rank_threads_table& table, int rank)
+  half(scene<T>& whole, rank_threads_table& table, int rank, bool send_once)
       : all(whole),
         x(table, rank),
         first(rank == 0 ? 0 : whole.s.tokens / 2),
         tokens(rank == 0 ? whole.s.tokens / 2 : whole.s.tokens - whole.s.tokens / 2),
-        w(whole.w) {
+        w(whole.w),
+        once(send_once) {
     expert.resize(index(all.s.experts));
     auto const p = place();
     first_expert = p.start[rank];
@@ -47,7 +51,7 @@ template <class T> struct half {
     return place_evenly(view<index_t, 1>(start, 3), view<index_t, 1>(expert));
   }
   among_ranks<rank_threads> among() {
-    return {.transport = x, .placement = place(), .most_tokens = all.s.tokens};
+    return {.transport = x, .placement = place(), .most_tokens = all.s.tokens, .send_once = once};
   }
   void run() {
     auto o = all.o;
@@ -96,10 +100,10 @@ template <class T> class second_rank {
   std::thread thread_;
 };
 
-template <class T> void measure_across(benchmark::State& state, shape const& s) {
+template <class T> void measure_across(benchmark::State& state, shape const& s, bool once) {
   scene<T> in(s, batches_of(s, bench::skew::uniform), 2, false, false);
   rank_threads_table table(2);
-  half<T> a(in, table, 0), b(in, table, 1);
+  half<T> a(in, table, 0, once), b(in, table, 1, once);
   second_rank<T> other(b);
   auto const seconds = [](auto const& call) {
     auto const from = clock_type::now();
@@ -134,6 +138,53 @@ template <class T> void measure_across(benchmark::State& state, shape const& s) 
   state.counters["of_one_process"] = one / two;  // above 1: the ranks are faster
 }
 
+/// moe_layer_across on `alone`, in turns with moe_layer.
+template <class T> void measure_alone(benchmark::State& state, shape const& s, int threads) {
+  scene<T> in(s, batches_of(s, bench::skew::uniform), threads, false, false);
+  on_host const on{.threads = threads};
+  alone x;
+  index_t start[2];
+  std::vector<index_t> expert(index(s.experts));
+  among_ranks<alone> const among{
+      .transport = x,
+      .placement = place_evenly(view<index_t, 1>(start, 2), view<index_t, 1>(expert))};
+  // The same memory for both: whose pages are larger would be faster.
+  std::vector<std::byte> work(
+      std::max(moe_layer_across_scratch_bytes(on, among, s.tokens, in.w, in.o),
+               moe_layer_scratch_bytes(on, s.tokens, in.w, in.o)));
+  std::vector<T> y(in.y.size());
+  view<T, 2> const to(y.data(), {{s.tokens, s.hidden}});
+  status done, across;
+  auto const by_itself = [&] {
+    done = moe_layer(on, in.tokens(in.x), in.w, to, arena<>(work), in.o);
+  };
+  auto const among_one = [&] {
+    across = moe_layer_across(on, among, in.tokens(in.x), in.w, to, arena<>(work), in.o);
+  };
+  by_itself();
+  std::vector<T> const wanted = y;
+  among_one();
+  if (!done.ok() || !across.ok()) {
+    return bench::fail(state, std::string(done.message()) + across.message());
+  }
+  if (std::memcmp(wanted.data(), y.data(), y.size() * sizeof(T)) != 0) {
+    return bench::fail(state, "moe_layer_across on one rank gives other bits than moe_layer");
+  }
+  auto const seconds = [](auto const& call) {
+    auto const from = clock_type::now();
+    call();
+    return std::chrono::duration<double>(clock_type::now() - from).count();
+  };
+  std::vector<double> ratios;  // of neighbors, so that a slow second is on both sides
+  for (auto _ : state) {
+    double const one = seconds(by_itself), two = seconds(among_one), again = seconds(by_itself);
+    ratios.push_back(2 * two / (one + again));
+  }
+  auto const middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  state.counters["of_moe_layer"] = *middle;  // above 1: `alone` is slower
+}
+
 }  // namespace
 }  // namespace bench::layers
 
@@ -146,7 +197,11 @@ void bench::register_all() {
     for (index_t tokens : {8, 64, 512}) {
       s.tokens = tokens;
       bench::add(bench::name("across_2_ranks", s, "f32", 1),
-                 [=](benchmark::State& state) { measure_across<float>(state, s); });
+                 [=](benchmark::State& state) { measure_across<float>(state, s, false); });
+      bench::add(bench::name("across_2_ranks_send_once", s, "f32", 1),
+                 [=](benchmark::State& state) { measure_across<float>(state, s, true); });
+      bench::add(bench::name("across_alone", s, "f32", 1),
+                 [=](benchmark::State& state) { measure_alone<float>(state, s, 1); });
     }
   }
 }

@@ -262,7 +262,7 @@ nb::list recover_ranks(transport& ranks) {
 
 void make_among(among_state* at, maybe reach, std::vector<index_t> start,
                 std::vector<index_t> expert, index_t experts, index_t most_tokens,
-                index_t most_rows) {
+                index_t most_rows, bool send_once) {
   new (at) among_state;
   at->owner = nb::borrow(reach);
   if (nb::isinstance<process_rank>(reach)) {
@@ -276,6 +276,7 @@ void make_among(among_state* at, maybe reach, std::vector<index_t> start,
   at->experts = experts;
   at->most_tokens = most_tokens;
   at->most_rows = most_rows;
+  at->send_once = send_once;
 }
 
 nb::dict described(shunt::across_report const& r) {

@@ -64,7 +64,7 @@ struct among_state {
   std::vector<index_t> start, expert;
   index_t experts = 0, most_tokens = 0, most_rows = 0;
   shunt::across_report report;
-  bool in_use = false;
+  bool send_once = false, in_use = false;
 
   [[nodiscard]] shunt::among_ranks<transport> ranks() noexcept {
     return {.transport = *reach,
@@ -72,7 +72,8 @@ struct among_state {
                           shunt::view<index_t const, 1>(expert), experts},
             .most_tokens = most_tokens,
             .most_rows = most_rows,
-            .report = &report};
+            .report = &report,
+            .send_once = send_once};
   }
 };
 

@@ -155,6 +155,24 @@ def test_bytes_are_those_of_the_formula():
         assert sent["rows_sent"] == sum(leaves) == sent["rows_received"]
 
 
+def test_tokens_that_are_sent_once():
+    layer, tokens = Layer(), TOKENS[2]
+
+    def body(x):
+        among = across.AmongRanks(
+            x, across.place_evenly(E, 2), most_tokens=max(tokens), send_once=True
+        )
+        return layer.of_rank(among, tokens)
+
+    got = results(on_pipes(2, body))
+    expect_one_process(layer, 2, got)
+    ids = shunt.route(shunt.gate_logits(layer.x, layer.arrays["gate"]), K).expert
+    away = [ids[:32] >= 3, ids[32:] < 3]
+    for rank, (*_, sent, _) in enumerate(got):
+        slots, others = int(away[rank].sum()), int(away[1 - rank].sum())
+        assert sent["bytes_sent"] == 4 * H * (int(away[rank].any(axis=1).sum()) + others) + 4 * slots
+
+
 def test_copies_of_an_expert():
     layer, tokens = Layer(balance_loss=0.0), TOKENS[2]
     placement = across.Placement((0, 4, 8), (0, 1, 2, 5, 1, 3, 4, 5), E)

@@ -226,7 +226,8 @@ extern "C" int LLVMFuzzerTestOneInput(std::uint8_t const* data, std::size_t size
                                                 .placement = p.view_of(),
                                                 .most_tokens = from.below(9),
                                                 .most_rows = from.flag() ? from.below(20) : 0,
-                                                .report = &report};
+                                                .report = &report,
+                                                .send_once = (rank + ranks) % 2 == 0};
   if (from.flag()) {
     plan_and_rows(from, among);
   } else {

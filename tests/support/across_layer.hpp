@@ -20,6 +20,7 @@ template <class T> class rank_of_layer {
   moe_across_saved<T> saved{};
   across_report traffic{};
   status forward{}, backward{};
+  bool send_once = false;
 
   rank_of_layer(layer_setup<T> const& setup, placed const& placement,
                 std::vector<int> const& tokens_of_ranks, int rank)
@@ -92,7 +93,8 @@ template <class T> class rank_of_layer {
     among_ranks<X> const among{.transport = transport,
                                .placement = p.view_of(),
                                .most_tokens = f.tokens,
-                               .report = &traffic};
+                               .report = &traffic,
+                               .send_once = send_once};
     moe_weights<T> const w = weights();
     auto const o = options(whole);
     guarded<std::byte> work(moe_layer_across_scratch_bytes(on, among, tokens, w, o, train));

@@ -44,24 +44,31 @@ struct across_call : moe_call<P, T, G, A, W> {
     offset_t const H = n.hidden;
     view<T, 2, S> const sent = s.tokens.experts.rows,
                         received = kept.received ? kept.received : s.received;
-    step("dispatch", [&] {
-      return dispatch(on, this->expert_input(), saved.plan, sent, {.gate = gates_on_input()});
-    });
-    step("exchange", [&] {
-      return begin_rows(who, among, towards_experts<T>(kept.plan, sent.data(), received.data(), H));
-    });
-    this->shared(step, s.tokens);  // while the rows are on their way
-    step("exchange", [&] { return finish_rows(who, among); });
+    dispatch_plan<S> here = kept.plan.received();
+    offset_t const N = here.tokens;
+    view<T, 2, S> from = received.slice(0, N);  // what the experts read
+    if constexpr (S == space::host) {
+      if (sizes.once) from = bring_once(step, s, here, received);
+    }
+    if (!sizes.once) {
+      step("dispatch", [&] {
+        return dispatch(on, this->expert_input(), saved.plan, sent, {.gate = gates_on_input()});
+      });
+      step("exchange", [&] {
+        return begin_rows(who, among,
+                          towards_experts<T>(kept.plan, sent.data(), received.data(), H));
+      });
+      this->shared(step, s.tokens);  // while the rows are on their way
+      step("exchange", [&] { return finish_rows(who, among); });
+    }
     if (!step.outcome().ok()) return step.outcome();
 
-    dispatch_plan<S> const here = kept.plan.received();
-    offset_t const N = here.tokens;
     view<T, 2, S> const rows = s.here.rows.slice(0, N), arrived = s.arrived.slice(0, N);
     if (here.experts() > 0) {
-      experts_call<P, T, A, W> const own{on, local(), o.act, received.slice(0, N),
-                                         {}, here,    false, o.int8_rows};
+      experts_call<P, T, A, W> const own{on, local(), o.act, from, {}, here, false, o.int8_rows};
       own.forward(step, {{}, s.here.act.slice(0, N), rows}, first(kept.pre, N));
     }
+    here = kept.plan.received();
     step("exchange", [&] { return in_order_of_arrival(on, tokens_in(rows), here, arrived); });
     step("exchange", [&] {
       return begin_rows(who, among, towards_tokens<T>(kept.plan, arrived.data(), sent.data(), H));
@@ -78,6 +85,38 @@ struct across_call : moe_call<P, T, G, A, W> {
  private:
   template <class V> static V first(V const& m, offset_t count) noexcept {
     return m ? m.slice(0, count) : m;
+  }
+  /// A token once for each rank. Inference reads the tokens where they came; what backward reads has a row a slot.
+  [[nodiscard]] view<T, 2, S> bring_once(stages& step, across_forward_scratch<T, P> const& s,
+                                         dispatch_plan<S>& here,
+                                         view<T, 2, S> received) const noexcept {
+    once_scratch const& once = s.once;
+    view<T, 2, S> const sent = s.tokens.experts.rows;
+    step("exchange", [&] { return exchange_names(who, among, kept.plan, once); });
+    if (!step.outcome().ok()) return received;
+    offset_t const ranks_of = among.transport.ranks(), leave = once.send_start[ranks_of],
+                   come = once.recv_start[ranks_of];
+    step("dispatch", [&] {
+      return ranks::gather_rows(on, this->expert_input(), once.token, sent.slice(0, leave));
+    });
+    step("exchange", [&] {
+      return begin_rows(
+          who, among,
+          {sent.data(), s.arrived.data(), static_cast<std::size_t>(n.hidden) * sizeof(T),
+           once.send_start, once.recv_start});
+    });
+    this->shared(step, s.tokens);  // while the tokens are on their way
+    step("exchange", [&] { return finish_rows(who, among); });
+    if (!kept.received) {
+      here.tokens = static_cast<index_t>(come);
+      here.row_slot = once.row.slice(0, here.row_slot.extent(0));
+      return s.arrived.slice(0, come);
+    }
+    offset_t const N = here.tokens;
+    step("dispatch", [&] {
+      return ranks::gather_rows(on, tokens_in(s.arrived), once.came, received.slice(0, N));
+    });
+    return received.slice(0, N);
   }
   static feed_scratch<T, S> first(feed_scratch<T, S> s, offset_t count) noexcept {
     s.d_act = first(s.d_act, count);

@@ -26,6 +26,10 @@ template <class P, exchange X, class T, class G, class W, class A>
       !bad.ok()) {
     return bad;
   }
+  if (P::memory != space::host && among.send_once) {
+    return status::fail(error::unsupported,
+                        "%s.among.send_once is true; on a device it must be false", who);
+  }
   if (o.tokens_per_expert > 0) {
     return status::fail(
         error::unsupported,
@@ -164,7 +168,7 @@ inline namespace SHUNT_ABI {
 
 /// What all ranks must have alike. `arithmetic`: which kind of products they run.
 template <class T> struct across_agreement {
-  agreed_number list[21];
+  agreed_number list[22];
 
   template <exchange X, class G, space S, class W, class A>
   across_agreement(int call, among_ranks<X> const& among, across_layer_sizes<T> const& n,
@@ -190,7 +194,8 @@ template <class T> struct across_agreement {
              {"options.balance_loss (as bits)", bits_of(o.balance_loss)},
              {"options.z_loss (as bits)", bits_of(o.z_loss)},
              {"outputs.route.importance (1: given)", importance},
-             {"the processor's arithmetic (SHUNT_ISA)", arithmetic}} {
+             {"the processor's arithmetic (SHUNT_ISA)", arithmetic},
+             {"among.send_once (1: given)", among.send_once}} {
     static_cast<void>(w);
   }
 };

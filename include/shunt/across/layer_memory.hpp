@@ -1,6 +1,7 @@
 #pragma once
 #include "shunt/across/layer_types.hpp"
 #include "shunt/across/make_plan.hpp"
+#include "shunt/across/send_once.hpp"
 #include "shunt/layer/memory.hpp"
 
 /// What the layer across ranks carves from the caller's bytes: the same code measures and carves.
@@ -13,6 +14,7 @@ template <class T> struct across_layer_sizes {
   moe_sizes to;
   expert_sizes here;
   across_sizes plan;
+  bool once = false;  // a token goes once to each rank
 
   template <exchange X, class G, space S, class W, class A>
   across_layer_sizes(among_ranks<X> const& among, offset_t tokens, moe_weights<T, G, S, W> const& w,
@@ -24,6 +26,7 @@ template <class T> struct across_layer_sizes {
         plan(sizes_across(among, tokens, o.top_k, o.capacity, o.drop, o.route.zero_experts)) {
     to.local = plan.places;
     to.rows = tokens * o.top_k;
+    once = among.send_once && !o.route.gate_on_input && o.top_k > 1;
   }
   /// `to` without what the experts alone need.
   [[nodiscard]] moe_sizes of_tokens() const noexcept {
@@ -93,6 +96,7 @@ template <class T, class P> struct across_forward_scratch {
   experts_forward_scratch<T, S> here;  // act, rows
   view<T, 2, S> received, arrived;     // [N,H] before the experts, and what they gave in that order
   load_of_all<S> load;
+  once_scratch once;
 
   template <class A>
   static across_forward_scratch carve(P const& on, arena<S>& from, arena<>& counts,
@@ -111,6 +115,9 @@ template <class T, class P> struct across_forward_scratch {
     s.arrived = detail::carve<T, 2, S>(from, {{here.rows, here.hidden}});
     if (!kept) s.received = s.arrived;  // read before it is written
     s.load = load_of_all<S>::carve(from, n.to, n.plan.ranks);
+    if (n.once) {
+      s.once = once_scratch::carve(counts, n.to.tokens, n.to.top_k, n.here.rows, n.plan.ranks);
+    }
     return s;
   }
 };

@@ -25,6 +25,10 @@ template <exchange X> struct among_ranks {
   /// tokens choose (ranks x most_tokens x top_k, or what a capacity lets through).
   index_t most_rows = 0;
   across_report* report = nullptr;  ///< what is sent and received is added to it
+  /// moe_layer_across sends a token once to each rank, however many of its experts are there, and 4 bytes for each
+  /// of its slots in a round before. The same on all ranks, and the same bits; host memory. Without effect where
+  /// gates act on the input, and in backward.
+  bool send_once = false;
 };
 
 /// Which rows go where. `to` sends: its rows stand place by place, and so contiguous by rank. `here` takes: the

@@ -65,20 +65,28 @@ class AmongRanks(_host.AmongRanks):
 
     transport: an Exchange, or a rank_processes · placement: the same on all ranks · most_tokens: no
     rank has more in a call; 0: all have as many as this one · most_rows: rows that this rank's
-    experts may receive in a call, more is an error on all ranks; 0: whatever the tokens choose
+    experts may receive in a call, more is an error on all ranks; 0: whatever the tokens choose ·
+    send_once: a token goes once to each rank, however many of its experts are there; the same on
+    all ranks, and the same bits
 
     One call at a time. All ranks make the same calls in the same order, also without tokens.
     """
 
     def __init__(
-        self, transport: Any, placement: Placement, *, most_tokens: int = 0, most_rows: int = 0
+        self,
+        transport: Any,
+        placement: Placement,
+        *,
+        most_tokens: int = 0,
+        most_rows: int = 0,
+        send_once: bool = False,
     ) -> None:
         if not isinstance(placement, Placement):
             raise TypeError(
                 f"placement is {type(placement).__name__}; it must be a shunt.across.Placement"
             )
         super().__init__(transport, list(placement.start), list(placement.expert),
-                         placement.experts, most_tokens, most_rows)  # fmt: skip
+                         placement.experts, most_tokens, most_rows, send_once)  # fmt: skip
         self.transport, self.placement = transport, placement
 
 

@@ -102,6 +102,7 @@ template <> struct across_backend<on_cuda> {
                                    memory<std::uint8_t const, 1> valid, scratch const& s,
                                    basic_across_plan<S> const& to) noexcept {
     expert_placement const& p = among.placement;
+    if (status bad = counts_make_sense(who, n, s.messages); !bad.ok()) return bad;
     share_capacity(n, s.messages, s.kept);
     if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
     fill(n, p, among.transport.rank(), s, to);

@@ -69,6 +69,19 @@ template <> struct across_backend<on_host> {
     return {};
   }
 
+  /// to[i] = from[row[i]].
+  template <class T>
+  [[nodiscard]] static status gather_rows(on_host const& on, view<T const, 2> from,
+                                          view<index_t const, 1> row, view<T, 2> to) noexcept {
+    auto const bytes = static_cast<std::size_t>(to.extent(1)) * sizeof(T);
+    offset_t const each = 1 + 65536 / (static_cast<offset_t>(bytes) + 1);
+    host::parallel_ranges(on, to.extent(0), each, [&](offset_t first, offset_t last, int) {
+      for (offset_t i = first; i < last; ++i) {
+        copy_bytes(to.data() + i * to.stride(0), from.data() + row[i] * from.stride(0), bytes);
+      }
+    });
+    return {};
+  }
   template <class T>
   [[nodiscard]] static status copy(on_host const&, view<T, 1> from, view<T, 1> to) noexcept {
     for (offset_t i = 0; i < to.extent(0); ++i) to[i] = from[i];
