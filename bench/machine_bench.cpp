@@ -1,5 +1,5 @@
 // What one core of this machine does now, and how much that varies: fused multiply-adds, dot products of
-// bf16, pairs and fours of integers, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
+// bf16, pairs and fours of integers, products of tiles, and reading from each cache and from memory, in one stream and in four. What bounds a kernel
 // is read off against these; on a shared machine the caches and the memory are shared with strangers.
 #include <algorithm>
 #include <chrono>
@@ -82,5 +82,9 @@ void bench::register_all() {
   }
   if (shunt::host::available_isa() >= shunt::isa::avx512_bf16) {
     computing("machine/bf16_dots/threads1", bench::bf16_dots_gflops_now);
+  }
+  if (shunt::host::available_isa() >= shunt::isa::amx) {
+    computing("machine/amx_bf16/threads1", bench::bf16_tiles_gflops_now);
+    computing("machine/amx_int8/threads1", bench::int8_tiles_gops_now);
   }
 }

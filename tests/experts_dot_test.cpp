@@ -2,6 +2,7 @@
 // ascending k or, on isa::avx512_bf16, of pairs; held against that chain bit by bit, and the sum in double.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -134,7 +135,7 @@ TEST(ExpertsDot, PairsOfHalvesAndGatheredRows) {
 TEST(ExpertsDot, Battery16_RowsDoNotDependOnTheirNeighbors) {
   constexpr int R = 100, N = 50, K = 333;
   product_case<bf16> const x({R}, N, K);
-  for (isa which : {isa::best, host::available_isa()}) {
+  for (isa which : {isa::best, std::min(host::available_isa(), isa::avx512_bf16)}) {
     on_host const on{.instructions = which};
     auto const all = run(on, x, expert_matrix<bf16>(x.w.as(1, N, K)));
     for (index_t rows : {1, 2, 5, 13, 73}) {
@@ -209,7 +210,8 @@ TEST(ExpertsDot, AllOtherProductsAreTheSameBitsEverywhere) {
 TEST(ExpertsDot, RunsWhereTheProcessorAndTheEnvironmentAllow) {
   isa const most = host::detect_isa();
   char const* const asked = std::getenv("SHUNT_ISA");
-  for (isa which : {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
+  for (isa which :
+       {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16, isa::amx}) {
     if (asked != nullptr && std::strcmp(asked, to_string(which)) == 0) {
       EXPECT_EQ(host::available_isa(), std::min(which, most));
     }

@@ -68,7 +68,7 @@ void every_output(std::vector<index_t> const& lengths, int N, int K) {
   auto const bytes = pack<Oracle>(on_host{}, w);
   auto const want = all_defined<Oracle>(w, x);
   EXPECT_TRUE(not_flat(in_double(want)));
-  for (on_host const& on : host_configs()) {
+  for (on_host const& on : host_and_tile_configs()) {
     guarded<float> c = x.like_c();
     fine(grouped_gemm(on, x.a.as(x.R, K), handle(bytes, x.E, N, K), x.rows, c.as(x.R, N), {},
                       {.int8_rows = true}));
@@ -112,7 +112,7 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsFusedComesAfterTheSums) {
       }
     }
     auto const bytes = pack<TypeParam>(on_host{}, p, lies);
-    for (on_host const& on : host_configs()) {
+    for (on_host const& on : host_and_tile_configs()) {
       SCOPED_TRACE(name_of(on));
       guarded<float> c(static_cast<std::size_t>(x.R * I)), pre = x.like_c();
       fine(grouped_gemm(on, tokens.as(T, K), handle(bytes, x.E, N, K, lies), x.rows, c.as(x.R, I),
@@ -160,7 +160,7 @@ TYPED_TEST(ExpertsInt8Rows, TheLargestSumsFit) {
       x.a.as(3, K)(2, k) = k % 2 ? -1.0f : 0.4f;
     }
     auto const want = all_defined<TypeParam>(w, x);
-    for (on_host const& on : host_configs()) {
+    for (on_host const& on : host_and_tile_configs()) {
       for (index_t const rows : {1, 3}) {
         guarded<index_t> offset(std::vector<index_t>{0, rows});
         guarded<float> c(static_cast<std::size_t>(rows * N));
@@ -191,7 +191,7 @@ TYPED_TEST(ExpertsInt8Rows, WhatIsNotFiniteAndWhatIsSmall) {
   w.scale[w.block(0, 11, 0)] = std::nanf("");  // a row of weights that is none
   auto const bytes = pack<TypeParam>(on_host{}, w);
   auto const want = all_defined<TypeParam>(w, x);
-  for (on_host const& on : host_configs()) {
+  for (on_host const& on : host_and_tile_configs()) {
     for (index_t const together : {1, R}) {
       for (index_t first = 0; first < R; first += together) {
         guarded<index_t> offset(std::vector<index_t>{0, together});

@@ -1,8 +1,15 @@
 // Which instruction sets a processor has, which of them isa::best takes, and the reason that it gives: on any
 // processor, by what CPUID says of it.
 #include <gtest/gtest.h>
+#if defined(__linux__)
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 
@@ -27,6 +34,10 @@ host::processor processor_of(char const* vendor, unsigned family, unsigned model
   }
   if (widest >= isa::avx512_vnni) p.leaf7_ecx = 0x800u;
   if (widest >= isa::avx512_bf16) p.leaf7_1_eax = 0x20u;
+  if (widest >= isa::amx) {
+    p.leaf7_edx = 0x3400000u;
+    p.xcr0 = 0x600e7u;
+  }
   return p;
 }
 
@@ -51,6 +62,8 @@ TEST(Instructions, AreTheFastestOfEachProcessor) {
       {"GenuineIntel", 6, 0xcf, bf16, vnni, "Intel Emerald Rapids: vdpbf16ps multiplies at half"},
       {"GenuineIntel", 6, 0xad, bf16, vnni, "Intel Granite Rapids: taken as Sapphire Rapids"},
       {"GenuineIntel", 6, 0xae, bf16, vnni, "Intel Granite Rapids: "},
+      {"GenuineIntel", 6, 0x8f, isa::amx, isa::amx, "AMX is there, and permitted"},
+      {"GenuineIntel", 19, 0x01, isa::amx, isa::amx, "AMX is there, and permitted"},
       {"GenuineIntel", 19, 0x01, bf16, vnni, "Intel, a model not measured: "},
       {"GenuineIntel", 19, 0x8f, bf16, vnni, "Intel, a model not measured: "},
       {"CentaurHauls", 7, 0x5b, bf16, vnni, "a vendor not measured: bf16 is widened"},
@@ -64,7 +77,7 @@ TEST(Instructions, AreTheFastestOfEachProcessor) {
     EXPECT_EQ(std::string(choice.reason).find(k.reason), 0u) << choice.reason;
     EXPECT_EQ(host::limits_of(p, k.widest, isa::best).available, k.widest);
     // SHUNT_ISA comes first: all that the processor has can be asked for.
-    for (isa asked : {isa::portable, isa::avx2, isa::avx512, vnni, bf16}) {
+    for (isa asked : {isa::portable, isa::avx2, isa::avx512, vnni, bf16, isa::amx}) {
       auto const limits = host::limits_of(p, k.widest, asked);
       EXPECT_EQ(limits.available, std::min(asked, k.widest));
       EXPECT_EQ(limits.best.instructions, std::min(asked, k.widest));
@@ -99,6 +112,25 @@ TEST(Instructions, NeedTheOperatingSystemAndTheBuild) {
   }
 }
 
+TEST(Instructions, TilesNeedAllTheirBits) {
+  host::processor const whole = processor_of("GenuineIntel", 6, 0x8f, isa::amx);
+  ASSERT_EQ(host::widest_isa(whole, 512), isa::amx);
+  EXPECT_EQ(host::widest_isa(whole, 256), isa::avx2);
+  for (unsigned bit : {22u, 24u, 25u}) {  // AMX-BF16, AMX-TILE, AMX-INT8
+    host::processor p = whole;
+    p.leaf7_edx &= ~(1u << bit);
+    EXPECT_EQ(host::widest_isa(p, 512), isa::avx512_bf16) << bit;
+  }
+  for (unsigned bit : {17u, 18u}) {  // what the operating system saves
+    host::processor p = whole;
+    p.xcr0 &= ~(1u << bit);
+    EXPECT_EQ(host::widest_isa(p, 512), isa::avx512_bf16) << bit;
+  }
+  host::processor p = whole;
+  p.leaf7_1_eax = 0;
+  EXPECT_EQ(host::widest_isa(p, 512), isa::avx512_vnni);
+}
+
 // The compiler's own functions read the same processor.
 TEST(Instructions, OfThisProcessorAreRead) {
   __builtin_cpu_init();
@@ -114,8 +146,40 @@ TEST(Instructions, OfThisProcessorAreRead) {
     if (__builtin_cpu_supports("avx512vnni")) want = isa::avx512_vnni;
     if (__builtin_cpu_supports("avx512bf16")) want = isa::avx512_bf16;
   }
-  EXPECT_EQ(host::widest_isa(here, 512), want);
+  isa const widest = host::widest_isa(here, 512);
+  EXPECT_EQ(widest == isa::amx ? isa::avx512_bf16 : widest, want);
 }
+
+#if defined(__linux__)
+// Linux refuses tiles to a process with an alternate signal stack that cannot hold them, and the next best runs: a new
+// process, as the permission is asked for once and children inherit it.
+TEST(Instructions, WithoutPermissionTheNextBestRuns) {
+  constexpr char const* name = "SHUNT_TEST_SMALL_SIGNAL_STACK";
+  if (std::getenv(name) != nullptr) {
+    static char small[4096];
+    stack_t const stack{.ss_sp = small, .ss_flags = 0, .ss_size = sizeof small};
+    if (sigaltstack(&stack, nullptr) != 0)
+      std::_Exit(77);  // the processor's state needs more in any case
+    errno = 0;
+    std::_Exit(host::available_isa() < isa::amx && errno == 0 && check::policy(on_host{}).ok() ? 0
+                                                                                               : 1);
+  }
+  pid_t const child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    setenv(name, "1", 1);
+    unsetenv("SHUNT_ISA");
+    execl("/proc/self/exe", "instructions_test",
+          "--gtest_filter=Instructions.WithoutPermissionTheNextBestRuns", "--gtest_brief=1",
+          nullptr);
+    _exit(2);
+  }
+  int how = 0;
+  ASSERT_EQ(waitpid(child, &how, 0), child);
+  ASSERT_TRUE(WIFEXITED(how));
+  EXPECT_TRUE(WEXITSTATUS(how) == 0 || WEXITSTATUS(how) == 77) << WEXITSTATUS(how);
+}
+#endif
 #endif
 
 TEST(Instructions, AreChosenWithAReason) {

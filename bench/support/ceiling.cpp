@@ -89,6 +89,31 @@ BENCH_INTEGERS(pairs_avx512, "avx512bw", shorts_512, BENCH_STEP, 2, BENCH_TWELVE
 BENCH_INTEGERS(pairs_avx2, "avx2", shorts_256, BENCH_STEP, 2, BENCH_TWELVE)
 #undef BENCH_ONE
 #undef BENCH_INTEGERS
+
+// Products of tiles, 16 rows by 16 columns by 64 bytes of terms, onto four sums, of operands that stay in their tiles.
+struct alignas(64) tile_shapes {
+  unsigned char palette = 1, first_row = 0, unused[14] = {};
+  unsigned short row_bytes[16] = {64, 64, 64, 64, 64, 64};
+  unsigned char rows[16] = {16, 16, 16, 16, 16, 16};
+};
+#define BENCH_TILES(name, product, terms)                                                          \
+  double name(std::int64_t steps) {                                                                \
+    tile_shapes const shapes;                                                                      \
+    __asm__ __volatile__("ldtilecfg %0" : : "m"(shapes) : "memory");                               \
+    for (std::int64_t s = 0; s < steps; ++s) {                                                     \
+      __asm__ __volatile__(product " %%tmm5, %%tmm4, %%tmm0\n\t" product                           \
+                                   " %%tmm5, %%tmm4, %%tmm1\n\t" product                           \
+                                   " %%tmm5, %%tmm4, %%tmm2\n\t" product " %%tmm5, %%tmm4, %%tmm3" \
+                           :                                                                       \
+                           :                                                                       \
+                           : "memory");                                                            \
+    }                                                                                              \
+    __asm__ __volatile__("tilerelease" : : : "memory");                                            \
+    return 4.0 * 16 * 16 * terms * 2;                                                              \
+  }
+BENCH_TILES(bf16_tiles, "tdpbf16ps", 32)
+BENCH_TILES(int8_tiles, "tdpbssd", 64)
+#undef BENCH_TILES
 #undef BENCH_HOLD
 #undef BENCH_STEP_OF_BF16
 #undef BENCH_STEP_OF_BYTES
@@ -118,6 +143,7 @@ double fma_portable(std::int64_t steps) {
 double fma_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   switch (shunt::instructions_of(shunt::on_host{})) {
+    case shunt::isa::amx:
     case shunt::isa::avx512_bf16:
     case shunt::isa::avx512_vnni:
     case shunt::isa::avx512: return fma_avx512(steps);
@@ -132,6 +158,7 @@ double fma_steps(std::int64_t steps) {
 double pairs_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   switch (shunt::instructions_of(shunt::on_host{})) {
+    case shunt::isa::amx:
     case shunt::isa::avx512_bf16:
     case shunt::isa::avx512_vnni:
     case shunt::isa::avx512: return pairs_avx512(steps);
@@ -155,6 +182,22 @@ double fours_steps(std::int64_t steps) {
 double bf16_dots_steps(std::int64_t steps) {
 #if defined(__x86_64__)
   if (shunt::host::available_isa() >= shunt::isa::avx512_bf16) return bf16_dots_avx512(steps);
+#endif
+  static_cast<void>(steps);
+  return 0;
+}
+
+// The same by tiles, of bf16 and of bytes; 0 where the processor has none, or Linux does not permit them.
+double bf16_tiles_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  if (shunt::host::available_isa() >= shunt::isa::amx) return bf16_tiles(steps);
+#endif
+  static_cast<void>(steps);
+  return 0;
+}
+double int8_tiles_steps(std::int64_t steps) {
+#if defined(__x86_64__)
+  if (shunt::host::available_isa() >= shunt::isa::amx) return int8_tiles(steps);
 #endif
   static_cast<void>(steps);
   return 0;
@@ -259,6 +302,8 @@ double fma_gflops_now() { return now(fma_steps); }
 double pairs_gops_now() { return now(pairs_steps); }
 double fours_gops_now() { return now(fours_steps); }
 double bf16_dots_gflops_now() { return now(bf16_dots_steps); }
+double bf16_tiles_gflops_now() { return now(bf16_tiles_steps); }
+double int8_tiles_gops_now() { return now(int8_tiles_steps); }
 
 double read_bandwidth(int threads) {
   static std::map<int, ceiling> known;

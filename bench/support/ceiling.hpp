@@ -21,6 +21,9 @@ namespace bench {
 /// The same of pairs of bf16, by vdpbf16ps: against fma_gflops_now it shows whether isa::best should take it. 0 where
 /// the processor has none.
 [[nodiscard]] double bf16_dots_gflops_now();
+/// The same of tiles of AMX, of bf16 and of bytes. 0 where there are none, or Linux does not permit them.
+[[nodiscard]] double bf16_tiles_gflops_now();
+[[nodiscard]] double int8_tiles_gops_now();
 
 /// Bytes per second that `threads` threads read at once from memory that no cache holds, each in one
 /// stream, four or eight, whichever is fastest.

@@ -50,8 +50,8 @@ class activation(_remade):
 @dataclass(frozen=True)
 class on_host(_remade):
     """Runs on the host: on so many threads (0: all cores), with that instruction set ("best": the fastest on this
-    processor; "portable", "avx2", "avx512", "avx512_vnni" or "avx512_bf16"). Results do not depend on the threads, nor on the set but
-    for products of experts whose operands are both bf16 on the last one."""
+    processor; "portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16" or "amx"). Results do not depend on the
+    threads, nor on the set but for products whose operands are both bf16: of experts on "avx512_bf16", all on "amx"."""
 
     threads: int = 0
     isa: str | None = None

@@ -145,7 +145,8 @@ host_policy make_host(int threads, std::string_view isa) {
                                         {avx2, "avx2"},
                                         {avx512, "avx512"},
                                         {avx512_vnni, "avx512_vnni"},
-                                        {avx512_bf16, "avx512_bf16"}})};
+                                        {avx512_bf16, "avx512_bf16"},
+                                        {amx, "amx"}})};
 }
 
 shunt::route_options make_route(std::string_view score, std::string_view gates, double scale,

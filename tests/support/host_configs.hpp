@@ -11,7 +11,8 @@
 
 namespace shunt::test {
 
-/// Every instruction set that this machine can run: each test runs on each.
+/// Every instruction set that this machine can run: each test runs on each. But isa::amx, all of whose products of two
+/// bf16 operands have other bits: see tile_configs.
 [[nodiscard]] inline std::vector<isa> instruction_sets() {
   std::vector<isa> sets{isa::portable};
   for (isa which : {isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
@@ -20,11 +21,29 @@ namespace shunt::test {
   return sets;
 }
 
-/// One thread on each instruction set, then 2 and 7 threads on the best: results must be equal.
+/// One thread on each instruction set, then 2 and 7 threads on the best but for tiles: results must be equal.
 [[nodiscard]] inline std::vector<on_host> host_configs() {
   std::vector<on_host> configs;
   for (isa which : instruction_sets()) configs.push_back({.threads = 1, .instructions = which});
-  for (int threads : {2, 7}) configs.push_back({.threads = threads});
+  bool const tiles = host::preferred_isa() == isa::amx;
+  for (int threads : {2, 7}) {
+    configs.push_back({.threads = threads, .instructions = tiles ? isa::avx512_vnni : isa::best});
+  }
+  return configs;
+}
+
+/// By tiles, with 1, 2 and 7 threads, where this machine has or emulates them.
+[[nodiscard]] inline std::vector<on_host> tile_configs() {
+  std::vector<on_host> configs;
+  if (host::available_isa() != isa::amx) return configs;
+  for (int threads : {1, 2, 7}) configs.push_back({.threads = threads, .instructions = isa::amx});
+  return configs;
+}
+
+/// Of products whose bits tiles do not change.
+[[nodiscard]] inline std::vector<on_host> host_and_tile_configs() {
+  std::vector<on_host> configs = host_configs();
+  for (on_host const& on : tile_configs()) configs.push_back(on);
   return configs;
 }
 

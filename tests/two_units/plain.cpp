@@ -14,8 +14,9 @@ int main(int argc, char** argv) {
   std::uint64_t const expected = digest_on({.threads = 1, .instructions = shunt::isa::portable});
   std::printf("%016llx\n", static_cast<unsigned long long>(expected));
   bool equal = true;
-  for (shunt::isa const which : {shunt::isa::portable, shunt::isa::avx2, shunt::isa::avx512,
-                                 shunt::isa::avx512_vnni, shunt::isa::avx512_bf16}) {
+  for (shunt::isa const which :
+       {shunt::isa::portable, shunt::isa::avx2, shunt::isa::avx512, shunt::isa::avx512_vnni,
+        shunt::isa::avx512_bf16, shunt::isa::amx}) {
     for (int const threads : {1, 2, 7}) {
       shunt::on_host const on{.threads = threads, .instructions = which};
       if (shunt::instructions_of(on) != which) continue;  // this processor lacks it

@@ -18,11 +18,12 @@ concept execution = requires {
 
 /// Instruction sets of the host backend. `best` is the fastest that the processor has, decided by its vendor and
 /// family (instruction_choice_of says which, and why), or what the environment variable SHUNT_ISA names (portable,
-/// avx2, avx512, avx512_vnni, avx512_bf16), where the processor has it. avx512_vnni is avx512 with
+/// avx2, avx512, avx512_vnni, avx512_bf16, amx), where the processor has it. avx512_vnni is avx512 with
 /// products of rows in int8 by dot products of four bytes; avx512_bf16 is that with the forward product of
-/// experts, where both operands are bf16, by dot products of pairs (docs/numerics.md): other bits, within the
-/// same bound. All else is the same bits on each.
-enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx512_bf16 };
+/// experts, where both operands are bf16, by dot products of pairs; amx is avx512_vnni with every matrix product of two
+/// bf16 operands, gradients too, by tiles. Both have other bits (docs/numerics.md), within the same bound. All else is
+/// the same bits on each.
+enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
 
 /// The name of the enumerator, as SHUNT_ISA spells it.
 [[nodiscard]] constexpr char const* to_string(isa which) noexcept {
@@ -32,6 +33,7 @@ enum class isa : std::uint8_t { best, portable, avx2, avx512, avx512_vnni, avx51
     case isa::avx512: return "avx512";
     case isa::avx512_vnni: return "avx512_vnni";
     case isa::avx512_bf16: return "avx512_bf16";
+    case isa::amx: return "amx";
     case isa::best: break;
   }
   return "best";

@@ -9,9 +9,10 @@
 namespace shunt::detail {
 
 template <> struct across_backend<on_host> {
-  /// What kind of products this rank runs: only those of bf16 have two (contract 2).
+  /// What kind of products this rank runs: only those of bf16 have several (contract 2).
   template <class T> [[nodiscard]] static int arithmetic(on_host const& on) noexcept {
-    return std::same_as<T, bf16> && instructions_of(on) == isa::avx512_bf16 ? 1 : 0;
+    isa const which = instructions_of(on);
+    return !std::same_as<T, bf16> ? 0 : which == isa::amx ? 2 : which == isa::avx512_bf16 ? 1 : 0;
   }
   template <exchange X>
   [[nodiscard]] static status check(char const*, on_host const&, among_ranks<X> const&) noexcept {

@@ -39,6 +39,7 @@ template <> struct experts_backend<on_host> {
       job.vnni = host::resolve(on.instructions) >= isa::avx512_vnni;
       bool const in_order = options.int8_rows && std::same_as<W, int8_channel>;
       job.k_per_word = !in_order ? 1 : job.vnni ? 4 : 2;
+      job.tiles = in_order && host::resolve(on.instructions) == isa::amx;
     }
     host::gemm(on, job);
     return {};

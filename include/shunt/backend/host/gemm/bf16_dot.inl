@@ -77,7 +77,7 @@ struct element_pair {
   bf16 k[2];
 };
 
-/// One panel of pairs of weights that lie in any way, from logical row n on.
+/// One panel of pairs of weights that lie in any way, from logical row n on; zeros behind the last k.
 template <class Job>
 void panel_of_pairs(Job const& job, gemm_segment const& segment, gemm_piece const& piece,
                     std::int64_t n, std::int64_t columns, float* to) noexcept {
@@ -113,9 +113,12 @@ void panel_of_pairs(Job const& job, gemm_segment const& segment, gemm_piece cons
       for (int j = 0; j < panel_columns; ++j) put(i, j, bits(2 * i, j) | bits(2 * i + 1, j) << 16);
     }
   }
-  if (whole < piece.depth) {
+  std::int64_t done = whole;
+  if (k + 2 * whole < job.k && done < piece.depth) {  // the last half
     for (int j = 0; j < panel_columns; ++j) put(whole, j, bits(2 * whole, j));
+    ++done;
   }
+  zero_row(to + done * panel_columns, (piece.depth - done) * panel_columns);
 }
 
 /// All rows of a block times a piece of the right operand. Packed weights of whole pairs are read as they

@@ -50,6 +50,7 @@ struct gemm_job : shunt::detail::gemm_product {
   /// k that lie in the place of one float, in a forward product: 2 of bf16 (see uses_bf16_dot), 2 or 4
   /// integers (see gemm/int8.inl).
   int k_per_word = 1;
+  bool tiles = false;        ///< by the tiles of AMX: see uses_tiles and gemm/int8_amx.inl
   bool nontemporal = false;  ///< `epilogue` writes whole lines by non-temporal stores
   int strip = 16;            ///< panels a task computes at most,
   bool wide = false;         ///< whether its sums may take more room (gemm_wide_sums), and
@@ -113,6 +114,12 @@ template <gemm_kind Kind, class Left, class Right>
 inline constexpr bool may_hold_pairs<gemm_job_of<Kind, Left, Right>> =
     Kind == gemm_kind::forward && std::is_same_v<Left, bf16> && std::is_same_v<Right, bf16>;
 
+/// Whether both operands may be bf16: see uses_tiles.
+template <class Job> inline constexpr bool may_use_tiles = !has_formats<Job>;
+template <gemm_kind Kind, class Left, class Right>
+inline constexpr bool may_use_tiles<gemm_job_of<Kind, Left, Right>> =
+    std::is_same_v<Left, bf16> && std::is_same_v<Right, bf16>;
+
 /// The job that a call makes, and what its epilogue knows of the output. Kernels that are compiled once in a
 /// program know nothing: they serve all calls.
 #if defined(SHUNT_ONCE)
@@ -131,6 +138,7 @@ inline constexpr std::int64_t gemm_depth = 512;       ///< k of a piece of packe
 inline constexpr std::int64_t gemm_made_depth = 256;  ///< and of panels made here: half an L1
 inline constexpr std::int64_t gemm_group_panels = 4;  ///< made together where rows run along them
 inline constexpr std::int64_t gemm_block_rows = 72;   ///< a multiple of every region's tile
+inline constexpr std::int64_t gemm_tiles_rows = 64;   ///< of a block by tiles: four of 16 at most
 inline constexpr std::int64_t gemm_tall_rows = 576;   ///< where no block of sums is kept, at most
 inline constexpr std::int64_t gemm_strip_panels = 16;  ///< of a task, at most,
 inline constexpr std::int64_t gemm_sums = gemm_block_rows * 8 * gemm_panel;  ///< as these allow
@@ -140,13 +148,14 @@ inline constexpr std::int64_t gemm_wide_sums = gemm_block_rows * gemm_depth;
 
 /// A weight gradient with few terms a sum: finished by a few rows, see gemm/wgrad.inl.
 SHUNT_INLINE bool gemm_by_rows(gemm_job const& job, std::int64_t segment_rows) noexcept {
-  return job.kind == gemm_kind::wgrad && segment_rows > 0 && segment_rows <= gemm_made_depth;
+  return job.kind == gemm_kind::wgrad && !job.tiles && segment_rows > 0 &&
+         segment_rows <= gemm_made_depth;
 }
 
 /// A gradient to a few rows, of weights whose rows lie contiguous: see gemm/small_m_dgrad.inl.
 inline constexpr std::int64_t gemm_few_rows = 12;
 SHUNT_INLINE bool gemm_few_along(gemm_job const& job, std::int64_t rows) noexcept {
-  return job.kind == gemm_kind::dgrad && rows <= gemm_few_rows && !job.w.packed &&
+  return job.kind == gemm_kind::dgrad && !job.tiles && rows <= gemm_few_rows && !job.w.packed &&
          job.w.column_stride == 1;
 }
 
@@ -165,10 +174,16 @@ struct gemm_cut {
 SHUNT_INLINE gemm_cut gemm_cut_of(gemm_job const& job, std::int64_t segment_rows,
                                   std::int64_t rows) noexcept {
   bool const by_rows = gemm_by_rows(job, segment_rows);
-  std::int64_t const highest = by_rows && job.tall ? gemm_tallest(segment_rows) : gemm_block_rows;
+  std::int64_t const highest = job.tiles             ? gemm_tiles_rows
+                               : by_rows && job.tall ? gemm_tallest(segment_rows)
+                                                     : gemm_block_rows;
   std::int64_t const blocks = (rows + highest - 1) / highest;
   if (by_rows) return {blocks, 2 * job.strip * gemm_panel};
-  std::int64_t const height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
+  std::int64_t height = blocks == 0 ? 1 : (rows + blocks - 1) / blocks;
+  if (job.tiles) {  // tiles of equal heights
+    std::int64_t const tiles = (height + 15) / 16;
+    height = (height + tiles - 1) / tiles * tiles;
+  }
   if (gemm_few_along(job, height)) {  // long runs of memory, as long as there are tasks for all
     constexpr std::int64_t unit = 2 * gemm_panel;
     std::int64_t const fit = gemm_sums / (height + height % 2) / unit * unit;
@@ -212,9 +227,20 @@ inline bool uses_bf16_dot(on_host const& on, gemm_product const& product) noexce
          product.a.scale.factor == nullptr && resolve(on.instructions) == isa::avx512_bf16;
 }
 
+/// Whether a product, of any kind, is computed by the tiles of AMX: again a question of types and of the instruction set.
+/// Rows that are multiplied by a factor first are floats.
+inline bool uses_tiles(on_host const& on, gemm_product const& product) noexcept {
+  bool const wgrad = product.kind == gemm_kind::wgrad;
+  gemm_scale const &left = product.a.scale, &right = product.b.scale;
+  return product.a.type == element_type::bf16 &&
+         (wgrad ? product.b.type : product.w.type) == element_type::bf16 &&
+         left.factor == nullptr && right.factor == nullptr && resolve(on.instructions) == isa::amx;
+}
+
 /// Runs a job. Each worker uses at most 250 KB of its stack, and nothing is allocated.
 template <class Job> void gemm(on_host const& on, Job job) noexcept {
   int const workers = workers_of(on);
+  if constexpr (may_use_tiles<Job>) job.tiles = uses_tiles(on, job);
   if constexpr (may_round_rows<Job>) job.wide = job.int8_rows && job.k_per_word == 1;
   job.strip = static_cast<int>(job.wide ? gemm_wide_panels : gemm_strip_panels);
   std::int64_t const enough = workers > 1 ? 4 * workers : 0;

@@ -24,6 +24,12 @@
 //
 #if SHUNT_REGION == 512
 #include "shunt/backend/host/gemm/bf16_dot.inl"
+//
+#include "shunt/backend/host/gemm/amx_instructions.inl"
+//
+#include "shunt/backend/host/gemm/amx_pack.inl"
+//
+#include "shunt/backend/host/gemm/amx_sums.inl"
 #endif
 //
 #include "shunt/backend/host/gemm/small_m_packed.inl"
@@ -41,6 +47,10 @@
 #endif
 //
 #include "shunt/backend/host/gemm/int8.inl"
+//
+#if SHUNT_REGION == 512
+#include "shunt/backend/host/gemm/int8_amx.inl"
+#endif
 //
 #include "shunt/backend/host/gemm/int8_groups.inl"
 
@@ -62,6 +72,10 @@ static_assert(gemm_group_panels * gemm_made_depth >= tile_panels * gemm_depth);
 #include "shunt/backend/host/gemm/wgrad.inl"
 
 #include "shunt/backend/host/gemm/task.inl"
+//
+#if SHUNT_REGION == 512
+#include "shunt/backend/host/gemm/amx.inl"
+#endif
 
 /// A worker: takes tasks until none is left. A task is one expert's block of rows and strip of
 /// columns; neighbors in number share a strip, so its weights come from a cache the second time.
@@ -99,6 +113,14 @@ template <class Job> void gemm_work(Job const& job, std::int64_t& next) noexcept
     std::int64_t const rows = low + (block < more ? 1 : 0);
     std::int64_t const columns =
         all_columns - column < cut.columns ? all_columns - column : cut.columns;
+#if SHUNT_REGION == 512
+    if constexpr (may_use_tiles<Job>) {
+      if (job.tiles) {
+        amx_task<Job>{{job, scratch, segment, row, rows, column, columns}}.run();
+        continue;
+      }
+    }
+#endif
     if constexpr (!has_formats<Job> && may_be<Job, gemm_kind::wgrad>) {
       if (gemm_by_rows(job, segment.rows)) {
         wgrad_by_rows(job, scratch, segment, row, rows, column, columns);

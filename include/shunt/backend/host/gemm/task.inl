@@ -144,6 +144,12 @@ template <class Job> struct gemm_task {
     part.c_row = stride;
     part.c = scratch.sums + now.half * half_stride + (now.column - column);
     if constexpr (may_round_rows<Job>) {
+#if SHUNT_REGION == 512
+      if (job.tiles) {
+        multiply_int8_by_tiles(job, segment, rows, now, scratch.b, part, ahead);
+        return;
+      }
+#endif
       if (dot) {
         with_numbers(job, [&](auto numbers) {
           multiply_int8<decltype(numbers)>(job, segment, rows, now, scratch.b, part, ahead);
@@ -162,6 +168,12 @@ template <class Job> struct gemm_task {
   /// The sums, piece by piece.
   void sums_by_pieces() noexcept {
     gemm_walk const w = walk();
+#if SHUNT_REGION == 512
+    if constexpr (may_round_rows<Job>) {
+      std::int64_t const tiles = (rows + amx_rows - 1) / amx_rows;
+      if (job.tiles) amx_configure((rows + tiles - 1) / tiles);
+    }
+#endif
     gemm_piece next{};
     for (gemm_piece now = w.piece(0, column, 0); now.depth > 0; now = next) {
       next = w.after(now);
@@ -173,6 +185,11 @@ template <class Job> struct gemm_task {
       }
       multiply_piece(now, start, ahead_of(next));
     }
+#if SHUNT_REGION == 512
+    if constexpr (may_round_rows<Job>) {
+      if (job.tiles) amx_release();
+    }
+#endif
   }
 
   void run_epilogue() noexcept {

@@ -2,6 +2,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#endif
 
 #include "shunt/backend/host/simd/processor.hpp"
 #include "shunt/core/abi.hpp"
@@ -12,21 +18,40 @@ namespace shunt {
 namespace host {
 inline namespace SHUNT_ABI {
 
-/// The widest instruction set that this processor and its operating system run, of those compiled.
-inline isa detect_isa() noexcept {
-  isa const widest = widest_isa(this_processor(), SHUNT_WIDEST_REGION);
-#if defined(SHUNT_EMULATE_AVX512) && SHUNT_WIDEST_REGION >= 512
-  return widest == isa::portable ? widest : isa::avx512_bf16;
+/// Asks Linux, for the whole process, that its threads may use tiles. It refuses where a thread has an alternate signal
+/// stack that is too small for them, in some sandboxes, and before 5.16; it refuses small alternate stacks afterwards.
+inline bool tiles_permitted() noexcept {
+#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  int const before = errno;
+  long const refused = syscall(SYS_arch_prctl, request_permission, tile_data);
+  errno = before;
+  return refused == 0;
 #else
-  return widest;
+  return false;
 #endif
+}
+
+/// The widest instruction set, up to `most`, that this processor and its operating system run, of those compiled.
+inline isa detect_isa(isa most = isa::amx) noexcept {
+  isa widest = widest_isa(this_processor(), SHUNT_WIDEST_REGION);
+  if (widest == isa::amx && (most < isa::amx || !tiles_permitted())) widest = isa::avx512_bf16;
+#if defined(SHUNT_EMULATE_AVX512) && SHUNT_WIDEST_REGION >= 512
+  if (widest >= isa::avx2 && widest < isa::avx512_bf16) widest = isa::avx512_bf16;
+#endif
+#if defined(SHUNT_EMULATE_AMX) && SHUNT_WIDEST_REGION >= 512
+  if (widest >= isa::avx512 && widest < isa::amx && ::shunt::test::tiles::emulate()) {
+    widest = isa::amx;
+  }
+#endif
+  return widest < most ? widest : most;
 }
 
 /// What SHUNT_ISA asks for; isa::best where it is not set, or names none.
 inline isa environment_isa() noexcept {
   char const* const asked = std::getenv("SHUNT_ISA");
   for (isa const which :
-       {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16}) {
+       {isa::portable, isa::avx2, isa::avx512, isa::avx512_vnni, isa::avx512_bf16, isa::amx}) {
     if (asked != nullptr && std::strcmp(asked, to_string(which)) == 0) return which;
   }
   return isa::best;
@@ -44,10 +69,15 @@ constexpr instruction_limits limits_of(processor const& p, isa detected, isa ask
   return {detected, {detected, "SHUNT_ISA asks for more than is there, or compiled"}};
 }
 inline instruction_limits read_instruction_limits() noexcept {
-  isa const detected = detect_isa(), asked = environment_isa();
+  isa const asked = environment_isa();
+  isa const detected = detect_isa(asked == isa::best ? isa::amx : asked);  // tiles only where asked
 #if defined(SHUNT_EMULATE_AVX512)
-  if (asked == isa::best && detected == isa::avx512_bf16) {
-    return {detected, {detected, "AVX-512 is emulated"}};
+  if (asked == isa::best && detected >= isa::avx512_bf16) {
+    return {detected, {isa::avx512_bf16, "AVX-512 is emulated"}};
+  }
+#elif defined(SHUNT_EMULATE_AMX)
+  if (asked == isa::best && detected == isa::amx) {  // slow: tests ask for it by name
+    return {detected, choose_instructions(this_processor(), isa::avx512_bf16)};
   }
 #endif
   return limits_of(this_processor(), detected, asked);

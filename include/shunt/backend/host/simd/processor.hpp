@@ -25,7 +25,7 @@ struct processor {
   char vendor[13] = {};  ///< "AuthenticAMD", "GenuineIntel", ...
   unsigned family = 0;   ///< with the extended family added
   unsigned model = 0;    ///< with the extended model in front
-  unsigned leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_1_eax = 0;
+  unsigned leaf1_ecx = 0, leaf7_ebx = 0, leaf7_ecx = 0, leaf7_edx = 0, leaf7_1_eax = 0;
   unsigned xcr0 = 0;  ///< the register files that the operating system saves
 };
 
@@ -47,13 +47,14 @@ inline processor this_processor() noexcept {
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return p;
   p.leaf7_ebx = b;
   p.leaf7_ecx = c;
+  p.leaf7_edx = d;
   if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) p.leaf7_1_eax = a;
 #endif
   return p;
 }
 
 /// The widest instruction set that the processor and its operating system run, of those compiled up to
-/// `widest_region` bits (SHUNT_WIDEST_REGION).
+/// `widest_region` bits (SHUNT_WIDEST_REGION). For isa::amx the operating system must also permit it: tiles_permitted().
 constexpr isa widest_isa(processor const& p, int widest_region) noexcept {
   auto const all = [](unsigned have, unsigned need) { return (have & need) == need; };
   constexpr unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
@@ -68,12 +69,18 @@ constexpr isa widest_isa(processor const& p, int widest_region) noexcept {
   }
   constexpr unsigned vnni = 1u << 11, bf16 = 1u << 5;
   if (!all(p.leaf7_ecx, vnni)) return isa::avx512;
-  return all(p.leaf7_1_eax, bf16) ? isa::avx512_bf16 : isa::avx512_vnni;
+  if (!all(p.leaf7_1_eax, bf16)) return isa::avx512_vnni;
+  constexpr unsigned amx_bf16 = 1u << 22, amx_tile = 1u << 24, amx_int8 = 1u << 25;
+  constexpr unsigned tile_shapes = 1u << 17, tile_data = 1u << 18;
+  bool const tiles =
+      all(p.leaf7_edx, amx_bf16 | amx_tile | amx_int8) && all(p.xcr0, tile_shapes | tile_data);
+  return tiles ? isa::amx : isa::avx512_bf16;
 }
 
 /// What isa::best stands for on a processor whose widest instruction set is `widest`: that one, or
 /// isa::avx512_vnni where vdpbf16ps is not known to be faster than FMA on widened bf16. In the same time as an
-/// FMA it does twice the work on AMD; on Sapphire Rapids a quarter of its rate is left, half of FMA's work.
+/// FMA it does twice the work on AMD; on Sapphire Rapids a quarter of its rate is left, half of FMA's work. Tiles, where
+/// they are, multiply at 16 times FMA's rate.
 constexpr instruction_choice choose_instructions(processor const& p, isa widest) noexcept {
   switch (widest) {
     case isa::best:
@@ -82,6 +89,7 @@ constexpr instruction_choice choose_instructions(processor const& p, isa widest)
     case isa::avx2: return {widest, "AVX2 is there; AVX-512 is not, or not compiled"};
     case isa::avx512: return {widest, "AVX-512 is there; VNNI is not"};
     case isa::avx512_vnni: return {widest, "AVX-512 with VNNI is there; vdpbf16ps is not"};
+    case isa::amx: return {widest, "AMX is there, and permitted: bf16 is multiplied by tiles"};
     case isa::avx512_bf16: break;
   }
   auto const vendor_is = [&](char const* name) { return __builtin_strcmp(p.vendor, name) == 0; };
