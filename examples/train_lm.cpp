@@ -6,7 +6,10 @@
 // test: --quick --no-report --out quick --resume
 // test: --quick --no-report --out quick_bf16 --bf16 --moe-only --steps 10
 //
+// --ranks N trains on N processes, with the bits of one. Built with an MPI (-DLM_WITH_MPI), mpirun starts the ranks.
+//
 // --device cuda is there where the CUDA Toolkit was when this was built.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -20,6 +23,7 @@
 #include "support/network.hpp"
 #include "support/options.hpp"
 #include "support/run_log.hpp"
+#include "support/start_ranks.hpp"
 #include "support/trainer.hpp"
 
 namespace {
@@ -38,8 +42,18 @@ std::string device_name() { return lm::cuda_device_name(); }
 std::string device_name() { return {}; }
 #endif
 
-/// The model on the device that the user named.
-std::unique_ptr<lm::any_network> make_network(lm::train_options const& options, bool mixed) {
+/// Threads of one rank: those of the machine, or those asked for, shared out.
+shunt::on_host policy_of(lm::train_options const& options, lm::crew const* ranks) {
+  shunt::on_host on{.threads = options.threads};
+  if (ranks != nullptr) on.threads = std::max(1, shunt::host::workers_of(on) / ranks->ranks());
+  return on;
+}
+
+/// The model on the device that the user named, or shared by ranks.
+std::unique_ptr<lm::any_network> make_network(lm::train_options const& options, bool mixed,
+                                              lm::crew* ranks) {
+  shunt::on_host const on = policy_of(options, ranks);
+  if (ranks != nullptr) return ranks->network(options.run, mixed, on);
   if (options.device == "cuda") {
 #ifdef LM_WITH_CUDA
     return options.run.bf16 ? lm::cuda_network_of_bf16(options.run, mixed)
@@ -48,7 +62,6 @@ std::unique_ptr<lm::any_network> make_network(lm::train_options const& options, 
     throw lm::problem("--device cuda: this program was built where there was no CUDA Toolkit");
 #endif
   }
-  shunt::on_host const on{.threads = options.threads};
   if (options.run.bf16) return std::make_unique<lm::network<shunt::bf16>>(options.run, mixed, on);
   return std::make_unique<lm::network<float>>(options.run, mixed, on);
 }
@@ -99,12 +112,13 @@ void describe(lm::corpus const& text) {
 
 /// Trains one of the two models, or continues it. False where the user asked to stop.
 bool train_one(lm::train_options& options, lm::corpus const& text, bool mixed, double share,
-               std::vector<lm::model_result>& results) {
+               lm::crew* ranks, std::vector<lm::model_result>& results) {
   std::string const name = mixed ? "moe" : "dense";
   fs::path const path = options.out / (name + ".safetensors");
-  auto const made = make_network(options, mixed);
+  auto const made = make_network(options, mixed, ranks);
   lm::any_network& network = *made;
-  lm::trainer run(name, options.run, text, network);
+  lm::trainer run(name, options.run, text, network, ranks);
+  run.stop_at(options.stop_at);
   bool const known = options.resume && fs::exists(path);
   if (known) run.resume(path);
   run.train(path, [&](double step_seconds) {
@@ -134,13 +148,14 @@ bool train_one(lm::train_options& options, lm::corpus const& text, bool mixed, d
   return true;
 }
 
-int train_all(lm::train_options& options, lm::corpus const& text) {
+int train_all(lm::train_options& options, lm::corpus const& text, lm::crew* ranks) {
   std::vector<lm::model_result> results;
   bool const both = !options.moe_only && !options.dense_only;
   for (bool mixed : {true, false}) {
     if (mixed ? options.dense_only : options.moe_only) continue;
-    if (!train_one(options, text, mixed, both ? 0.5 : 1.0, results)) return 130;
+    if (!train_one(options, text, mixed, both ? 0.5 : 1.0, ranks, results)) return 130;
   }
+  if (ranks != nullptr && ranks->rank() > 0) return 0;
   lm::table_rows const table = lm::result_table(results);
   std::printf("\n");
   lm::print_table(table);
@@ -161,7 +176,7 @@ void take_up(lm::train_options& options) {
   throw lm::problem("--resume: there is no checkpoint in " + options.out.string());
 }
 
-int run(int argc, char** argv) {
+int run(int argc, char** argv, lm::mpi_session const& mpi) {
   CLI::App app(
       "Trains a small mixture-of-experts language model on text, and a dense one to compare "
       "it with.");
@@ -169,6 +184,13 @@ int run(int argc, char** argv) {
   try {
     lm::parse(app, options, argc, argv);
   } catch (CLI::ParseError const& e) { return app.exit(e); }
+  if (mpi.ranks() > 1 && options.ranks > 1) {
+    throw lm::problem("--ranks is " + std::to_string(options.ranks) +
+                      "; under mpirun it must be 1: it started the ranks");
+  }
+  if (options.device == "cuda" && std::max(options.ranks, mpi.ranks()) > 1) {
+    throw lm::problem("--device cuda: it runs on one rank");
+  }
   if (options.resume) take_up(options);
   lm::corpus const text = options.run.text.empty()
                               ? lm::default_corpus(options.run.domain_bytes)
@@ -177,14 +199,18 @@ int run(int argc, char** argv) {
   fs::create_directories(options.out);
   describe(text);
   lm::listen_for_stop();
-  return train_all(options, text);
+  lm::rank_body const train = [&](lm::crew& ranks) { return train_all(options, text, &ranks); };
+  if (mpi.ranks() > 1) return mpi.run(train);
+  if (options.ranks > 1) return lm::on_processes(options.ranks, train);
+  return train_all(options, text, nullptr);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  lm::mpi_session const mpi(argc, argv);
   try {
-    return run(argc, argv);
+    return run(argc, argv, mpi);
   } catch (std::exception const& e) {
     std::fprintf(stderr, "train_lm: %s\n", e.what());
     return 1;

@@ -4,19 +4,17 @@
 #include <cstdint>
 #include <map>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "any_network.hpp"
 #include "load.hpp"
 #include "memory.hpp"
+#include "network_parts.hpp"
 #include "parameters.hpp"
 #include "sampling.hpp"
 #include "shunt/nn/model.hpp"
-#include "shunt/nn/schedule.hpp"
 #include "shunt/nn/stage_clock.hpp"
 #include "shunt/route_bias.hpp"
-#include "shunt/stats.hpp"
 #include "trainer.hpp"
 
 namespace lm {
@@ -50,12 +48,7 @@ template <class T, class P = shunt::on_host> class network : public any_network 
   void set_steps(std::int64_t steps) noexcept override { settings_.steps = steps; }
 
   step_result train(batch const& b, std::int64_t step, expert_load& add_to) override {
-    shunt::nn::cosine_schedule const schedule{
-        .peak = settings_.learning_rate,
-        .floor = 0.1 * settings_.learning_rate,
-        .warm_up = std::min<std::int64_t>(settings_.warm_up, settings_.steps / 2),
-        .steps = settings_.steps};
-    float const rate = shunt::nn::rate_at(schedule, step);
+    float const rate = rate_of_step(settings_, step);
     require(shunt::nn::model_train<T>(on_, config(), parameters_.used(), tokens_of(b),
                                       gradients_.view(), report(true), scratch()));
     require(shunt::nn::model_update<T>(on_, config(),
@@ -65,10 +58,7 @@ template <class T, class P = shunt::on_host> class network : public any_network 
                                         .second_moment = second_.view(),
                                         .copy = parameters_.copy()},
                                        norm_.view(), scratch(),
-                                       {.rate = rate,
-                                        .weight_decay = static_cast<float>(settings_.weight_decay),
-                                        .step = step + 1,
-                                        .clip = static_cast<float>(settings_.clip)}));
+                                       update_of_step(settings_, step, rate)));
     move_bias(settings_.bias_rate * double(rate) / settings_.learning_rate);
     if (timed) clock_.after("optimizer");
     if (timed) ++steps_timed_;
@@ -102,33 +92,10 @@ template <class T, class P = shunt::on_host> class network : public any_network 
   }
 
   /// Mean over the layers.
-  [[nodiscard]] balance use_of(expert_load const& load) const override {
-    if (load.empty()) return {};
-    balance use{0, 0};
-    for (auto const& layer : load) {
-      shunt::load_figures figures;
-      require(
-          shunt::load_stats(shunt::on_host{.threads = 1}, layer, {.figures = {&figures, {{1}}}}));
-      use.utilization += double(figures.utilization) / double(load.size());
-      use.divergence += double(figures.jsd) / double(load.size());
-    }
-    return use;
-  }
+  [[nodiscard]] balance use_of(expert_load const& load) const override { return mean_use(load); }
 
-  /// Seconds by stage, forward and backward together, over steps_timed() training steps of this
-  /// session. Empty where stages are only enqueued.
-  [[nodiscard]] std::map<std::string, double> time() const override {
-    constexpr std::string_view back = "_backward";
-    std::map<std::string, double> stages;
-    for (auto const& entry : clock_) {
-      std::string_view name = entry.name;
-      if (name.size() > back.size() && name.substr(name.size() - back.size()) == back) {
-        name.remove_suffix(back.size());
-      }
-      stages[std::string(name)] += entry.seconds;
-    }
-    return stages;
-  }
+  /// Seconds by stage over steps_timed() training steps of this session. Empty where stages are only enqueued.
+  [[nodiscard]] std::map<std::string, double> time() const override { return time_of(clock_); }
   [[nodiscard]] std::int64_t steps_timed() const noexcept override { return steps_timed_; }
 
  private:
@@ -153,14 +120,7 @@ template <class T, class P = shunt::on_host> class network : public any_network 
   }
   [[nodiscard]] shunt::arena<S> scratch() noexcept { return {scratch_.data(), scratch_.size()}; }
   void note_load(expert_load& add_to) const {
-    if (counts_.size() == 0) return;
-    expert_load load(static_cast<std::size_t>(settings_.layers));
-    shunt::index_t const* at = counts_.read();
-    for (auto& layer : load) {
-      layer.assign(at, at + settings_.experts);
-      at += settings_.experts;
-    }
-    add_load(add_to, load);
+    add_counts(settings_, counts_.size() == 0 ? nullptr : counts_.read(), add_to);
   }
   /// Balancing without a loss: each layer's bias takes a step against its load in this batch, a
   /// smaller one as the learning rate falls.

@@ -1,6 +1,7 @@
 #pragma once
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -15,8 +16,9 @@ namespace lm {
 /// The command line of train_lm: the settings, and what does not change the model.
 struct train_options {
   settings run;
-  int threads = 0;
+  int threads = 0, ranks = 1;
   std::string device = "host";
+  std::int64_t stop_at = 0;  ///< the step at which to stop as Ctrl-C does; 0: at the end
   double seconds = 200;  ///< for both models; fewer steps where they would take longer. 0: no limit
   std::filesystem::path out = "train_lm";
   bool resume = false, quick = false, dense_only = false, moe_only = false, no_report = false;
@@ -59,6 +61,11 @@ inline void declare(CLI::App& app, train_options& o) {
                  "time for both models: fewer steps where it would not do; 0: no limit")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--threads", o.threads, "0: all cores")->check(CLI::NonNegativeNumber);
+  app.add_option("--stop-at", o.stop_at, "stop at this step, with all saved, as Ctrl-C would")
+      ->check(whole);
+  app.add_option("--ranks", o.ranks,
+                 "processes that share the experts and the batch; --threads is shared out too")
+      ->check(CLI::Range(1, 32));
   app.add_option("--device", o.device, "what computes: host or cuda")
       ->check(CLI::IsMember({"host", "cuda"}));
   app.add_option("--out", o.out, "folder of checkpoints, log and report")->take_last();

@@ -13,6 +13,15 @@
 
 namespace lm {
 
+/// The shape of a tensor in a checkpoint.
+[[nodiscard]] inline std::vector<std::uint64_t> shape_of(shunt::nn::model_parameter const& p) {
+  std::vector<std::uint64_t> shape;
+  for (int d = 0; d < p.rank; ++d) {
+    shape.push_back(static_cast<std::uint64_t>(p.extents[static_cast<std::size_t>(d)]));
+  }
+  return shape;
+}
+
 /// The weights of one model: float masters in one flat buffer, where T is not float a working copy,
 /// and the routers' balancing bias; all in the memory of a policy.
 template <class T, class P = shunt::on_host> class parameters {
@@ -78,13 +87,6 @@ template <class T, class P = shunt::on_host> class parameters {
   }
 
  private:
-  [[nodiscard]] static std::vector<std::uint64_t> shape_of(shunt::nn::model_parameter const& p) {
-    std::vector<std::uint64_t> shape;
-    for (int d = 0; d < p.rank; ++d) {
-      shape.push_back(static_cast<std::uint64_t>(p.extents[static_cast<std::size_t>(d)]));
-    }
-    return shape;
-  }
   [[nodiscard]] std::vector<std::uint64_t> bias_shape() const {
     return {static_cast<std::uint64_t>(config_.layers),
             static_cast<std::uint64_t>(config_.experts)};

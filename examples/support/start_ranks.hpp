@@ -79,7 +79,12 @@ class mpi_session {
   [[nodiscard]] int run(rank_body const& body) const {
     shunt::over_mpi transport(MPI_COMM_WORLD);
     crew_over<shunt::over_mpi> crew(transport);
-    return guarded_body(crew, body);
+    int const outcome = guarded_body(crew, body), stopped = 130;
+    if (outcome == 0 || outcome == stopped) return outcome;
+    // MPI_Finalize would wait for a rank that is dead. The others leave rank 0 time to say what happened.
+    if (crew.rank() > 0) ::sleep(2);
+    MPI_Abort(MPI_COMM_WORLD, outcome);
+    return outcome;
   }
 
  private:

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -13,6 +14,7 @@
 #include "checkpoint/safetensors.hpp"
 #include "checkpoint/write_safetensors.hpp"
 #include "corpus.hpp"
+#include "crew.hpp"
 #include "load.hpp"
 #include "progress.hpp"
 #include "sampling.hpp"
@@ -63,10 +65,12 @@ inline constexpr char const* checkpoint_format = "shunt.train_lm.1";
 ///   std::vector<checkpoint::tensor_source> state()       all that a resumed run needs
 ///   void load(checkpoint::safetensors_file&)             the same, back
 ///   balance use_of(expert_load const&)
+/// Ranks that train together (crew.hpp) go through the same steps; rank 0 alone writes.
 template <class Network> class trainer {
  public:
-  trainer(std::string name, settings const& s, corpus const& text, Network& network)
-      : name_(std::move(name)), settings_(s), text_(text), network_(network) {}
+  trainer(std::string name, settings const& s, corpus const& text, Network& network,
+          crew* ranks = nullptr)
+      : name_(std::move(name)), settings_(s), text_(text), network_(network), ranks_(ranks) {}
 
   [[nodiscard]] std::string const& name() const noexcept { return name_; }
   [[nodiscard]] history const& curves() const noexcept { return curves_; }
@@ -78,6 +82,9 @@ template <class Network> class trainer {
 
   /// Changes how many steps there are in all (before the first checkpoint only).
   void set_steps(std::int64_t steps) noexcept { settings_.steps = steps; }
+
+  /// Stops at this step too, as when the user asks for it; 0: at the end.
+  void stop_at(std::int64_t step) noexcept { stop_at_ = step; }
 
   /// Trains to the end or until the user asks to stop. Saves to `path` now and then and at its end.
   /// `measured` is called once, after a few steps of a new run, with the seconds of one step.
@@ -94,7 +101,16 @@ template <class Network> class trainer {
     double probe = 0;
     progress bar(name_, long(settings_.steps));
     batch sequences;
-    while (!finished() && !stop_asked()) {
+    while (!finished()) {
+      constexpr unsigned stop = 1, save_now = 2;
+      unsigned const asked =
+          any_of((stop_asked() || (stop_at_ > 0 && step_ >= stop_at_) ? stop : 0u) |
+                 (leads() && seconds_since(saved) > 60 ? save_now : 0u));
+      if ((asked & stop) != 0) break;
+      if ((asked & save_now) != 0) {
+        save(path);
+        saved = wall_clock::now();
+      }
       training_batch(text_, settings_.seed, step_, std::size_t(settings_.batch),
                      std::size_t(settings_.sequence), sequences);
       expert_load load;
@@ -107,15 +123,13 @@ template <class Network> class trainer {
       note_step(result);
       if (measured && first == 0) {
         if (step_ == probe_first) probe = seconds_;
-        if (step_ == probe_last) measured((seconds_ - probe) / double(probe_last - probe_first));
+        if (step_ == probe_last) {
+          measured(of_first((seconds_ - probe) / double(probe_last - probe_first)));
+        }
       }
       if (step_ % every(60) == 0 || finished()) note_load();
       if (step_ % every(20) == 0 || finished())
         note_evaluation(evaluate(few_windows).bits_per_byte);
-      if (seconds_since(saved) > 60 && !finished()) {
-        save(path);
-        saved = wall_clock::now();
-      }
       seconds_ = seconds_before + seconds_since(start);
       double const pace = seconds_since(start) / double(step_ - first);
       balance const use = network_.use_of(load);
@@ -168,14 +182,26 @@ template <class Network> class trainer {
                                   {"seconds", seconds_},   {"step_seconds", step_seconds_},
                                   {"settings", settings_}, {"history", curves_},
                                   {"before", before_},     {"load_since", load_}};
-    checkpoint::write_safetensors(path, network_.state(),
-                                  {{"format", checkpoint_format},
-                                   {"text", hex(text_.fingerprint())},
-                                   {"state", state.dump()}});
+    auto tensors = network_.state();
+    together([&] {
+      if (!leads()) return;
+      checkpoint::write_safetensors(path, std::move(tensors),
+                                    {{"format", checkpoint_format},
+                                     {"text", hex(text_.fingerprint())},
+                                     {"state", state.dump()}});
+    });
   }
 
   /// Continues what `path` holds: the same network, the same text, the next step.
   void resume(std::filesystem::path const& path) {
+    together([&] { take_up(path); });
+  }
+
+  static constexpr std::size_t few_windows = 24, many_windows = 160;
+  static constexpr double bits_per_nat = 1.4426950408889634;
+
+ private:
+  void take_up(std::filesystem::path const& path) {
     checkpoint::safetensors_file file(path);
     nlohmann::json const state = checkpoint_state(file);
     if (state.at("name") != name_) {
@@ -194,10 +220,23 @@ template <class Network> class trainer {
     network_.load(file);
   }
 
-  static constexpr std::size_t few_windows = 24, many_windows = 160;
-  static constexpr double bits_per_nat = 1.4426950408889634;
+  [[nodiscard]] bool leads() const noexcept { return ranks_ == nullptr || ranks_->rank() == 0; }
+  [[nodiscard]] unsigned any_of(unsigned flags) {
+    return ranks_ == nullptr ? flags : ranks_->any_of(flags);
+  }
+  [[nodiscard]] double of_first(double value) {
+    return ranks_ == nullptr ? value : ranks_->of_first(value);
+  }
+  /// What fails on one rank fails on all.
+  template <class Work> void together(Work&& work) {
+    if (ranks_ == nullptr) return work();
+    std::string wrong;
+    try {
+      work();
+    } catch (std::exception const& e) { wrong = e.what(); }
+    ranks_->agree(wrong);
+  }
 
- private:
   /// How many steps make one of about `pieces` parts of the run.
   [[nodiscard]] std::int64_t every(std::int64_t pieces) const noexcept {
     return std::max<std::int64_t>(1, settings_.steps / pieces);
@@ -225,7 +264,8 @@ template <class Network> class trainer {
   settings settings_;
   corpus const& text_;
   Network& network_;
-  std::int64_t step_ = 0;
+  crew* ranks_;
+  std::int64_t step_ = 0, stop_at_ = 0;
   double seconds_ = 0, step_seconds_ = 0;
   history curves_;
   evaluation before_;

@@ -18,8 +18,9 @@ template <exchange X> struct across_ranks {
 
   [[nodiscard]] bool alone() const noexcept { return blocks.ranks() == 1; }
   [[nodiscard]] among_ranks<X> among() const noexcept {
-    among_ranks<X> const& a = blocks.among;
-    return {a.transport, a.placement, static_cast<index_t>(blocks.room), a.most_rows, a.report};
+    among_ranks<X> a = blocks.among;
+    a.most_tokens = static_cast<index_t>(blocks.room);
+    return a;
   }
 
   template <storage T>

@@ -36,9 +36,10 @@ template <> struct model_backend<on_host> {
         T const* const from = rows.data() + t * rows.stride(0);
         for (offset_t p = 0; p < parts; ++p) {
           T* const to = out + (p * tokens + t) * each;
-          for (offset_t c = 0; c < each; ++c) {
-            to[c] = p * each + c < columns ? from[p * each + c] : T{};
-          }
+          offset_t const left = columns - p * each,
+                         count = left < each ? (left > 0 ? left : 0) : each;
+          for (offset_t c = 0; c < count; ++c) to[c] = from[p * each + c];
+          for (offset_t c = count; c < each; ++c) to[c] = T{};
         }
       }
     });
