@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <string>
 #include <vector>
@@ -177,6 +178,35 @@ TEST(Across, TooManyRowsForARankAreRefusedByAll) {
   EXPECT_EQ(said[0], said[1]);
   EXPECT_NE(said[0].find("moe_layer_across: rank 1 would receive "), std::string::npos) << said[0];
   EXPECT_NE(said[0].find(" rows; it has memory for 2"), std::string::npos) << said[0];
+}
+
+TEST(Across, OneRankIsRefusedByItsPlacementAndElseByMoeLayer) {
+  layer_case const c = family("gshard");
+  layer_setup<float> const s(c);
+  placed const whole = placed_evenly(1, s.is.f.local()),
+               less = placed_evenly(1, s.is.f.local() - 1);
+  std::vector<int> const count{c.f.tokens};
+  alone x;
+  auto const said = [&](placed const& p, auto const& change) {
+    rank_of_layer<float> part(s, whole, count, 0);
+    among_ranks<alone> const among{.transport = x, .placement = p.view_of()};
+    auto o = part.options(s.options());
+    change(o);
+    part.y.wipe();
+    status const done = moe_layer_across(on_host{.threads = 1}, among, part.x(), part.weights(),
+                                         part.y.as(c.f.tokens, s.is.f.width), arena<>(), o);
+    EXPECT_FALSE(done.ok());
+    for (float y : part.y) EXPECT_TRUE(std::isnan(y));
+    return std::string(done.message());
+  };
+  auto const nothing = [](auto const&) {};
+  EXPECT_NE(said(less, nothing).find("(experts of the placement, and zero experts)"),
+            std::string::npos);
+  EXPECT_EQ(said(whole, [](auto& o) { o.first_expert = 1; }).find("moe_layer_across.options"), 0u);
+  std::string const own = said(whole, [](auto& o) { o.top_k = 0; });
+  EXPECT_NE(own.find("top_k"), std::string::npos) << own;
+  EXPECT_EQ(own.find("across"), std::string::npos) << own;
+  EXPECT_EQ(said(whole, nothing).find("moe_layer.work"), 0u);
 }
 
 }  // namespace across_layer_errors_test

@@ -10,23 +10,15 @@
 namespace shunt::check {
 inline namespace SHUNT_ABI {
 
-/// What forward and backward are given alike.
-template <class P, exchange X, class T, class G, class W, class A>
-[[nodiscard]] status layer_across(char const* who, P const& on, among_ranks<X> const& among,
-                                  view<T const, 2, P::memory> x,
-                                  ::shunt::moe_weights<T, G, P::memory, W> const& w,
-                                  layer_options<A, P::memory> const& o) noexcept {
-  constexpr offset_t most = std::numeric_limits<index_t>::max();
-  offset_t const tokens = x.extent(0), width = w.gate.extent(1);
+/// What of a layer is different across ranks: options that are refused, and how many experts this rank has. On one
+/// rank the rest is moe_layer's to check.
+template <exchange X, class T, class G, space S, class W, class A>
+[[nodiscard]] status layer_placed(char const* who, among_ranks<X> const& among,
+                                  ::shunt::moe_weights<T, G, S, W> const& w,
+                                  layer_options<A, S> const& o) noexcept {
   int const rank = among.transport.rank();
-  argument const t(who, "x: extent 0 (tokens)"), in(who, "x"), local(who, "weights.up"),
-      all(who, "weights.gate"), room(who, "rows of all ranks");
-  if (status bad = first_of(policy(on), placement(who, among.placement, among.transport.ranks()),
-                            between(t, tokens, 0, most));
-      !bad.ok()) {
-    return bad;
-  }
-  if (P::memory != space::host && among.send_once) {
+  if (status bad = placement(who, among.placement, among.transport.ranks()); !bad.ok()) return bad;
+  if (S != space::host && among.send_once) {
     return status::fail(error::unsupported,
                         "%s.among.send_once is true; on a device it must be false", who);
   }
@@ -50,12 +42,29 @@ template <class P, exchange X, class T, class G, class W, class A>
         "true: the placement says what lives where",
         who, o.first_expert, o.zero_experts_here ? "true" : "false");
   }
-  if (status bad = first_of(
-          moe_weights(who, w, o, 0), tokens_of_layer(in, x, tokens, width),
+  argument const local(who, "weights.up"), all(who, "weights.gate");
+  if (status bad =
           extent(all, 0, w.gate.extent(0), offset_t{among.placement.experts} + o.route.zero_experts,
-                 "experts of the placement, and zero experts"),
-          extent(local, 0, w.up.experts(), among.placement.on_rank(rank), "places of this rank"),
-          layer_choice(who, tokens, w, o));
+                 "experts of the placement, and zero experts");
+      !bad.ok()) {
+    return bad;
+  }
+  return extent(local, 0, w.up.experts(), among.placement.on_rank(rank), "places of this rank");
+}
+
+/// What forward and backward are given alike.
+template <class P, exchange X, class T, class G, class W, class A>
+[[nodiscard]] status layer_across(char const* who, P const& on, among_ranks<X> const& among,
+                                  view<T const, 2, P::memory> x,
+                                  ::shunt::moe_weights<T, G, P::memory, W> const& w,
+                                  layer_options<A, P::memory> const& o) noexcept {
+  constexpr offset_t most = std::numeric_limits<index_t>::max();
+  offset_t const tokens = x.extent(0), width = w.gate.extent(1);
+  argument const t(who, "x: extent 0 (tokens)"), in(who, "x"), room(who, "rows of all ranks");
+  if (status bad = first_of(policy(on), between(t, tokens, 0, most)); !bad.ok()) return bad;
+  if (status bad = layer_placed(who, among, w, o); !bad.ok()) return bad;
+  if (status bad = first_of(moe_weights(who, w, o, 0), tokens_of_layer(in, x, tokens, width),
+                            layer_choice(who, tokens, w, o));
       !bad.ok()) {
     return bad;
   }

@@ -24,12 +24,13 @@ status run_layer_across(P const& on, among_ranks<X> const& among, view<T const, 
   using ranks = across_backend<P>;
   moe_outputs<T, S> out{
       .loss = outputs.loss, .route = outputs.route, .load = outputs.load, .plan = outputs.plan};
-  status own = check::layer_across_forward(on, among, x, w, y, outputs, o);
-  if (among.transport.ranks() == 1) {
-    if (!own.ok() || phase == across_phase::begin) return own;
+  if (among.transport.ranks() == 1 && phase != across_phase::begin) {
+    if (status bad = check::layer_placed(who, among, w, o); !bad.ok()) return bad;
     if (outputs.saved != nullptr) out.saved = &outputs.saved->layer;
     return run_layer<P, T, G, W, A>(on, x, w, y, out, work, o);
   }
+  status own = check::layer_across_forward(on, among, x, w, y, outputs, o);
+  if (among.transport.ranks() == 1) return own;
   bool const training = outputs.saved != nullptr, checked = own.ok();
   across_layer_sizes<T> const n(among, x.extent(0), w, o);
   auto const s = across_forward_scratch<T, P>::carve(on, work, counts, n, o, training);
@@ -70,11 +71,12 @@ status run_layer_across_backward(
   constexpr char const* who = "moe_layer_across_backward";
   constexpr space S = P::memory;
   using ranks = across_backend<P>;
-  status own = check::layer_across_backward(on, among, x, w, d_y, saved, d_x, g, o);
-  if (among.transport.ranks() == 1) {
-    if (!own.ok() || phase == across_phase::begin) return own;
+  if (among.transport.ranks() == 1 && phase != across_phase::begin) {
+    if (status bad = check::layer_placed(who, among, w, o); !bad.ok()) return bad;
     return run_layer_backward<P, T, G, D, A>(on, x, w, d_y, saved.layer, d_x, g, work, o);
   }
+  status own = check::layer_across_backward(on, among, x, w, d_y, saved, d_x, g, o);
+  if (among.transport.ranks() == 1) return own;
   bool const checked = own.ok();
   across_layer_sizes<T> const n(among, x.extent(0), w, o);
   auto s = across_backward_scratch<T, P>::carve(on, work, counts, n, bool(w.down_bias),
