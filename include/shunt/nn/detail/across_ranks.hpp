@@ -84,11 +84,11 @@ template <exchange X> struct across_ranks {
                                        view<float, 2> d_weight, bool accumulate) const noexcept {
     if (alone()) return linear_wgrad(on, d_y, x, d_weight, {.accumulate = accumulate});
     arena<> from = work;
-    auto rows = rows_of_all<std::remove_const_t<DY>>::carve(from, blocks, d_y.extent(1));
+    auto const rows = rows_of_all<std::remove_const_t<DY>>::carve(from, blocks, d_y.extent(1));
     auto const columns = columns_of_all<std::remove_const_t<In>>::carve(from, blocks, x.extent(1));
     status done = columns.begin(on, blocks, x);
-    if (done.ok()) done = finish();
-    if (done.ok()) done = rows.gather(blocks, d_y);
+    if (done.ok()) done = rows.begin(blocks, d_y);
+    if (done.ok()) done = blocks.finish();
     if (!done.ok()) return done;
     return linear_wgrad(on, rows.all(blocks), columns.all(blocks), blocks.own_columns(d_weight),
                         {.accumulate = accumulate});
@@ -104,21 +104,21 @@ template <exchange X> struct across_ranks {
     offset_t const width = x.extent(1);
     auto const of_x = columns_of_all<T>::carve(from, blocks, width),
                of_d_y = columns_of_all<T>::carve(from, blocks, width);
-    auto factors = rows_of_all<float>::carve(from, blocks, 1);
+    auto const factors = rows_of_all<float>::carve(from, blocks, 1);
     status done = of_x.begin(on, blocks, x);
     if (done.ok()) done = of_d_y.begin(on, blocks, d_y);
-    if (done.ok()) done = finish();
     if (done.ok()) {
-      done = factors.gather(blocks, view<float const, 2>(inverse.data(), {{inverse.extent(0), 1}},
-                                                         {{inverse.stride(0), 1}}));
+      done = factors.begin(blocks, view<float const, 2>(inverse.data(), {{inverse.extent(0), 1}},
+                                                        {{inverse.stride(0), 1}}));
     }
+    if (done.ok()) done = blocks.finish();
     if (done.ok())
       done = rms_norm_backward(on, x, weight, inverse, d_y, d_x, {}, own, {.add = o.add});
     offset_t const first = blocks.first_column(width, blocks.rank()),
                    count = blocks.column_count(width, blocks.rank());
     if (!done.ok() || count == 0) return done;
     return rms_norm_backward(on, of_x.all(blocks), weight.slice(first, count),
-                             {factors.out, {{blocks.all()}}}, of_d_y.all(blocks), view<T, 2>{},
+                             {factors.recv, {{blocks.all()}}}, of_d_y.all(blocks), view<T, 2>{},
                              d_weight.slice(first, count), from, {.accumulate = o.accumulate});
   }
 
@@ -129,13 +129,14 @@ template <exchange X> struct across_ranks {
     if (alone()) return embedding_backward(on, d_rows, id, d_table, {.accumulate = accumulate});
     arena<> from = work;
     auto const columns = columns_of_all<T>::carve(from, blocks, d_rows.extent(1));
-    auto ids = rows_of_all<index_t>::carve(from, blocks, 1);
+    auto const ids = rows_of_all<index_t>::carve(from, blocks, 1);
     status done = columns.begin(on, blocks, d_rows);
-    if (done.ok()) done = finish();
-    if (done.ok())
-      done = ids.gather(blocks, view<index_t const, 2>(id.data(), {{id.extent(0), 1}}));
+    if (done.ok()) {
+      done = ids.begin(blocks, view<index_t const, 2>(id.data(), {{id.extent(0), 1}}));
+    }
+    if (done.ok()) done = blocks.finish();
     if (!done.ok()) return done;
-    return embedding_backward(on, columns.all(blocks), {ids.out, {{blocks.all()}}},
+    return embedding_backward(on, columns.all(blocks), {ids.recv, {{blocks.all()}}},
                               blocks.own_columns(d_table), {.accumulate = accumulate});
   }
 
@@ -149,11 +150,10 @@ template <exchange X> struct across_ranks {
       return done.ok() && !alone() ? mean_of_all(on, out, o.divisor, work) : done;
     }
     arena<> from = work;
-    auto logits = rows_of_all<float>::carve(from, blocks, weight.extent(0));
+    auto const logits = rows_of_all<float>::carve(from, blocks, weight.extent(0));
     auto const columns = columns_of_all<T>::carve(from, blocks, x.extent(1));
     view<float, 2> const z = logits.mine(blocks);
     status done = columns.begin(on, blocks, x);
-    if (done.ok()) done = finish();
     if (done.ok()) done = linear(on, x, weight, z);
     if (!done.ok()) return done;
     done = cross_entropy_backend<on_host>::rows(
@@ -162,7 +162,8 @@ template <exchange X> struct across_ranks {
          o.scale, &o.divisor},
         x.extent(0), true);
     if (done.ok()) done = linear_dgrad(on, z, weight, out.d_x);
-    if (done.ok()) done = logits.gather(blocks, z);
+    if (done.ok()) done = logits.begin(blocks, z);
+    if (done.ok()) done = blocks.finish();
     auto const all = logits.all(blocks);
     auto const all_x = columns.all(blocks);
     offset_t first = 0;
@@ -179,17 +180,15 @@ template <exchange X> struct across_ranks {
   }
 
  private:
-  [[nodiscard]] status finish() const noexcept {
-    return blocks.named(blocks.among.transport.finish());
-  }
   template <class T>
   [[nodiscard]] status mean_of_all(on_host const& on, cross_entropy_out<T> const& out,
                                    offset_t divisor, arena<> from) const noexcept {
-    auto losses = rows_of_all<float>::carve(from, blocks, 1);
-    status const done =
-        losses.gather(blocks, view<float const, 2>(out.loss.data(), {{out.loss.extent(0), 1}}));
+    auto const losses = rows_of_all<float>::carve(from, blocks, 1);
+    status done =
+        losses.begin(blocks, view<float const, 2>(out.loss.data(), {{out.loss.extent(0), 1}}));
+    if (done.ok()) done = blocks.finish();
     if (!done.ok()) return done;
-    return cross_entropy_backend<on_host>::mean(on, losses.out, blocks.all(), &divisor,
+    return cross_entropy_backend<on_host>::mean(on, losses.recv, blocks.all(), &divisor,
                                                 out.mean.data());
   }
 };

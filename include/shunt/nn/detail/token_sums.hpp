@@ -50,49 +50,48 @@ template <exchange X> struct token_blocks {
             {{m.extent(0), column_count(columns, rank())}},
             {{m.stride(0), 1}}};
   }
+  /// As many rows as this rank has tokens, to each rank, and those of each of them.
+  [[nodiscard]] status begin(void const* send, void* recv, std::size_t row_bytes) const noexcept {
+    status const done = among.transport.begin({send, recv, row_bytes, copies, start});
+    return done.ok() ? done : status::fail(done.code(), "%s: %s", who, done.message());
+  }
+  [[nodiscard]] status finish() const noexcept { return named(among.transport.finish()); }
   [[nodiscard]] status named(status const& done) const noexcept {
     return shunt::detail::met(who, among, done);
   }
 };
 
-/// Whole rows of all tokens, on every rank.
+/// Whole rows of all tokens, on every rank: complete after the exchange that begin() begins.
 template <class T> struct rows_of_all {
-  T *in, *out;
+  T *send, *recv;
   offset_t width;
 
   template <class X>
   [[nodiscard]] static rows_of_all carve(arena<>& from, token_blocks<X> const& blocks,
                                          offset_t width) noexcept {
-    offset_t const count = blocks.room * width;
-    return {from.take<T>(count), from.take<T>(count * blocks.ranks()), width};
+    offset_t const count = blocks.room * blocks.ranks() * width;
+    return {from.take<T>(count), from.take<T>(count), width};
   }
-  /// Where this rank's rows are put.
+  /// Where this rank's rows may be put before.
   template <class X> [[nodiscard]] view<T, 2> mine(token_blocks<X> const& blocks) const noexcept {
-    return {in, {{blocks.mine(), width}}};
+    return {send, {{blocks.mine(), width}}};
   }
   template <class X>
-  [[nodiscard]] status gather(token_blocks<X> const& blocks, view<T const, 2> rows) noexcept {
+  [[nodiscard]] status begin(token_blocks<X> const& blocks, view<T const, 2> rows) const noexcept {
+    offset_t const tokens = rows.extent(0);
     auto const bytes = static_cast<std::size_t>(width) * sizeof(T);
-    offset_t const longest = blocks.longest();
-    if (rows.data() != in) {
-      for (offset_t t = 0; t < rows.extent(0); ++t) {
-        shunt::detail::copy_bytes(in + t * width, rows.data() + t * rows.stride(0), bytes);
-      }
+    for (offset_t t = 0; rows.data() != send && t < tokens; ++t) {
+      shunt::detail::copy_bytes(send + t * width, rows.data() + t * rows.stride(0), bytes);
     }
-    status const met = blocks.named(
-        blocks.among.transport.all_gather(in, out, static_cast<std::size_t>(longest) * bytes));
-    if (!met.ok()) return met;
-    for (int r = 1; r < blocks.ranks(); ++r) {  // what shorter blocks left open
-      T* const to = out + blocks.start[r] * width;
-      T const* const at = out + r * longest * width;
-      if (to == at || to == nullptr) continue;
-      std::memmove(to, at, static_cast<std::size_t>(blocks.start[r + 1] - blocks.start[r]) * bytes);
+    for (int r = 1; r < blocks.ranks(); ++r) {
+      shunt::detail::copy_bytes(send + r * tokens * width, send,
+                                static_cast<std::size_t>(tokens) * bytes);
     }
-    return met;
+    return blocks.begin(send, recv, bytes);
   }
   template <class X>
   [[nodiscard]] view<T const, 2> all(token_blocks<X> const& blocks) const noexcept {
-    return {out, {{blocks.all(), width}}};
+    return {recv, {{blocks.all(), width}}};
   }
 };
 
@@ -111,8 +110,7 @@ template <class T> struct columns_of_all {
   [[nodiscard]] status begin(P const& on, token_blocks<X> const& blocks,
                              view<T const, 2> rows) const noexcept {
     model_backend<P>::cut_columns(on, rows, each, blocks.ranks(), send);
-    return blocks.named(blocks.among.transport.begin(
-        {send, recv, static_cast<std::size_t>(each) * sizeof(T), blocks.copies, blocks.start}));
+    return blocks.begin(send, recv, static_cast<std::size_t>(each) * sizeof(T));
   }
   template <class X>
   [[nodiscard]] view<T const, 2> all(token_blocks<X> const& blocks) const noexcept {
