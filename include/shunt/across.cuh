@@ -1,6 +1,6 @@
 #pragma once
 /// across.hpp with its CUDA backend: pass on_cuda{stream}, device memory, and a transport between devices
-/// (shunt/across/nccl.cuh).
+/// (shunt/across/nccl.cuh, shunt/across/peers.cuh).
 #include "shunt/backend/cuda/requirements.cuh"
 
 #include "shunt/across.hpp"
@@ -17,14 +17,15 @@ struct across_bytes {
 };
 /// Those bytes. The host's are numbers of ranks and experts, which the call reads and writes itself: any host memory
 /// will do, and pinned memory makes the one copy to the device asynchronous. They stay as they are until the call's work
-/// is done.
+/// is done; what a graph captured, as long as it is replayed.
 struct across_arena {
   arena<space::device> device = {};  ///< of device memory
   arena<> host = {};                 ///< of host memory
 };
-/// What moves the rows of a device: device_exchange, or a single rank.
+/// What moves the rows of a device: a device_exchange, a peer_exchange, or a single rank.
 template <class X>
-concept across_devices = exchange<X> && (device_exchange<X> || std::same_as<X, alone>);
+concept across_devices =
+    exchange<X> && (device_exchange<X> || peer_exchange<X> || std::same_as<X, alone>);
 
 inline namespace SHUNT_ABI {
 
@@ -128,9 +129,9 @@ status layer_across_backward_on_device(on_cuda const& on, among_ranks<X> const& 
 }  // namespace detail
 
 /// moe_layer_across on a device. How many rows go where is known on the device first and needed on the host, so a call
-/// has three forms: this one waits once for on.stream, by the transport and at most until its deadline;
-/// moe_layer_across_begin and moe_layer_across_finish leave that wait to the caller. What follows the wait is
-/// enqueued.
+/// over a device_exchange has three forms: this one waits once for on.stream, by the transport and at most until its
+/// deadline; moe_layer_across_begin and moe_layer_across_finish leave that wait to the caller. What follows the wait is
+/// enqueued. Over a peer_exchange nothing waits, and the call can be captured.
 /// Shapes  as on a host; x, weights, y and outputs in device memory
 /// Types   as moe_layer
 /// Order   as on a host: the bits of moe_layer on a device over the tokens of all ranks. Ranks whose products differ

@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "shunt/across.cuh"
@@ -46,9 +47,19 @@ template <class T> class device_rank_of_layer : public rank_of_layer<T> {
   bool without_memory = false;      ///< forward is given no scratch
   bool untouched_on_device = true;  ///< after an error: y and the counts are as they were
 
+  /// How the calls that `enqueue` makes are run, and their results brought back. `x`: the tokens on the device.
+  using driver = std::function<void(std::function<void()> const& enqueue,
+                                    std::function<void()> const& bring, T* x)>;
+  static void run_once(std::function<void()> const& enqueue, std::function<void()> const& bring,
+                       T*) {
+    enqueue();
+    bring();
+  }
+
   template <exchange X>
   void run_on_device(X& transport, on_cuda const& on, layer_options<activation> const& whole,
-                     call_form form = call_form::whole, bool train = true) {
+                     call_form form = call_form::whole, bool train = true,
+                     driver const& drive = run_once) {
     layer_formula const& f = this->s.is.f;
     auto const T_r = static_cast<index_t>(this->tokens);
     among_ranks<X> const among{.transport = transport,
@@ -72,41 +83,47 @@ template <class T> class device_rank_of_layer : public rank_of_layer<T> {
     EXPECT_EQ(cudaMemset(y_there.data(), 0xff, y_there.size() * sizeof(T)), cudaSuccess);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);  // what was copied is on another stream
     across_arena const scratch = without_memory ? across_arena{} : work.all();
-    if (form == call_form::whole) {
-      this->forward = moe_layer_across(on, among, x, w, y_view, out, scratch, o);
-    } else {
-      this->forward = moe_layer_across_begin(on, among, x, w, y_view, out, scratch, o);
-      if (this->forward.ok()) this->forward = transport.take_messages(nullptr);
-      if (this->forward.ok()) {
-        this->forward = moe_layer_across_finish(on, among, x, w, y_view, out, scratch, o);
+    across_memory const again(moe_layer_across_backward_scratch_bytes(on, among, T_r, w, o));
+    auto const wait = [&](status& done) {
+      if constexpr (device_exchange<X>) {
+        if (done.ok()) done = transport.take_messages(nullptr);
       }
-    }
-    if (this->forward.ok() && train) {
-      across_memory const again(moe_layer_across_backward_scratch_bytes(on, among, T_r, w, o));
+      return done.ok();
+    };
+    auto const enqueue = [&] {
+      status &one = this->forward, &two = this->backward;
       if (form == call_form::whole) {
-        this->backward = moe_layer_across_backward(on, among, x, w, d_y, keep, d_x_view,
-                                                   to.gradients(*this), again.all(), o);
+        one = moe_layer_across(on, among, x, w, y_view, out, scratch, o);
       } else {
-        this->backward = moe_layer_across_backward_begin(on, among, x, w, d_y, keep, d_x_view,
-                                                         to.gradients(*this), again.all(), o);
-        if (this->backward.ok()) this->backward = transport.take_messages(nullptr);
-        if (this->backward.ok()) {
-          this->backward = moe_layer_across_backward_finish(on, among, x, w, d_y, keep, d_x_view,
-                                                            to.gradients(*this), again.all(), o);
-        }
+        one = moe_layer_across_begin(on, among, x, w, y_view, out, scratch, o);
+        if (wait(one)) one = moe_layer_across_finish(on, among, x, w, y_view, out, scratch, o);
       }
+      if (!one.ok() || !train) return;
+      moe_gradients<S> const g = to.gradients(*this);
+      if (form == call_form::whole) {
+        two = moe_layer_across_backward(on, among, x, w, d_y, keep, d_x_view, g, again.all(), o);
+        return;
+      }
+      two =
+          moe_layer_across_backward_begin(on, among, x, w, d_y, keep, d_x_view, g, again.all(), o);
+      if (wait(two)) {
+        two = moe_layer_across_backward_finish(on, among, x, w, d_y, keep, d_x_view, g, again.all(),
+                                               o);
+      }
+    };
+    auto const bring = [&] {
       EXPECT_EQ(cudaStreamSynchronize(on.stream), cudaSuccess);
-    }
-    EXPECT_EQ(cudaStreamSynchronize(on.stream), cudaSuccess);
-    if (!this->forward.ok()) {
-      untouched_on_device = all_ones(y_there) && all_ones(to.counts);
-      return;
-    }
-    take(y_there, this->y);
-    to.bring(*this);
-    if (!train) return;
-    take(d_x_there, this->d_x);
-    bring_choice(keep.layer.choice);
+      if (!this->forward.ok()) {
+        untouched_on_device = all_ones(y_there) && all_ones(to.counts);
+        return;
+      }
+      take(y_there, this->y);
+      to.bring(*this);
+      if (!train) return;
+      take(d_x_there, this->d_x);
+      bring_choice(keep.layer.choice);
+    };
+    drive(enqueue, bring, const_cast<T*>(x.data()));
   }
 
  private:

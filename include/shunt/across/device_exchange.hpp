@@ -23,4 +23,13 @@ concept device_exchange =
       { x.take_messages(to) } -> std::same_as<status>;
     };
 
+/// An exchange between devices whose ranks agree by host() when calls are enqueued, and whose calls read on the device
+/// how many rows go where: exchange_rows::send_there and recv_there.
+template <class X>
+concept peer_exchange = exchange<X> && X::memory == space::device && requires(X& x, X const& c) {
+  c.stream();
+  requires exchange<std::remove_reference_t<decltype(x.host())>>;
+  { c.room(std::size_t{}) } -> std::same_as<status>;
+};
+
 }  // namespace shunt

@@ -22,6 +22,8 @@ struct exchange_rows {
   std::size_t row_bytes = 0;                ///< of one row, the same on all ranks
   view<offset_t const, 1> send_start = {};  ///< [R+1] by destination
   view<offset_t const, 1> recv_start = {};  ///< [R+1] by source
+  /// The same on the device, where the host knows the last entries alone, as bounds: see peer_exchange.
+  view<offset_t const, 1, space::device> send_there = {}, recv_there = {};
 };
 
 /// Row exchanges that one finish() may complete.

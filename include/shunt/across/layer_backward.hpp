@@ -109,7 +109,8 @@ void across_call<P, X, T, G, A, W>::return_gradients(stages& step,
   auto const back = [&](auto rows, auto arrived, auto* to, offset_t width) {
     using element = std::remove_pointer_t<decltype(to)>;
     step("exchange", [&] {
-      return in_order_of_arrival(on, view<element const, 2, S>(rows), here, first(arrived, N));
+      return ranks::in_order_of_arrival(on, view<element const, 2, S>(rows), here,
+                                        first(arrived, N));
     });
     step("exchange", [&] {
       return begin_rows(who, among, towards_tokens<element>(kept.plan, arrived.data(), to, width));

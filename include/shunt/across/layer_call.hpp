@@ -69,7 +69,8 @@ struct across_call : moe_call<P, T, G, A, W> {
       own.forward(step, {{}, s.here.act.slice(0, N), rows}, first(kept.pre, N));
     }
     here = kept.plan.received();
-    step("exchange", [&] { return in_order_of_arrival(on, tokens_in(rows), here, arrived); });
+    step("exchange",
+         [&] { return ranks::in_order_of_arrival(on, tokens_in(rows), here, arrived); });
     step("exchange", [&] {
       return begin_rows(who, among, towards_tokens<T>(kept.plan, arrived.data(), sent.data(), H));
     });

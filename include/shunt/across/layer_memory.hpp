@@ -65,6 +65,10 @@ template <class T, space S, class A>
   s.plan.here.expected = n.here.expected;
   s.plan.send_start = carve<offset_t, 1>(counts, {{ranks + 1}});
   s.plan.recv_start = carve<offset_t, 1>(counts, {{ranks + 1}});
+  if constexpr (S == space::device) {
+    s.plan.send_there = carve<offset_t, 1, S>(from, {{ranks + 1}});
+    s.plan.recv_there = carve<offset_t, 1, S>(from, {{ranks + 1}});
+  }
   if (keep) {
     s.received = carve<T, 2, S>(from, {{n.here.rows, n.here.hidden}});
     s.pre = carve<T, 2, S>(from, {{n.here.rows, n.here.up_rows}});

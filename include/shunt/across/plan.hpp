@@ -39,6 +39,8 @@ template <space S = space::host> struct basic_across_plan {
   dispatch_plan<S> to;                       ///< slots → rows sent
   dispatch_plan<S> here;                     ///< rows received → rows of experts; see received()
   view<offset_t, 1> send_start, recv_start;  ///< [R+1] as in exchange_rows, in host memory
+  view<offset_t, 1, space::device> send_there = {};  ///< of a plan on a device: the same there
+  view<offset_t, 1, space::device> recv_there = {};  ///< likewise
 
   /// Rows that came.
   [[nodiscard]] offset_t rows_received() const noexcept {

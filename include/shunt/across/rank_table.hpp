@@ -110,8 +110,8 @@ template <class Watch> class table_member {
     mine().recovering.store(next, std::memory_order_release);
     std::uint32_t found = 0;
     auto const started = clock::now();
-    for (int rank = 0; rank < ranks(); ++rank) {
-      int const seat = seat_of(rank);
+    for (int r = 0; r < ranks(); ++r) {
+      int const seat = seat_of(r);
       for (int turn = 0;; ++turn) {
         if (table_->seat[seat].recovering.load(std::memory_order_acquire) >= next) {
           found |= 1u << seat;
@@ -125,9 +125,7 @@ template <class Watch> class table_member {
     table_->members.compare_exchange_strong(before, word(next, found));
     std::uint64_t const agreed = table_->members.load(std::memory_order_acquire);
     auto const left = static_cast<std::uint32_t>(agreed);
-    for (int rank = 0; rank < ranks() && survives; ++rank) {
-      survives[rank] = (left >> seat_of(rank)) & 1u;
-    }
+    for (int r = 0; r < ranks() && survives; ++r) { survives[r] = (left >> seat_of(r)) & 1u; }
     if (((left >> seat_) & 1u) == 0 || agreed != word(next, left)) {
       return status::fail(error::peer,
                           "recover: rank %d came after the deadline of %lld ms; the other ranks "
@@ -150,8 +148,8 @@ template <class Watch> class table_member {
     }
     std::uint32_t const next = generation_ + 1, members = members_;
     mine().growing.store(next, std::memory_order_release);
-    for (int rank = 0; rank < before; ++rank) {
-      status const here = await_only(rank, true, [&](rank_seat const& s) {
+    for (int r = 0; r < before; ++r) {
+      status const here = await_only(r, true, [&](rank_seat const& s) {
         return s.growing.load(std::memory_order_acquire) >= next;
       });
       if (!here.ok()) {
@@ -174,8 +172,8 @@ template <class Watch> class table_member {
       return status::fail(error::peer, "grow: the other ranks went on without rank %d", rank());
     }
     enter(next, now);
-    for (int rank = 0; came && rank < wanted; ++rank) {
-      came[rank] = rank < ranks() && ((members >> seat_of(rank)) & 1u) == 0 ? 1 : 0;
+    for (int r = 0; came && r < wanted; ++r) {
+      came[r] = r < ranks() && ((members >> seat_of(r)) & 1u) == 0 ? 1 : 0;
     }
     if (ranks() == wanted) return {};
     return status::fail(error::peer, "grow: %d of %d ranks are there after %lld ms", ranks(),

@@ -118,12 +118,24 @@ template <exchange X>
 template <class T, space S>
 [[nodiscard]] exchange_rows towards_experts(basic_across_plan<S> const& plan, T const* from, T* to,
                                             offset_t width) noexcept {
-  return {from, to, static_cast<std::size_t>(width) * sizeof(T), plan.send_start, plan.recv_start};
+  return {from,
+          to,
+          static_cast<std::size_t>(width) * sizeof(T),
+          plan.send_start,
+          plan.recv_start,
+          plan.send_there,
+          plan.recv_there};
 }
 template <class T, space S>
 [[nodiscard]] exchange_rows towards_tokens(basic_across_plan<S> const& plan, T const* from, T* to,
                                            offset_t width) noexcept {
-  return {from, to, static_cast<std::size_t>(width) * sizeof(T), plan.recv_start, plan.send_start};
+  return {from,
+          to,
+          static_cast<std::size_t>(width) * sizeof(T),
+          plan.recv_start,
+          plan.send_start,
+          plan.recv_there,
+          plan.send_there};
 }
 /// Rows of experts in the order in which they came: a copy, so that no bit changes.
 template <class P, class T>

@@ -36,7 +36,7 @@ status run_layer_across(P const& on, among_ranks<X> const& among, view<T const, 
   auto const s = across_forward_scratch<T, P>::carve(on, work, counts, n, o, training);
   moe_across_saved<T, S> const keep =
       training ? *outputs.saved : carve_across_saved<T>(work, counts, n, o, false);
-  if (own.ok()) own = ranks::check(who, on, among);
+  if (own.ok()) own = ranks::check(who, on, among, n);
   if (own.ok()) own = work.check("moe_layer_across.work");
   if (own.ok()) own = counts.check("moe_layer_across.counts");
   across_call<P, X, T, G, A, W> const call{
@@ -82,7 +82,7 @@ status run_layer_across_backward(
   auto s = across_backward_scratch<T, P>::carve(on, work, counts, n, bool(w.down_bias),
                                                 !std::same_as<D, float>, o);
   s.leave_in(saved);
-  if (own.ok()) own = ranks::check(who, on, among);
+  if (own.ok()) own = ranks::check(who, on, among, n);
   if (own.ok()) own = work.check("moe_layer_across_backward.work");
   if (own.ok()) own = counts.check("moe_layer_across_backward.counts");
   across_agreement<T> const same(2, among, n, w, o, false, ranks::template arithmetic<T>(on),

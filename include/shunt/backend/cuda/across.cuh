@@ -1,7 +1,7 @@
 #pragma once
 #include "shunt/across/device_exchange.hpp"
-#include "shunt/backend/cuda/across_kernels.cuh"
-#include "shunt/backend/cuda/across_tables.cuh"
+#include "shunt/backend/cuda/across_shares.cuh"
+#include "shunt/backend/cuda/dispatch.cuh"
 #include "shunt/route/routing.hpp"
 
 namespace shunt::detail {
@@ -20,18 +20,19 @@ template <> struct across_backend<on_cuda> {
       default: return 0;
     }
   }
-  template <exchange X>
-  [[nodiscard]] static status check(char const* who, on_cuda const& on,
-                                    among_ranks<X> const& among) noexcept {
-    if constexpr (device_exchange<X>) {
-      if (among.transport.stream() == on.stream) return {};
+  /// What the transport needs. `sizes`: those of the layer.
+  template <exchange X, class Sizes>
+  [[nodiscard]] static status check(char const* who, on_cuda const& on, among_ranks<X> const& among,
+                                    Sizes const& sizes) noexcept {
+    if constexpr (device_exchange<X> || peer_exchange<X>) {
+      if (among.transport.stream() == on.stream) return room(who, among, sizes);
       return status::fail(error::bad_argument,
                           "%s.on.stream: it is not the transport's stream; it must be the same",
                           who);
     } else {
       return status::fail(error::unsupported,
                           "%s.among.transport: it moves host memory; on a device it must be a "
-                          "device_exchange, or have one rank",
+                          "device_exchange or a peer_exchange, or have one rank",
                           who);
     }
   }
@@ -51,13 +52,22 @@ template <> struct across_backend<on_cuda> {
           on, who, n.tokens, cuda::count_ids, expert, valid,
           cuda::id_counts{n.ids(), n.levels(), to.data(), to.data() + n.counts()});
     }
-    return say(who, on, among, own, header, list, own.ok() ? to.data() : nullptr, n.counts());
+    if constexpr (peer_exchange<X>) {
+      header.tokens = n.tokens;
+      return agree_by_host(who, among, s.messages, own, header, list);
+    } else {
+      return say(who, on, among, own, header, list, own.ok() ? to.data() : nullptr, n.counts());
+    }
   }
   template <exchange X, int N>
   [[nodiscard]] static status announce(char const* who, on_cuda const& on,
-                                       among_ranks<X> const& among, rank_messages const&,
+                                       among_ranks<X> const& among, rank_messages const& m,
                                        status const& own, agreed_number const (&list)[N]) noexcept {
-    return say(who, on, among, own, rank_header{}, list, nullptr, 0);
+    if constexpr (peer_exchange<X>) {
+      return agree_by_host(who, among, m, own, rank_header{}, list);
+    } else {
+      return say(who, on, among, own, rank_header{}, list, nullptr, 0);
+    }
   }
   /// Waits for the messages, and concludes as every rank does.
   template <exchange X, int N>
@@ -101,19 +111,34 @@ template <> struct across_backend<on_cuda> {
                                    across_sizes const& n, memory<index_t const, 2> expert,
                                    memory<std::uint8_t const, 1> valid, scratch const& s,
                                    basic_across_plan<S> const& to) noexcept {
-    expert_placement const& p = among.placement;
-    if (status bad = counts_make_sense(who, n, s.messages); !bad.ok()) return bad;
-    share_capacity(n, s.messages, s.kept);
-    if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
-    fill(n, p, among.transport.rank(), s, to);
+    if constexpr (peer_exchange<X>) {
+      if (status bad = plan_by_device(who, on, among, n, s, to); !bad.ok()) return bad;
+    } else {
+      if (status bad = plan_by_host(who, on, among, n, s, to); !bad.ok()) return bad;
+    }
+    if (status bad = plan_received(who, on, n, s.tables, to); !bad.ok()) return bad;
     across_tables<on_cuda> const& t = s.tables;
-    cudaError_t const e =
-        cudaMemcpyAsync(t.device.data(), t.host.data(),
-                        static_cast<std::size_t>(t.host.extent(0)) * sizeof(index_t),
-                        cudaMemcpyHostToDevice, on.stream);
-    if (status bad = enqueued(who, e); !bad.ok()) return bad;
-    if (status bad = plan_received(who, on, n, t, to); !bad.ok()) return bad;
-    return plan_sent(who, on, n, expert, valid, s, to);
+    index_t const* const place = peer_exchange<X>
+                                     ? t.placed.data() + among.transport.rank() * n.experts
+                                     : t.device.data() + t.at_place;
+    return plan_sent(who, on, place, n, expert, valid, s, to);
+  }
+  template <class T>
+  [[nodiscard]] static status in_order_of_arrival(on_cuda const& on, memory<T const, 2> rows,
+                                                  dispatch_plan<S> const& received,
+                                                  memory<T, 2> arrived) noexcept {
+    auto const as = [&](auto word) {
+      using W = decltype(word);
+      return cuda::launch_warps(on, "moe_layer_across", arrived.extent(0), cuda::rows_by_arrival<W>,
+                                cuda::as_words<W const>(rows), received.slot_row,
+                                cuda::as_words<W>(arrived));
+    };
+    switch (cuda::row_width()(rows)(arrived).bytes()) {
+      case 16: return as(uint4{});
+      case 8:
+      case 4: return as(std::uint32_t{});
+      default: return as(std::uint16_t{});
+    }
   }
 
   [[nodiscard]] static status load(on_cuda const& on, across_sizes const&, scratch const& s,
@@ -190,6 +215,88 @@ template <> struct across_backend<on_cuda> {
     }
   }
 
+  /// Rows of one exchange must fit the window of a peer_exchange.
+  template <exchange X, class Sizes>
+  [[nodiscard]] static status room(char const* who, among_ranks<X> const& among,
+                                   Sizes const& n) noexcept {
+    if constexpr (peer_exchange<X>) {
+      offset_t const rows = n.to.rows > n.here.rows ? n.to.rows : n.here.rows,
+                     floats = rows * n.to.hidden, ids = n.plan.counts() + 1;
+      return named(who, among.transport.room(static_cast<std::size_t>(floats > ids ? floats : ids) *
+                                             sizeof(float)));
+    }
+    return {};
+  }
+  /// The ranks' hosts agree when the call is enqueued: on all but counts, which devices exchange.
+  template <exchange X, int N>
+  [[nodiscard]] static status agree_by_host(char const* who, among_ranks<X> const& among,
+                                            rank_messages m, status const& own,
+                                            rank_header const& header,
+                                            agreed_number const (&list)[N]) noexcept {
+    using host = std::remove_reference_t<decltype(among.transport.host())>;
+    m.counts = 0;
+    return detail::agree(who,
+                         among_ranks<host>{.transport = among.transport.host(),
+                                           .placement = among.placement,
+                                           .report = among.report},
+                         m, own, header, list);
+  }
+  /// Whatever the tokens choose in a replay, there is room for it: the same answer on all ranks.
+  [[nodiscard]] static status room_for_all(char const* who, across_sizes const& n,
+                                           expert_placement const& p,
+                                           rank_messages const& m) noexcept {
+    offset_t all = 0;
+    for (int r = 0; r < n.ranks; ++r) all += m.header(r).tokens * n.top_k;
+    for (int r = 0; r < n.ranks; ++r) {
+      offset_t const kept = offset_t{n.capacity} * p.on_rank(r),
+                     may = n.capacity > 0 && kept < all ? kept : all;
+      if (may <= m.header(r).most_rows) continue;
+      return status::fail(error::arena_too_small,
+                          "%s: rank %d may receive %lld rows; it has memory for %lld "
+                          "(among.most_rows, most_tokens)",
+                          who, r, static_cast<long long>(may),
+                          static_cast<long long>(m.header(r).most_rows));
+    }
+    return {};
+  }
+  /// The tables from the counts on the device. The host's starts are bounds, as of rows that stay here.
+  template <exchange X>
+  [[nodiscard]] static status plan_by_device(char const* who, on_cuda const& on,
+                                             among_ranks<X> const& among, across_sizes const& n,
+                                             scratch const& s,
+                                             basic_across_plan<S> const& to) noexcept {
+    across_tables<on_cuda> const& t = s.tables;
+    int const rank = among.transport.rank();
+    if (status bad = room_for_all(who, n, among.placement, s.messages); !bad.ok()) return bad;
+    for (int r = 0; r <= n.ranks; ++r) {
+      to.send_start[r] = r > rank ? n.tokens * n.top_k : 0;
+      to.recv_start[r] = r > rank ? n.rows : 0;
+    }
+    if (status bad = enqueued(who, cuda::give_placement(on, n, among.placement, t)); !bad.ok()) {
+      return bad;
+    }
+    status const met = named(
+        who, among.transport.all_gather(t.counted.data(), t.counts_of.data(), bytes(t.counted)));
+    return met.ok() ? cuda::share_on_device(on, who, rank, n, t, to) : met;
+  }
+  /// The tables from the counts that came with the messages.
+  template <exchange X>
+  [[nodiscard]] static status plan_by_host(char const* who, on_cuda const& on,
+                                           among_ranks<X> const& among, across_sizes const& n,
+                                           scratch const& s,
+                                           basic_across_plan<S> const& to) noexcept {
+    expert_placement const& p = among.placement;
+    if (status bad = counts_make_sense(who, n, s.messages); !bad.ok()) return bad;
+    share_capacity(n, s.messages, s.kept);
+    if (status bad = room_for_rows(who, n, p, s); !bad.ok()) return bad;
+    fill(n, p, among.transport.rank(), s, to);
+    across_tables<on_cuda> const& t = s.tables;
+    cudaError_t const e =
+        cudaMemcpyAsync(t.device.data(), t.host.data(),
+                        static_cast<std::size_t>(t.host.extent(0)) * sizeof(index_t),
+                        cudaMemcpyHostToDevice, on.stream);
+    return enqueued(who, e);
+  }
   /// What the host knows: where rows go and come from, and the tables.
   static void fill(across_sizes const& n, expert_placement const& p, int rank, scratch const& s,
                    basic_across_plan<S> const& to) noexcept {
@@ -235,8 +342,8 @@ template <> struct across_backend<on_cuda> {
     return plan_dispatch(on, memory<index_t const, 2>(id.data(), {{id.extent(0), 1}}), here,
                          t.plan_of_received);
   }
-  [[nodiscard]] static status plan_sent(char const* who, on_cuda const& on, across_sizes const& n,
-                                        memory<index_t const, 2> expert,
+  [[nodiscard]] static status plan_sent(char const* who, on_cuda const& on, index_t const* place,
+                                        across_sizes const& n, memory<index_t const, 2> expert,
                                         memory<std::uint8_t const, 1> valid, scratch const& s,
                                         basic_across_plan<S> const& to) noexcept {
     across_tables<on_cuda> const& t = s.tables;
@@ -257,7 +364,7 @@ template <> struct across_backend<on_cuda> {
     cuda::slot_places const by{.experts = n.experts,
                                .zero = n.zero,
                                .places = n.places,
-                               .place = tables + t.at_place,
+                               .place = place,
                                .quota = limited ? tables + t.at_quota : nullptr,
                                .order = t.order,
                                .by_choice = by_choice,

@@ -49,6 +49,8 @@ SHUNT_KERNEL void write_message(shunt::detail::rank_header header, index_t const
 SHUNT_KERNEL void ids_of_received(index_t const* end, offset_t local, offset_t lists,
                                   index_list id) {
   for (offset_t i = grid_thread(); i < id.extent(0); i += grid_threads()) {
+    id[i] = -1;  // behind the last row that came
+    if (lists == 0 || i >= end[lists - 1]) continue;
     offset_t low = 0, high = lists - 1;
     while (low < high) {
       offset_t const middle = (low + high) / 2;
@@ -136,6 +138,18 @@ SHUNT_KERNEL void write_report(index_t const* wanted, index_list offset,
     if (i >= experts) return;
     if (to.wanted) to.wanted[i] = wanted[i];
     if (to.kept) to.kept[i] = offset[i + 1] - offset[i];
+  }
+}
+
+/// Rows of experts in the order in which they came. A warp has one row; `slot_row` -1: none.
+template <class Word>
+SHUNT_KERNEL void rows_by_arrival(matrix<Word const> rows, index_list slot_row,
+                                  matrix<Word> arrived) {
+  for (offset_t i = grid_warp(); i < arrived.extent(0); i += grid_warps()) {
+    index_t const row = slot_row[i];
+    for (offset_t c = lane_of_thread(); row >= 0 && c < rows.extent(1); c += warp_lanes) {
+      row_at(arrived, i)[c] = row_at(rows, row)[c];
+    }
   }
 }
 

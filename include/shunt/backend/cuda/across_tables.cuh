@@ -12,6 +12,12 @@ template <> struct across_tables<on_cuda> {
   view<index_t, 1, S> device;
   offset_t at_place = 0, at_quota = 0, at_wanted = 0, at_here = 0, at_tokens = 0;
 
+  // Where no host sees the counts: the placement as kernels read it, and what they make of it.
+  view<index_t, 1> placement;  // [R,E] place of each rank's tokens, [R+1] start, [P] expert
+  view<index_t, 1, S> placed;  // the same
+  view<index_t, 1, S> counts_of, kept;  // [R] of counts + 1, [R,E]
+  offset_t at_start = 0, at_expert = 0;
+
   view<index_t, 1, S> counted;      // [counts + 1] this rank's slots, and its tokens
   view<index_t, 1, S> tail;         // [R] of counts beyond those in the messages
   view<index_t, 1, S> received;     // [N] the expert of each row that came
@@ -34,6 +40,13 @@ template <> struct across_tables<on_cuda> {
       return view<index_t, 1, S>(from.take<index_t>(count), {{count}});
     };
     t.device = list(all);
+    t.at_start = n.ranks * n.experts;
+    t.at_expert = t.at_start + n.ranks + 1;
+    offset_t const placement = t.at_expert + n.places;
+    t.placement = view<index_t, 1>(counts.take<index_t>(placement), {{placement}});
+    t.placed = list(placement);
+    t.counts_of = list(n.ranks * (n.counts() + 1));
+    t.kept = list(n.ranks * n.experts);
     t.counted = list(n.counts() + 1);
     offset_t const beyond = n.counts() - rank_messages::first;
     t.tail = list(beyond > 0 ? beyond * n.ranks : 0);

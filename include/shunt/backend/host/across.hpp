@@ -1,7 +1,7 @@
 #pragma once
 #include <concepts>
 
-#include "shunt/across/make_plan.hpp"
+#include "shunt/across/rows.hpp"
 #include "shunt/backend/host/pool.hpp"
 #include "shunt/backend/host/simd/regions.hpp"
 #include "shunt/route/routing.hpp"
@@ -14,8 +14,9 @@ template <> struct across_backend<on_host> {
     isa const which = instructions_of(on);
     return !std::same_as<T, bf16> ? 0 : which == isa::amx ? 2 : which == isa::avx512_bf16 ? 1 : 0;
   }
-  template <exchange X>
-  [[nodiscard]] static status check(char const*, on_host const&, among_ranks<X> const&) noexcept {
+  template <exchange X, class Sizes>
+  [[nodiscard]] static status check(char const*, on_host const&, among_ranks<X> const&,
+                                    Sizes const&) noexcept {
     return {};
   }
   /// The one gather, with the counts of this rank's slots, and what all conclude from it.
@@ -82,6 +83,12 @@ template <> struct across_backend<on_host> {
       }
     });
     return {};
+  }
+  template <class T>
+  [[nodiscard]] static status in_order_of_arrival(on_host const& on, view<T const, 2> rows,
+                                                  dispatch_plan<> const& received,
+                                                  view<T, 2> arrived) noexcept {
+    return detail::in_order_of_arrival(on, rows, received, arrived);
   }
   template <class T>
   [[nodiscard]] static status copy(on_host const&, view<T, 1> from, view<T, 1> to) noexcept {
