@@ -112,8 +112,8 @@ void measure_format(index_t experts, index_t rows, index_t n, index_t k, int thr
 void bench::register_all() {
   // Enough experts that no cache holds even their mxfp4: 64 of Qwen3's first matrix, 107 MB.
   for (int const threads : bench::thread_counts()) {
-    for (index_t const rows : {1, 48}) {
-      index_t const experts = rows == 1 ? 128 : 16;
+    for (index_t const rows : {1, 4, 8, 48}) {
+      index_t const experts = rows < 48 ? 128 : 16;
       measure_format<float>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::bf16>(experts, rows, 1536, 2048, threads);
       measure_format<shunt::int8_channel>(experts, rows, 1536, 2048, threads);

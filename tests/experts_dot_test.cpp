@@ -56,13 +56,14 @@ struct extents {
 TEST(ExpertsDot, EveryOutputIsItsChainHoweverTheWeightsLie) {
   std::vector<index_t> few{0};
   for (index_t rows = 1; rows <= 30; ++rows) few.push_back(rows);
-  std::vector<index_t> const some{1, 0, 72, 73}, blocks{150, 12, 1};
+  std::vector<index_t> const some{1, 0, 72, 73}, blocks{150, 12, 1}, deep{1, 5, 12};
   struct {
     extents size;
     std::vector<index_t> const& lengths;
-  } const cases[] = {{{1, 1}, few},     {{5, 3}, few},       {{33, 17}, few},
-                     {{48, 64}, some},  {{18, 2301}, some},  // pieces of pairs, and an odd end
-                     {{40, 1030}, few}, {{131, 258}, blocks}};
+  } const cases[] = {
+      {{1, 1}, few},     {{5, 3}, few},        {{33, 17}, few},
+      {{48, 64}, some},  {{18, 2301}, some},  // pieces of pairs, and an odd end
+      {{40, 1030}, few}, {{131, 258}, blocks}, {{20, 6402}, deep}};  // few rows in pieces
   for (auto const& [size, lengths] : cases) {
     int const N = size.N, K = size.K;
     SCOPED_TRACE("N " + std::to_string(N) + " K " + std::to_string(K));

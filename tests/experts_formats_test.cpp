@@ -218,7 +218,7 @@ outputs<T, W> run(on_host const& on, product_case<T> const& x, expert_matrix<W> 
 }
 
 template <class F, class T> void same_as_floats(int N, int K, std::optional<pair_layout> pairs) {
-  product_case<T> const x({0, 1, 2, 3, 4, 7, 50, 97}, N, K);
+  product_case<T> const x({0, 1, 2, 3, 4, 5, 6, 7, 10, 50, 97}, N, K);
   guarded<index_t> slot(static_cast<std::size_t>(x.R));
   for (int r = 0; r < x.R; ++r) {
     slot[static_cast<std::size_t>(r)] = r % 9 == 8 ? -1 : 2 * ((r * 5) % x.R) + r % 2;

@@ -72,11 +72,6 @@ void pack_a_bf16_dot(Job const& job, gemm_segment const& segment, std::int64_t r
   at.a_stride = depth;
 }
 
-/// What two neighboring k of a column hold, moved about as one element.
-struct element_pair {
-  bf16 k[2];
-};
-
 /// One panel of pairs of weights that lie in any way, from logical row n on; zeros behind the last k.
 template <class Job>
 void panel_of_pairs(Job const& job, gemm_segment const& segment, gemm_piece const& piece,

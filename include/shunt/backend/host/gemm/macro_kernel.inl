@@ -34,7 +34,13 @@
 //
 #include "shunt/backend/host/gemm/small_m_packed.inl"
 //
+#include "shunt/backend/host/gemm/small_m_strips.inl"
+//
 #include "shunt/backend/host/gemm/small_m_plain.inl"
+//
+#if SHUNT_REGION == 512
+#include "shunt/backend/host/gemm/small_m_dots.inl"
+#endif
 //
 #include "shunt/backend/host/gemm/small_m_dgrad.inl"
 //

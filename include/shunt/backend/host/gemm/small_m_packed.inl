@@ -1,12 +1,17 @@
 // No include guard: a few rows times packed weights, each number used in registers as it is read.
 // Decoding one token is this: bytes from memory, once.
-// Of bf16 on AVX2 a tile of two or three rows is faster: it widens neighbors together.
-template <class F> inline constexpr int few_rows = !storage<F> ? 4 : widened_in_pairs<F> ? 1 : 3;
-SHUNT_INLINE bool few_of(element_type type, std::int64_t rows) noexcept {
-  return rows <= (is_format(type)              ? few_rows<mxfp4>
-                  : type == element_type::bf16 ? few_rows<bf16>
-                                               : few_rows<float>);
+
+/// The most rows that are computed so. Ten where there are 32 registers; of bf16 on AVX2 a tile of two or three is
+/// faster: it widens neighbors together. Of formats with more rows the decoding decides, which a tile does once.
+template <class F> constexpr int most_few_rows() noexcept {
+  constexpr bool wide = SHUNT_REGION == 512;
+  if (!storage<F>) return wide && !::shunt::detail::is_four_bits<F> ? 6 : 4;
+  return wide ? 10 : widened_in_pairs<F> ? 1 : 3;
 }
+
+/// Bytes ahead of what is read, that are asked for: the next page, where the processor's own prefetcher, which
+/// stops at the end of this one, has not been yet. 0: left to it.
+inline constexpr int few_ahead = SHUNT_REGION == 512 ? 4096 : 0;
 
 /// Packed panels that are floats of some type, as those of quantized weights are decoded.
 template <storage T> struct decoder<T> {
@@ -14,7 +19,6 @@ template <storage T> struct decoder<T> {
   static constexpr std::int64_t block = format_pieces;
   static constexpr int step = 1, halves = 0;
   T const* number;
-
   static SHUNT_INLINE std::int64_t panel_bytes(std::int64_t K) noexcept {
     return K * panel_columns * static_cast<std::int64_t>(sizeof(T));
   }
@@ -31,11 +35,17 @@ template <storage T> struct decoder<T> {
   }
 };
 
-/// Panels whose sums are computed side by side. One core reads several streams of memory faster than one,
-/// and the chain of one sum would wait for itself.
+/// A line for each fused multiply-add: the processor's own prefetcher keeps up, with four streams best.
+template <class F, int Rows>
+inline constexpr bool lines_alone = Rows == 1 && std::same_as<F, float>;
+
+/// Panels whose sums are computed side by side: the chain of one sum would wait for itself. A core reads several
+/// streams of memory faster than one; those with 512-bit registers (Zen 5) read two fastest.
 template <class F, int Rows> constexpr int few_group() noexcept {
-  if (::shunt::detail::is_four_bits<F>)
-    return Rows <= 2 ? 2 : 1;                // decoding decides, and wants registers
+  if constexpr (::shunt::detail::is_four_bits<F>) {  // decoding decides, and wants registers
+    return SHUNT_REGION == 512 ? 4 : Rows <= 2 ? 2 : 1;
+  }
+  if constexpr (SHUNT_REGION == 512) return lines_alone<F, Rows> ? 4 : 2;
   constexpr int sums = storage<F> ? 12 : 8;  // vectors in registers, beside scales
   return 4 * Rows * panel_vectors <= sums ? 4 : 2 * Rows * panel_vectors <= sums ? 2 : 1;
 }
@@ -73,6 +83,7 @@ SHUNT_INLINE bool plain_row(float const* a, std::int64_t depth) noexcept {
 
 /// Sums under way: of Rows rows with Panels panels, whose decoders stand at a piece.
 template <class F, int Rows, int Panels> struct few_sums {
+  using format = F;
   static constexpr int rows = Rows, panels = Panels;
   vf sum[Rows][Panels][panel_vectors];
   vu unit[Panels][panel_vectors];  ///< the sums of panel p are in units of 2^(unit - 127)
@@ -89,6 +100,12 @@ template <int Rows, int Panels, class Body> SHUNT_INLINE void for_sums(Body&& bo
   });
 }
 
+/// Bytes of a panel's numbers of one k.
+template <class F> constexpr int few_bytes() noexcept {
+  if constexpr (storage<F>) return panel_columns * static_cast<int>(sizeof(F));
+  return ::shunt::detail::is_four_bits<F> ? panel_columns / 2 : panel_columns;
+}
+
 /// The step of a piece at j; of its k only the first `count`, where not All.
 template <bool Scaled, bool All, class Sums>
 SHUNT_INLINE void few_step(Sums& to, float const* a, std::int64_t a_stride, std::int64_t j,
@@ -101,6 +118,13 @@ SHUNT_INLINE void few_step(Sums& to, float const* a, std::int64_t a_stride, std:
       to.from[p.value].halve(j, half[p.value]);
     });
     __asm__("" : "+m"(half));  // in memory, all before the first is used: see halve
+  }
+  if constexpr (few_ahead > 0 && !lines_alone<typename Sums::format, rows>) {
+    constexpr int bytes = few_bytes<typename Sums::format>();
+    unroll<panels>([&](auto p) __attribute__((always_inline)) {
+      __builtin_prefetch(reinterpret_cast<char const*>(to.from[p.value].number) + j * bytes +
+                         few_ahead);
+    });
   }
   unroll<panels>([&](auto p) __attribute__((always_inline)) {
     to.from[p.value].template each<Scaled>(
@@ -117,23 +141,47 @@ SHUNT_INLINE void few_step(Sums& to, float const* a, std::int64_t a_stride, std:
   });
 }
 
-/// The first `end` k of a piece. A function by itself: among others' g++ finds no registers for all
-/// sums, and each waits for its way through memory. Aligned: a short loop across one line of code more
-/// is a tenth slower.
+/// The first `end` k of a piece.
+template <bool Scaled, class Sums>
+SHUNT_INLINE void few_steps(Sums& to, float const* a, std::int64_t a_stride,
+                            std::int64_t end) noexcept {
+  constexpr int step = std::remove_reference_t<decltype(to.from[0])>::step;
+  std::int64_t j = 0;
+  for (; j + step <= end; j += step) few_step<Scaled, true>(to, a, a_stride, j, step);
+  if constexpr (step > 1) {  // behind the last k there are no columns of a
+    if (j < end) few_step<Scaled, false>(to, a, a_stride, j, end - j);
+  }
+}
+template <class Sums> SHUNT_INLINE void keep_sums(Sums const& from, Sums& to) noexcept {
+  for_sums<Sums::rows, Sums::panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
+    to.sum[r.value][p.value][v.value] = from.sum[r.value][p.value][v.value];
+  });
+}
+/// A piece; and all of them. Functions by themselves: among others' g++ finds no registers for all sums, and
+/// each waits for its way through memory. Aligned: a short loop across one line of code more is a tenth slower.
 template <bool Scaled, class Sums>
 __attribute__((noinline, aligned(64))) void few_piece(Sums& sums, float const* a,
                                                       std::int64_t a_stride,
                                                       std::int64_t end) noexcept {
-  constexpr int step = std::remove_reference_t<decltype(sums.from[0])>::step;
   Sums to = sums;
-  std::int64_t j = 0;
-  for (; j + step <= end; j += step) few_step<Scaled, true>(to, a, a_stride, j, step);
-  for_sums<Sums::rows, Sums::panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
-    sums.sum[r.value][p.value][v.value] = to.sum[r.value][p.value][v.value];
-  });
-  if constexpr (step > 1) {  // behind the last k there are no columns of a
-    if (j < end) few_step<Scaled, false>(sums, a, a_stride, j, end - j);
+  few_steps<Scaled>(to, a, a_stride, end);
+  keep_sums(to, sums);
+}
+template <class Sums>
+__attribute__((noinline, aligned(64))) void few_pieces(Sums& sums, few_at const& at,
+                                                       int first) noexcept {
+  using from_panel = std::remove_reference_t<decltype(sums.from[0])>;
+  constexpr std::int64_t block = from_panel::block;
+  Sums to = sums;
+  float const* a = at.a;
+  for (std::int64_t i = 0; i < at.depth; i += block, a += block) {
+    unroll<Sums::panels>([&](auto p) __attribute__((always_inline)) {
+      to.from[p.value].begin(at.panel[first + p.value], (at.k + i) / block);
+      if constexpr (from_panel::powers) to.from[p.value].take_scales();
+    });
+    few_steps<true>(to, a, at.a_stride, at.depth - i < block ? at.depth - i : block);
   }
+  keep_sums(to, sums);
 }
 
 /// The sums in units of the scales of these pieces, or of 1.
@@ -152,6 +200,33 @@ SHUNT_INLINE void change_unit(few_sums<F, Rows, Panels>& to) noexcept {
   });
 }
 
+/// All pieces of rows that are plain_row: their sums in units of the scales, where these are in range.
+template <class F, int Rows, int Panels>
+void few_plain_pieces(few_sums<F, Rows, Panels>& to, few_at const& at, int first) noexcept {
+  constexpr std::int64_t block = decoder<F>::block;
+  float const* a = at.a;
+  for (std::int64_t i = 0; i < at.depth; i += block, a += block) {
+    std::int64_t const end = at.depth - i < block ? at.depth - i : block;
+    vu odd = {};
+    for_sums<1, Panels>([&](auto, auto p, auto v) __attribute__((always_inline)) {
+      if constexpr (v.value == 0) {
+        to.from[p.value].begin(at.panel[first + p.value], (at.k + i) / block);
+      }
+      vu const x = to.from[p.value].exponent[v.value];
+      odd |= (vu)(x - plain_low > plain_high - plain_low);
+    });
+    if (any_lane(odd)) {
+      change_unit<true>(to);
+      for (auto& from : to.from) from.take_scales();
+      few_piece<true>(to, a, at.a_stride, end);
+    } else {
+      change_unit<false>(to);
+      few_piece<false>(to, a, at.a_stride, end);
+    }
+  }
+  change_unit<true>(to);
+}
+
 /// The sums of a group's panels from `first` on, continued by fma over k ascending; from 0 where k is 0.
 /// Plain: all rows of a are plain_row.
 template <class F, int Rows, int Panels, bool Plain>
@@ -162,127 +237,13 @@ void sum_few(few_at const& at, int first) noexcept {
     to.sum[r.value][p.value][v.value] = at.k > 0 ? load(place) : vf{};
     to.unit[p.value][v.value] = vu{} + 127u;
   });
-  float const* a = at.a;
-  constexpr std::int64_t block = decoder<F>::block;
-  for (std::int64_t i = 0; i < at.depth; i += block, a += block) {
-    std::int64_t const end = at.depth - i < block ? at.depth - i : block;
-    unroll<Panels>([&](auto p) __attribute__((always_inline)) {
-      to.from[p.value].begin(at.panel[first + p.value], (at.k + i) / block);
-    });
-    if constexpr (Plain) {
-      vu odd = {};
-      for_sums<1, Panels>([&](auto, auto p, auto v) __attribute__((always_inline)) {
-        vu const x = to.from[p.value].exponent[v.value];
-        odd |= (vu)(x - plain_low > plain_high - plain_low);
-      });
-      if (!any_lane(odd)) {
-        change_unit<false>(to);
-        few_piece<false>(to, a, at.a_stride, end);
-        continue;
-      }
-      change_unit<true>(to);
-    }
-    if constexpr (decoder<F>::powers) {
-      for (auto& from : to.from) from.take_scales();
-    }
-    few_piece<true>(to, a, at.a_stride, end);
+  if constexpr (Plain) {
+    few_plain_pieces(to, at, first);
+  } else {
+    few_pieces(to, at, first);
   }
-  if constexpr (Plain) change_unit<true>(to);
   for_sums<Rows, Panels>([&](auto r, auto p, auto v) __attribute__((always_inline)) {
     store(at.c[first + p.value] + r.value * at.c_row + v.value * lanes,
           to.sum[r.value][p.value][v.value]);
   });
-}
-
-/// The panels of a strip: `panels` of each half, where they begin, their bytes, and their sums.
-struct few_strip {
-  unsigned char const* panel[2];
-  float* c[2];
-  int halves;
-  std::int64_t panels, bytes;
-};
-
-/// `count` groups of `runs` panels; each panel of a group is in a run of its own.
-template <class F, int Rows, bool Plain>
-void few_groups(few_at& at, int runs, std::int64_t count, std::int64_t bytes) noexcept {
-  constexpr int group = few_group<F, Rows>();
-  for (std::int64_t i = 0; i < count; ++i) {
-    int first = 0;
-    for (; first + group <= runs; first += group) sum_few<F, Rows, group, Plain>(at, first);
-    if constexpr (group > 1) {
-      for (; first < runs; ++first) sum_few<F, Rows, 1, Plain>(at, first);
-    }
-    for (int run = 0; run < runs; ++run) {
-      at.panel[run] += bytes;
-      at.c[run] += panel_columns;
-    }
-  }
-}
-/// All of a strip: in as many runs as there are panels in a group, then what is left.
-template <class F, int Rows, bool Plain> void few_panels(few_at at, few_strip const& of) noexcept {
-  constexpr int group = few_group<F, Rows>();
-  int const each = group > of.halves ? group / of.halves : 1, runs = each * of.halves;
-  std::int64_t const count = of.panels / each, rest = of.panels % each;
-  auto const start = [&](int run, int half, std::int64_t panel) {
-    at.panel[run] = of.panel[half] + panel * of.bytes;
-    at.c[run] = of.c[half] + panel * panel_columns;
-  };
-  for (int run = 0; run < runs; ++run) start(run, run / each, run % each * count);
-  few_groups<F, Rows, Plain>(at, runs, count, of.bytes);
-  for (int half = 0; half < of.halves; ++half) start(half, half, of.panels - rest);
-  few_groups<F, Rows, Plain>(at, of.halves, rest, of.bytes);
-}
-template <class F, int Rows>
-SHUNT_INLINE void few_rows_of(std::int64_t rows, few_at const& at, few_strip const& of) noexcept {
-  if constexpr (Rows > 0) {
-    if (rows < Rows) {
-      few_rows_of<F, Rows - 1>(rows, at, of);
-      return;
-    }
-    if constexpr (decoder<F>::powers) {
-      bool plain = true;
-      for (int r = 0; r < Rows; ++r) plain = plain && plain_row(at.a + r * at.a_stride, at.depth);
-      if (plain) {
-        few_panels<F, Rows, true>(at, of);
-        return;
-      }
-    }
-    few_panels<F, Rows, false>(at, of);
-  }
-}
-
-/// All sums of a task of few_of rows and packed weights.
-template <class Job>
-void sums_of_few(Job const& job, gemm_segment const& segment, std::int64_t row, std::int64_t rows,
-                 std::int64_t column, std::int64_t columns, float* left, float* sums,
-                 std::int64_t half_stride) noexcept {
-  few_strip of{};
-  of.halves = job.paired ? 2 : 1;
-  of.panels = (columns + panel_columns - 1) / panel_columns;
-  few_at at{};
-  at.c_row = of.halves * half_stride;
-  auto const all = [&](auto* tag) __attribute__((always_inline)) {
-    using F = std::remove_cv_t<std::remove_pointer_t<decltype(tag)>>;
-    using element = std::conditional_t<storage<F>, F, unsigned char>;
-    auto const* const start =
-        reinterpret_cast<unsigned char const*>(expert_of<element const>(job.w, segment.expert));
-    of.bytes = decoder<F>::panel_bytes(job.k);
-    for (int half = 0; half < of.halves; ++half) {
-      of.panel[half] = start + packed_panel(job.w.pairs, half * (job.n / 2) + column) * of.bytes;
-      of.c[half] = sums + half * half_stride;
-    }
-    for_each_a_piece(job, segment, row, rows, job.k, left,
-                     [&](tile_at const& piece, std::int64_t k) {
-                       at.a = piece.a;
-                       at.a_stride = piece.a_stride;
-                       at.k = k;
-                       at.depth = piece.depth;
-                       few_rows_of<F, few_rows<F>>(rows, at, of);
-                     });
-  };
-  if constexpr (has_formats<Job>) {
-    with_known_format<typename gemm_known<Job>::right>(job.w.type, all);
-  } else {
-    with_known<typename gemm_known<Job>::right>(job.w.type, all);
-  }
 }

@@ -14,6 +14,23 @@ template <class T> struct across_at {
   bool resume;
 };
 
+/// One element, or pair, of a column.
+template <class T> SHUNT_INLINE float one_across(T const* from) noexcept {
+  if constexpr (std::is_same_v<T, element_pair>) {
+    float pair;
+    __builtin_memcpy(&pair, from, sizeof pair);
+    return pair;
+  } else {
+    return load_first(from, 1)[0];
+  }
+}
+/// Adds left * w; of pairs, by dot products (small_m_dots.inl).
+template <class T> struct across_sum {
+  static SHUNT_INLINE void add(float const* left, vf w, vf& sum) noexcept {
+    sum = fma(fill(*left), w, sum);
+  }
+};
+
 /// Sums continued by fma over k ascending. While these columns are computed with, the next ones are asked
 /// for, a fourth of them one after another in each of four streams: a core reads four long streams faster
 /// than one or many.
@@ -28,7 +45,7 @@ template <class T, int Rows> void sum_across(across_at<T> const& at) noexcept {
   std::int64_t const a_stride = at.a_stride;
   auto const add = [&](std::int64_t k, vf w) __attribute__((always_inline)) {
     unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      sum[r.value] = fma(fill(a[r.value * a_stride + k]), w, sum[r.value]);
+      across_sum<T>::add(a + r.value * a_stride + k, w, sum[r.value]);
     });
   };
   auto const add_quad = [&](std::int64_t k) __attribute__((always_inline)) {
@@ -53,53 +70,67 @@ template <class T, int Rows> void sum_across(across_at<T> const& at) noexcept {
   for (; k + quad<T> <= at.depth; k += quad<T>) add_quad(k);
   for (; k < at.depth; ++k) {
     vf w;
-    for (int i = 0; i < lanes; ++i) w[i] = load_first(at.column[i] + k, 1)[0];
+    for (int i = 0; i < lanes; ++i) w[i] = one_across(at.column[i] + k);
     add(k, w);
   }
   unroll<Rows>([&](auto r) __attribute__((always_inline)) {
     store(at.c + r.value * at.c_row, sum[r.value]);
   });
 }
-/// Rows between are computed with some more, whose sums are not read.
+/// Rows between are computed with some more, whose sums are not read. Of pairs they are as they are: they may
+/// lie in place, with nothing behind the last.
 template <class T>
 SHUNT_INLINE void sum_across_rows(std::int64_t rows, across_at<T> const& at) noexcept {
+  constexpr bool exact = std::is_same_v<T, element_pair>;
   if (rows == 1) return sum_across<T, 1>(at);
   if (rows == 2) return sum_across<T, 2>(at);
+  if constexpr (exact) {
+    if (rows == 3) return sum_across<T, 3>(at);
+  }
   if (rows <= 4) return sum_across<T, 4>(at);
-  if constexpr (few_across > 4) sum_across<T, 6>(at);
+  if constexpr (few_across > 4 && !exact) sum_across<T, 6>(at);
 }
 
+/// The sums of a strip's columns with the piece of a that `at` holds, which begins at element (pair) k.
+template <class T, class Job>
+void sums_across_columns(Job const& job, gemm_segment const& segment, std::int64_t rows,
+                         std::int64_t column, std::int64_t columns, std::int64_t k,
+                         across_at<T>& at, float* sums, std::int64_t half_stride) noexcept {
+  int const halves = job.paired ? 2 : 1;
+  at.c_row = halves * half_stride;
+  at.resume = k > 0;
+  auto const columns_from = [&](int half, std::int64_t j) {
+    for (int i = 0; i < lanes; ++i) {  // behind the last: computed, unused
+      std::int64_t const n = column + (j + i < columns ? j + i : columns - 1);
+      using element = std::conditional_t<std::is_same_v<T, element_pair>, bf16, T>;
+      auto const* const row = row_of<element const>(job.w, segment.expert, half * (job.n / 2) + n);
+      at.next[i] = reinterpret_cast<T const*>(row) + k;
+    }
+  };
+  columns_from(0, 0);
+  for (int half = 0; half < halves; ++half) {
+    for (std::int64_t j = 0; j < columns; j += lanes) {
+      for (int i = 0; i < lanes; ++i) at.column[i] = at.next[i];
+      if (j + lanes < columns) {
+        columns_from(half, j + lanes);
+      } else if (half + 1 < halves) {
+        columns_from(half + 1, 0);
+      }
+      at.c = sums + half * half_stride + j;
+      sum_across_rows(rows, at);
+    }
+  }
+}
 template <class T, class Job>
 void sums_across_of(Job const& job, gemm_segment const& segment, std::int64_t row,
                     std::int64_t rows, std::int64_t column, std::int64_t columns, float* left,
                     float* sums, std::int64_t half_stride) noexcept {
-  int const halves = job.paired ? 2 : 1;
   across_at<T> at{};
-  at.c_row = halves * half_stride;
-  auto const columns_from = [&](int half, std::int64_t j, std::int64_t k) {
-    for (int i = 0; i < lanes; ++i) {  // behind the last: computed, unused
-      std::int64_t const n = column + (j + i < columns ? j + i : columns - 1);
-      at.next[i] = row_of<T const>(job.w, segment.expert, half * (job.n / 2) + n) + k;
-    }
-  };
   for_each_a_piece(job, segment, row, rows, job.k, left, [&](tile_at const& piece, std::int64_t k) {
     at.a = piece.a;
     at.a_stride = piece.a_stride;
     at.depth = piece.depth;
-    at.resume = k > 0;
-    columns_from(0, 0, k);
-    for (int half = 0; half < halves; ++half) {
-      for (std::int64_t j = 0; j < columns; j += lanes) {
-        for (int i = 0; i < lanes; ++i) at.column[i] = at.next[i];
-        if (j + lanes < columns) {
-          columns_from(half, j + lanes, k);
-        } else if (half + 1 < halves) {
-          columns_from(half + 1, 0, k);
-        }
-        at.c = sums + half * half_stride + j;
-        sum_across_rows(rows, at);
-      }
-    }
+    sums_across_columns(job, segment, rows, column, columns, k, at, sums, half_stride);
   });
 }
 /// All sums of a task of at most few_across rows; or false: the weights do not lie so, the rows are more,

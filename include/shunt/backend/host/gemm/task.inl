@@ -82,9 +82,16 @@ template <class Job> struct gemm_task {
       }
     }
     if constexpr (may_be<Job, gemm_kind::forward>) {
-      if (packed && !dot && few_of(job.w.type, rows)) {
-        sums_of_few(job, segment, row, rows, column, columns, scratch.a, scratch.sums, half_stride);
+      if (packed && !dot &&
+          sums_of_few(job, segment, row, rows, column, columns, scratch.a, scratch.sums,
+                      half_stride)) {
         return true;
+      }
+      if constexpr (has_dot<Job> && !may_round_rows<Job>) {
+        if (dot && sums_of_few_dots(job, segment, row, rows, column, columns, scratch.a,
+                                    scratch.sums, half_stride)) {
+          return true;
+        }
       }
       if constexpr (!has_formats<Job>) {
         if (!dot && sums_across(job, segment, row, rows, column, columns, scratch.a, scratch.sums,

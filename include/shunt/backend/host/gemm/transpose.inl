@@ -99,6 +99,11 @@ template <class T> SHUNT_INLINE vf load_fourths(T const* const* column, std::int
 #endif
 }
 
+/// What two neighboring k of a column hold, moved about as one element.
+struct element_pair {
+  bf16 k[2];
+};
+
 /// Numbers of type T in the place of one float.
 template <class T> inline constexpr int words = static_cast<int>(sizeof(float) / sizeof(T));
 

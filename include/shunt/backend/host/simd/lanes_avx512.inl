@@ -31,6 +31,21 @@ SHUNT_INLINE void add_dots(float const* pair, vf b0, vf b1, vf& sum0, vf& sum1) 
       : "m"(*pair), "v"(b0), "v"(b1));
 #endif
 }
+/// The same for one sum.
+SHUNT_INLINE void add_dot(float const* pair, vf b, vf& sum) noexcept {
+#if defined(SHUNT_EMULATE_AVX512)
+  unsigned bits;
+  __builtin_memcpy(&bits, pair, sizeof bits);
+  sum = (vf)_mm512_dpbf16_ps((__m512)sum, (__m512)(vu{} + bits), (__m512)b);
+#else
+  [[maybe_unused]] vf left;  // nvcc finds it unused
+  __asm__(
+      "vpbroadcastd {%2, %1|%1, %2}\n\t"
+      "vdpbf16ps {%3, %1, %0|%0, %1, %3}"
+      : "+v"(sum), "=&v"(left)
+      : "m"(*pair), "v"(b));
+#endif
+}
 /// To each 32 bits of the sum the four products of its bytes, of weights 0 to 255 and rows' numbers -128 to 127. For
 /// processors of isa::avx512_vnni alone, and in assembly, as above.
 SHUNT_INLINE void add_fours(vu& sum, vu weights, vu numbers) noexcept {
