@@ -62,8 +62,10 @@ TEST(Instructions, AreTheFastestOfEachProcessor) {
       {"GenuineIntel", 6, 0xcf, bf16, vnni, "Intel Emerald Rapids: vdpbf16ps multiplies at half"},
       {"GenuineIntel", 6, 0xad, bf16, vnni, "Intel Granite Rapids: taken as Sapphire Rapids"},
       {"GenuineIntel", 6, 0xae, bf16, vnni, "Intel Granite Rapids: "},
-      {"GenuineIntel", 6, 0x8f, isa::amx, isa::amx, "AMX is there, and permitted"},
-      {"GenuineIntel", 19, 0x01, isa::amx, isa::amx, "AMX is there, and permitted"},
+      {"GenuineIntel", 6, 0x8f, isa::amx, vnni,
+       "Intel Sapphire Rapids: vdpbf16ps multiplies at half"},
+      {"GenuineIntel", 19, 0x01, isa::amx, vnni,
+       "Intel, a model not measured: "},  // tiles are asked for by name
       {"GenuineIntel", 19, 0x01, bf16, vnni, "Intel, a model not measured: "},
       {"GenuineIntel", 19, 0x8f, bf16, vnni, "Intel, a model not measured: "},
       {"CentaurHauls", 7, 0x5b, bf16, vnni, "a vendor not measured: bf16 is widened"},

@@ -75,10 +75,6 @@ inline instruction_limits read_instruction_limits() noexcept {
   if (asked == isa::best && detected >= isa::avx512_bf16) {
     return {detected, {isa::avx512_bf16, "AVX-512 is emulated"}};
   }
-#elif defined(SHUNT_EMULATE_AMX)
-  if (asked == isa::best && detected == isa::amx) {  // slow: tests ask for it by name
-    return {detected, choose_instructions(this_processor(), isa::avx512_bf16)};
-  }
 #endif
   return limits_of(this_processor(), detected, asked);
 }
