@@ -2,31 +2,28 @@
 // isa::avx512_bf16. Decoding: each line of weights is used in registers as it arrives, from two streams of memory;
 // their order of sums is the tile's.
 
-/// Sums of Rows rows with two panels side by side, or one: two chains of the dot product's latency per row, and
-/// no more streams than the hardware follows best.
+/// Sums of Rows rows with two panels side by side: two chains of the dot product's latency per row, and no more
+/// streams than the hardware follows best.
 template <int Rows> struct few_dots {
   static constexpr int group = 2;
 
-  template <int Panels>
   __attribute__((noinline)) static void sum(few_at const& at, int first) noexcept {
-    static_assert(Panels <= 2);
-    vf sums[Rows][2] = {};
-    bf16 const* from[2];
-    for (int p = 0; p < 2; ++p) {
-      int const panel = first + (p < Panels ? p : 0);
-      from[p] = reinterpret_cast<bf16 const*>(at.panel[panel]) + 2 * at.k * panel_columns;
+    vf sums[Rows][group] = {};
+    bf16 const* from[group];
+    for (int p = 0; p < group; ++p) {
+      from[p] = reinterpret_cast<bf16 const*>(at.panel[first + p]) + 2 * at.k * panel_columns;
     }
     // With constants: an array that a loop indexes would stay in memory.
     auto const each = [&](auto&& body) __attribute__((always_inline)) {
-      unroll<Rows * Panels>([&](auto i) __attribute__((always_inline)) {
-        constexpr int r = decltype(i)::value / Panels, p = decltype(i)::value % Panels;
+      unroll<Rows * group>([&](auto i) __attribute__((always_inline)) {
+        constexpr int r = decltype(i)::value / group, p = decltype(i)::value % group;
         body(sums[r][p], at.c[first + p] + r * at.c_row);
       });
     };
     if (at.k > 0) each([](vf& sum, float const* c) { sum = load(c); });
     float const* pair = at.a;
     for (float const* const end = pair + at.depth; pair < end; ++pair) {
-      vf const w0 = pair_rows(from[0]), w1 = Panels > 1 ? pair_rows(from[1]) : w0;
+      vf const w0 = pair_rows(from[0]), w1 = pair_rows(from[1]);
       unroll<Rows>([&](auto r) __attribute__((always_inline)) {
         add_dots(pair + r.value * at.a_stride, w0, w1, sums[r.value][0], sums[r.value][1]);
       });

@@ -8,30 +8,14 @@ struct few_strip {
   std::int64_t panels, bytes;
 };
 
-/// Sums of Rows rows with panels of F: `group` of them at once, or one.
+/// Sums of Rows rows with `group` panels of F at once.
 template <class F, int Rows, bool Plain> struct few_kernel {
   static constexpr int group = few_group<F, Rows>();
-  template <int Panels> static void sum(few_at const& at, int first) noexcept {
-    sum_few<F, Rows, Panels, Plain>(at, first);
+  static void sum(few_at const& at, int first) noexcept {
+    sum_few<F, Rows, group, Plain>(at, first);
   }
 };
 
-/// `count` groups of `runs` panels; each panel of a group is in a run of its own.
-template <class Kernel>
-void few_groups(few_at& at, int runs, std::int64_t count, std::int64_t bytes) noexcept {
-  constexpr int group = Kernel::group;
-  for (std::int64_t i = 0; i < count; ++i) {
-    int first = 0;
-    for (; first + group <= runs; first += group) Kernel::template sum<group>(at, first);
-    if constexpr (group > 1) {
-      for (; first < runs; ++first) Kernel::template sum<1>(at, first);
-    }
-    for (int run = 0; run < runs; ++run) {
-      at.panel[run] += bytes;
-      at.c[run] += panel_columns;
-    }
-  }
-}
 /// All of a strip: in as many runs as there are panels in a group, then what is left.
 template <class Kernel> void few_panels(few_at at, few_strip const& of) noexcept {
   constexpr int group = Kernel::group;
@@ -42,27 +26,47 @@ template <class Kernel> void few_panels(few_at at, few_strip const& of) noexcept
     at.c[run] = of.c[half] + panel * panel_columns;
   };
   for (int run = 0; run < runs; ++run) start(run, run / each, run % each * count);
-  few_groups<Kernel>(at, runs, count, of.bytes);
-  for (int half = 0; half < of.halves; ++half) start(half, half, of.panels - rest);
-  few_groups<Kernel>(at, of.halves, rest, of.bytes);
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (int first = 0; first < runs; first += group) Kernel::sum(at, first);
+    for (int run = 0; run < runs; ++run) {
+      at.panel[run] += of.bytes;
+      at.c[run] += panel_columns;
+    }
+  }
+  if (rest == 0) return;
+  int run =
+      0;  // less than a group: its first panel several times, rather than a kernel of their number
+  for (int half = 0; half < of.halves; ++half) {
+    for (std::int64_t p = of.panels - rest; p < of.panels; ++p) start(run++, half, p);
+  }
+  for (; run < group; ++run) start(run, 0, of.panels - rest);
+  Kernel::sum(at, 0);
+}
+
+/// The next lower number of rows that is compiled. With 512-bit registers one more row, of zeros, costs storage types
+/// nothing: above two, even numbers; formats, which have less registers left, above four.
+template <class F> constexpr int few_rows_below(int rows) noexcept {
+  bool const even = SHUNT_REGION == 512 && rows > (storage<F> ? 2 : 4);
+  return rows - (even ? 2 : 1);
 }
 template <class F, int Rows>
 SHUNT_INLINE void few_rows_of(std::int64_t rows, few_at const& at, few_strip const& of) noexcept {
-  if constexpr (Rows > 0) {
-    if (rows < Rows) {
-      few_rows_of<F, Rows - 1>(rows, at, of);
+  constexpr int below = few_rows_below<F>(Rows);
+  if constexpr (below > 0) {
+    if (rows <= below) {
+      few_rows_of<F, below>(rows, at, of);
       return;
     }
-    if constexpr (decoder<F>::powers) {
-      bool plain = true;
-      for (int r = 0; r < Rows; ++r) plain = plain && plain_row(at.a + r * at.a_stride, at.depth);
-      if (plain) {
-        few_panels<few_kernel<F, Rows, true>>(at, of);
-        return;
-      }
-    }
-    few_panels<few_kernel<F, Rows, false>>(at, of);
   }
+  if constexpr (decoder<F>::powers) {
+    bool plain = true;
+    for (int r = 0; r < Rows; ++r) plain = plain && plain_row(at.a + r * at.a_stride, at.depth);
+    if (plain) {
+      few_panels<few_kernel<F, Rows, true>>(at, of);
+      return;
+    }
+  }
+  few_panels<few_kernel<F, Rows, false>>(at, of);
 }
 
 /// The strip [column, column + columns) of an expert's packed panels of F.
