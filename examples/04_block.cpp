@@ -21,6 +21,22 @@ static double loss(std::vector<float> const& y) {
   return sum;
 }
 
+// x becomes x - step · d_x; returns |d_x|².
+static double take_step(double step, std::vector<float> const& d_x, std::vector<float>& x) {
+  double slope = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    slope += double(d_x[i]) * double(d_x[i]);
+    x[i] -= static_cast<float>(step) * d_x[i];
+  }
+  return slope;
+}
+
+static void print(nn::stage_clock const& clock) {
+  for (auto const& stage : clock) {
+    std::printf("%-18s %8.3f ms\n", stage.name, 1e3 * stage.seconds);
+  }
+}
+
 // Where the tokens stand: cosines and sines, filled once.
 struct rotary_memory {
   std::vector<float> cosine, sine;
@@ -100,20 +116,13 @@ int main() {
   }
 
   // Is it the gradient? A small step along it must change the loss by its squared length.
-  double const before = loss(y), step = 1e-3;
-  double slope = 0;
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    slope += double(d_x[i]) * double(d_x[i]);
-    x[i] -= static_cast<float>(step) * d_x[i];
-  }
+  double const before = loss(y), step = 1e-3, slope = take_step(step, d_x, x);
   work.resize(nn::block_scratch_bytes(on, batch, length, weights, options));
   if (auto s = nn::block(on, shaped(x), weights, table, shaped(y), saved, work, options); !s.ok()) {
     return failed(s);
   }
   double const fell = (before - loss(y)) / step;
   std::printf("the loss falls by %.1f per unit step; the gradient says %.1f\n", fell, slope);
-  for (auto const& stage : clock) {
-    std::printf("%-18s %8.3f ms\n", stage.name, 1e3 * stage.seconds);
-  }
+  print(clock);
   return fell > 0.9 * slope && fell < 1.1 * slope ? 0 : 1;
 }
