@@ -14,10 +14,13 @@ namespace nn = shunt::nn;
 
 static int failed(shunt::status const& s) { return std::fprintf(stderr, "%s\n", s.message()), 1; }
 
+namespace sizes {
 constexpr shunt::index_t batch = 8, length = 64;
+}
 
 // The step's batch: each sequence begins anywhere in the text, and its last byte is a target alone.
 static void draw(std::string const& text, int step, std::vector<shunt::index_t>& tokens) {
+  using namespace sizes;
   for (shunt::index_t b = 0; b < batch; ++b) {
     std::uint64_t const place =
         static_cast<std::uint64_t>(step) * batch + static_cast<std::uint64_t>(b);
@@ -54,6 +57,7 @@ static shunt::status say(shunt::on_host const& on, nn::model_config const& confi
 }
 
 int main() {
+  using namespace sizes;
   std::string const text =
       "A shunt is a siding where wagons are sorted: each goes to the track that serves it best.\n"
       "An expert is such a track; the router is the man at the switch, and he learns his trade.\n";
