@@ -228,7 +228,9 @@ inline outcome execute(unsigned char const* code, greg_t const* g, int& length) 
   }
 }
 
-inline void on_illegal_instruction(int, siginfo_t*, void* context) noexcept {
+// QEMU's user mode (7.2) enters a handler with a stack that is not aligned.
+__attribute__((force_align_arg_pointer)) inline void on_illegal_instruction(
+    int, siginfo_t*, void* context) noexcept {
   greg_t* const g = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   int length = 0;
   switch (execute(reinterpret_cast<unsigned char const*>(g[REG_RIP]), g, length)) {
