@@ -37,15 +37,12 @@ class Exchange(Protocol):
         contiguous by rank. This rank's own part may be left out: Shunt copies it."""
 
 
-class OverMpi:
-    """The exchange of a communicator of mpi4py: point-to-point messages, and no collective call.
+class _Messages:
+    """Both calls of an exchange by messages between two ranks: a subclass begins one (_receive and
+    _send, of a piece from or to a rank) and waits for all that were begun (_wait)."""
 
-    shunt.across.OverMpi(MPI.COMM_WORLD)
-    """
-
-    def __init__(self, comm: Any) -> None:
-        self.comm = comm.Dup()
-        self.rank, self.ranks = self.comm.Get_rank(), self.comm.Get_size()
+    rank: int
+    ranks: int
 
     def all_gather(self, send: memoryview, receive: memoryview) -> None:
         size = len(send)
@@ -63,17 +60,46 @@ class OverMpi:
         self._move(lambda r: send[out[r] : out[r + 1]], lambda r: receive[into[r] : into[r + 1]])
 
     def _move(self, to: Any, of: Any) -> None:
-        from mpi4py import MPI
-
         open_, others = [], [r for r in range(self.ranks) if r != self.rank]
-        for call, part in ((self.comm.Irecv, of), (self.comm.Isend, to)):
+        for begin, part in ((self._receive, of), (self._send, to)):
             for r in others:
                 for piece in _pieces(part(r)):
-                    open_.append(call([piece, len(piece), MPI.BYTE], r, 0))
-        MPI.Request.Waitall(open_)
+                    open_.append(begin(piece, r))
+        self._wait(open_)
+
+    def _receive(self, piece: memoryview, rank: int) -> Any:
+        raise NotImplementedError
+
+    def _send(self, piece: memoryview, rank: int) -> Any:
+        raise NotImplementedError
+
+    def _wait(self, requests: list[Any]) -> None:
+        raise NotImplementedError
 
 
-class OverTorch:
+class OverMpi(_Messages):
+    """The exchange of a communicator of mpi4py: point-to-point messages, and no collective call.
+
+    shunt.across.OverMpi(MPI.COMM_WORLD)
+    """
+
+    def __init__(self, comm: Any) -> None:
+        from mpi4py import MPI
+
+        self._mpi, self.comm = MPI, comm.Dup()
+        self.rank, self.ranks = self.comm.Get_rank(), self.comm.Get_size()
+
+    def _receive(self, piece: memoryview, rank: int) -> Any:
+        return self.comm.Irecv([piece, len(piece), self._mpi.BYTE], rank, 0)
+
+    def _send(self, piece: memoryview, rank: int) -> Any:
+        return self.comm.Isend([piece, len(piece), self._mpi.BYTE], rank, 0)
+
+    def _wait(self, requests: list[Any]) -> None:
+        self._mpi.Request.Waitall(requests)
+
+
+class OverTorch(_Messages):
     """The exchange of a process group of torch.distributed whose backend moves host memory (gloo,
     mpi); None: the default group. The group's timeout is the deadline.
 
@@ -89,29 +115,15 @@ class OverTorch:
         whole = group is None
         self._global = [r if whole else dist.get_global_rank(group, r) for r in range(self.ranks)]
 
-    def all_gather(self, send: memoryview, receive: memoryview) -> None:
-        size = len(send)
-        receive[self.rank * size : (self.rank + 1) * size] = send
-        self._move(lambda r: send, lambda r: receive[r * size : (r + 1) * size])
+    def _receive(self, piece: memoryview, rank: int) -> Any:
+        return self._dist.irecv(self._tensor(piece), self._global[rank], group=self._group)
 
-    def exchange(
-        self,
-        send: memoryview,
-        send_bytes: Sequence[int],
-        receive: memoryview,
-        receive_bytes: Sequence[int],
-    ) -> None:
-        out, into = _offsets(send_bytes), _offsets(receive_bytes)
-        self._move(lambda r: send[out[r] : out[r + 1]], lambda r: receive[into[r] : into[r + 1]])
+    def _send(self, piece: memoryview, rank: int) -> Any:
+        return self._dist.isend(self._tensor(piece), self._global[rank], group=self._group)
 
-    def _move(self, to: Any, of: Any) -> None:
-        open_, others = [], [r for r in range(self.ranks) if r != self.rank]
-        for call, part in ((self._dist.irecv, of), (self._dist.isend, to)):
-            for r in others:
-                for piece in _pieces(part(r)):
-                    open_.append(call(self._tensor(piece), self._global[r], group=self._group))
-        for each in open_:
-            each.wait()
+    def _wait(self, requests: list[Any]) -> None:
+        for request in requests:
+            request.wait()
 
     def _tensor(self, piece: memoryview) -> Any:
         """The bytes as they lie; torch has no tensors that may only be read."""
